@@ -1,0 +1,1 @@
+"""The attacks module: fresh, strong attackers that see a view and nothing else."""

@@ -1,0 +1,60 @@
+"""What a threat model hands the attacker, and nothing else. No victim truth lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class AuxiliarySet:
+    """Labelled images the attacker owns.
+
+    Attributes:
+        images: uint8 ``(n, 3, H, W)``.
+        labels: Attribute name to int64 ``(n,)`` class numbers. ``identity`` is there where known.
+        n_classes: Attribute name to its number of classes.
+        groups: int64 ``(n,)``; the attacker's own train/validation split never cuts a group.
+        draws: K, how many fresh releases of every record there are (1 where the release is
+            deterministic).
+        releases: ``releases(k)`` gives draw ``k < draws`` as float32 ``(n, T, *shape)``; the same k
+            gives the same array again.
+    """
+
+    images: ImageArray
+    labels: Mapping[str, IntArray]
+    n_classes: Mapping[str, int]
+    groups: IntArray
+    draws: int
+    releases: Callable[[int], FloatArray]
+
+
+@dataclass(frozen=True)
+class View:
+    """One threat model's knowledge.
+
+    Attributes:
+        threat_model: ``"curious_cloud"``, ``"raw_image"``, ...
+        releases: The victims' releases, float32 ``(n, T, *shape)``; T releases of each record.
+        image_shape: ``(3, H, W)`` of the images behind them.
+        aux: The auxiliary set.
+        seed: The attacker's seed; every attacker draws from its own named stream of it.
+        device: Where an attacker that needs torch may compute.
+        tail: The cloud tail, where the threat model has it.
+    """
+
+    threat_model: str
+    releases: FloatArray
+    image_shape: tuple[int, int, int]
+    aux: AuxiliarySet
+    seed: int
+    device: str = "cpu"
+    tail: nn.Module | None = field(default=None, repr=False)

@@ -1,0 +1,1 @@
+"""The data sets, each read in its official on-disk layout."""

@@ -1,0 +1,79 @@
+"""What every data set gives: images decoded once, attributes as a table, groups no split may cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file or label row that was skipped, and why; counted and reported, never silent."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FaceDataset:
+    """Face images with attributes, identities where known, and groups.
+
+    Attributes:
+        name: Registered name of the data set.
+        images: uint8 ``(N, 3, H, W)`` RGB, a read-only memory map (or an array, ``synthetic``).
+        attributes: Column name to an array of N values (integers, floats or strings), raw as the
+            source has them; expressions in the configuration are computed from these.
+        identity: int64 ``(N,)``, one number a person, or None where the source names no people.
+        group: int64 ``(N,)``: records that no split may separate under the unknown-people protocol
+            (identity, else duplicate group).
+        duplicate_group: int64 ``(N,)``: byte-identical files share a number; no split ever cuts these.
+        problems: Every file or row that was skipped.
+        fingerprint: SHA-256 over source listing, size, crop and code version; logged with each run.
+    """
+
+    name: str
+    images: ImageArray
+    attributes: Mapping[str, npt.NDArray[np.generic]]
+    identity: IntArray | None
+    group: IntArray
+    duplicate_group: IntArray
+    problems: tuple[Problem, ...] = field(default=())
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+
+@dataclass(frozen=True)
+class AttributeLabels:
+    """One attribute expression evaluated on a data set.
+
+    Attributes:
+        name: The expression as written in the configuration; the attribute's name everywhere.
+        values: int64 ``(N,)`` class numbers in ``0..K-1``.
+        classes: K class names for reports, e.g. ``("age < 20", "20 <= age < 40", ...)``.
+    """
+
+    name: str
+    values: IntArray
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Record numbers of each split, sorted; disjoint by group (asserted where they are made).
+
+    ``aux`` is what the attacker owns. Under the known-people protocol, aux, train and test hold
+    different photos of the same people, and only duplicate groups are kept whole.
+    """
+
+    train: IntArray
+    val: IntArray
+    aux: IntArray
+    test: IntArray

@@ -1,0 +1,372 @@
+"""The typed run configuration: YAML in, overrides merged, every error saying key, value, rule, remedy.
+
+Knows nothing of torch: names of backbones, data sets, defenses and attacks are checked by their
+registries when the run is built, before anything is written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from yaml import YAMLError, safe_dump
+
+from privhier.errors import ConfigError
+
+Scalar = bool | int | float | str | None
+
+
+class Section(BaseModel):
+    """A frozen section that forbids keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Choice(Section):
+    """Something chosen by name from a registry, with its own options; a bare string is the name."""
+
+    name: str
+    options: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class SplitsConfig(Section):
+    """Shares of the groups (or images, known people) that go to each split; they sum to 1."""
+
+    train: float = Field(0.5, gt=0, lt=1)
+    val: float = Field(0.1, gt=0, lt=1)
+    aux: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(0.2, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitsConfig:
+        total = self.train + self.val + self.aux + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + aux + test must sum to 1, they sum to {total:g}")
+        return self
+
+
+class DatasetConfig(Section):
+    """Which faces, which attributes, which split."""
+
+    name: str
+    root: str | None = None
+    """Folder of the data set; default: the data set's folder under ``$PRIVHIER_DATA``."""
+    cache: str | None = None
+    """Folder of the decoded cache; default: ``$PRIVHIER_CACHE``, else ``~/.cache/privhier``."""
+    image_size: int = Field(64, ge=16, le=512)
+    """Height and width in pixels after decoding."""
+    crop: Literal["none", "mtcnn"] = "none"
+    """``mtcnn``: detect the face with facenet-pytorch's MTCNN before resizing."""
+    limit: int | None = Field(None, ge=1)
+    """Keep about this many images (whole groups, drawn with the seed); none: all."""
+    min_images_per_identity: int = Field(1, ge=1)
+    """Drop people with fewer images (data sets with identities)."""
+    task: list[str] = Field(min_length=1)
+    """Attribute expressions to be predicted, e.g. ``gender`` or ``bin(age, 20, 40, 60)``."""
+    sensitive: list[str] = Field(min_length=1)
+    """Attribute expressions to be hidden, e.g. ``race==0`` or ``identity``."""
+    identity_protocol: Literal["unknown_people", "known_people"] = "unknown_people"
+    splits: SplitsConfig = SplitsConfig()
+    options: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    """Options of the data set itself (see ``privhier list datasets``)."""
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> DatasetConfig:
+        names = [*self.task, *self.sensitive]
+        if len(set(names)) < len(names):
+            raise ValueError("an attribute expression may appear only once in task and sensitive")
+        if "identity" in self.task:
+            raise ValueError("identity can be sensitive, never a task")
+        return self
+
+
+class BottleneckConfig(Section):
+    """The optional layer before the release."""
+
+    kind: Literal["none", "dimension", "channels"] = "none"
+    size: int | None = Field(None, ge=1)
+    """Values (``dimension``) or channels (``channels``) per record."""
+
+    @model_validator(mode="after")
+    def _size(self) -> BottleneckConfig:
+        if (self.kind == "none") != (self.size is None):
+            raise ValueError("size is given exactly when kind is not 'none'")
+        return self
+
+
+class ModelConfig(Section):
+    """The split network."""
+
+    backbone: str = "small_cnn"
+    cut: str = "stage2"
+    """Name of the last stage on the edge."""
+    norm: Literal["group", "batch"] = "group"
+    stem: Literal["small", "torchvision"] = "small"
+    weights: str = "none"
+    """``none``, or the path of a state dict of torchvision's own model (.pth or .safetensors)."""
+    bottleneck: BottleneckConfig = BottleneckConfig()
+    exit_hidden: int = Field(64, ge=0)
+    """Hidden width of the task exit and the adversarial exits; 0: linear."""
+
+
+class ScheduleConfig(Section):
+    """Three numbers describe every regime (edge alone; both at once; edge frozen, released once)."""
+
+    pretrain_epochs: int = Field(0, ge=0)
+    joint_epochs: int = Field(0, ge=0)
+    cloud_epochs: int = Field(0, ge=0)
+
+    @property
+    def releases_per_record(self) -> int:
+        """Releases of one training record: one per joint epoch, one for all cloud epochs."""
+        return self.joint_epochs + (1 if self.cloud_epochs else 0)
+
+    @model_validator(mode="after")
+    def _something_goes_up(self) -> ScheduleConfig:
+        if self.releases_per_record == 0:
+            raise ValueError("joint_epochs or cloud_epochs must be above 0: nothing would reach the cloud")
+        return self
+
+
+class ReleaseConfig(Section):
+    """How features become a release: clip to norm ``clip``, add noise, quantize."""
+
+    mechanism: Literal["none", "gaussian", "laplace"] = "none"
+    """``none``: raw features, no guarantee."""
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Norm bound C of one record's whole tensor: L2 for gaussian, L1 for laplace. A public constant."""
+    sigma: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Noise scale in feature units: standard deviation (gaussian) or scale b (laplace); 0: clip only."""
+    target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Solve ``sigma`` for this replace-one epsilon of all the schedule's releases of one record."""
+    quantize: Literal["float32", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ReleaseConfig:
+        given = (self.sigma is not None) + (self.target_epsilon is not None)
+        if self.mechanism == "none" and given:
+            raise ValueError("mechanism 'none' takes neither sigma nor target_epsilon")
+        if self.mechanism != "none" and given != 1:
+            raise ValueError(f"mechanism {self.mechanism!r} takes exactly one of sigma and target_epsilon")
+        return self
+
+
+class PrivacyConfig(Section):
+    """Accounting constants and where the noise comes from."""
+
+    delta: float = Field(1e-5, gt=0, lt=1)
+    noise_source: Literal["seeded", "system"] = "seeded"
+    """``seeded``: reproducible studies, every guarantee is a simulation. ``system``: OS entropy."""
+
+
+class OptimizerConfig(Section):
+    """One optimizer and its learning-rate schedule over its own phase."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+
+class AugmentConfig(Section):
+    """Augmentation of whole batches on the edge."""
+
+    flip: bool = True
+    shift: int = Field(2, ge=0)
+    """Random translation of at most this many pixels."""
+
+
+class TrainingConfig(Section):
+    """How edge and cloud are trained."""
+
+    batch_size: int = Field(128, ge=1)
+    edge: OptimizerConfig = OptimizerConfig()
+    cloud: OptimizerConfig = OptimizerConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+class AttacksConfig(Section):
+    """Who attacks, with how much. Every attacker is trained from nothing after the victims."""
+
+    draws: int = Field(16, ge=1)
+    """K: fresh releases of each auxiliary record the attacker trains on."""
+    auxiliary: int | None = Field(4000, ge=20)
+    victims: int | None = Field(3000, ge=1)
+    training_victims: int | None = Field(1000, ge=1)
+    """Training records scored as victims too, with the very releases the cloud received."""
+    attribute: list[Choice] = Field(
+        default_factory=lambda: [
+            Choice(name="logistic_regression"),
+            Choice(name="gradient_boosting"),
+            Choice(name="mlp"),
+            Choice(name="cnn"),
+        ]
+    )
+    verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
+    reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
+    reconstruction_victims: int = Field(256, ge=1)
+    raw_image: bool = True
+    """Run the attribute and verification attackers on raw images too, for reference."""
+
+
+class EvaluationConfig(Section):
+    """Intervals and reference networks."""
+
+    bootstrap: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    references: list[Literal["open", "open_wide"]] = Field(default_factory=list)
+    """Unprotected networks trained and attacked beside: at the protected width, or without bottleneck."""
+
+
+class TrackingConfig(Section):
+    """MLflow. The store is sqlite beside the run folder unless ``MLFLOW_TRACKING_URI`` is set."""
+
+    enabled: bool = True
+    experiment: str = "privhier"
+
+
+class RuntimeConfig(Section):
+    """Where and how it runs. Threads change the last digits, so they are part of the hash."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: autocast, CUDA only."""
+    threads: int | Literal["auto"] = "auto"
+
+    @field_validator("threads")
+    @classmethod
+    def _threads(cls, value: int | str) -> int:
+        if value == "auto":
+            return os.cpu_count() or 1
+        if not isinstance(value, int) or value < 1:
+            raise ValueError("threads must be 'auto' or at least 1")
+        return value
+
+
+class RunConfig(Section):
+    """One run: a point on the privacy-utility tradeoff."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    seed: int = Field(0, ge=0)
+    dataset: DatasetConfig
+    model: ModelConfig = ModelConfig()
+    schedule: ScheduleConfig
+    release: ReleaseConfig = ReleaseConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    defense: Choice = Choice(name="none")
+    training: TrainingConfig = TrainingConfig()
+    attacks: AttacksConfig = AttacksConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def hash(self) -> str:
+        """SHA-256 of everything that can change a number (paths and tracking cannot)."""
+        data = self.model_dump(mode="json", exclude={"tracking": True, "dataset": {"root", "cache"}})
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that ``load_config`` reads back."""
+        return str(safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, merge ``key.path=value`` overrides and validate.
+
+    Raises:
+        ConfigError: Unreadable file, malformed override, unknown key, wrong type or broken rule.
+    """
+    try:
+        base = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            key="CONFIG",
+            value=str(path),
+            rule="must be a readable YAML file",
+            remedy="Give the path of a configuration, e.g. configs/quickstart.yaml",
+        ) from error
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            key="CONFIG", value=str(path), rule=f"is not valid YAML: {error}", remedy="Mend the file"
+        ) from error
+    for item in overrides:
+        if "=" not in item or item.startswith("="):
+            raise ConfigError(
+                key="override",
+                value=item,
+                rule="must read key.path=value",
+                remedy="For instance: release.sigma=0.3",
+            )
+    try:
+        data = OmegaConf.to_container(
+            OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))), resolve=True
+        )
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(
+            key="override",
+            value=" ".join(overrides),
+            rule=f"cannot be merged: {error}",
+            remedy="Check the key path against the configuration file",
+        ) from error
+    return parse_config(data)
+
+
+def parse_config(data: Any) -> RunConfig:
+    """Validate plain data; the first error becomes a ``ConfigError`` that counts the others."""
+    if not isinstance(data, dict):
+        raise ConfigError(
+            key="CONFIG", value=data, rule="must be a mapping of keys", remedy="See configs/quickstart.yaml"
+        )
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    first, *others = error.errors()
+    location = [part for part in first["loc"] if isinstance(part, str | int)]
+    key = ".".join(str(part) for part in location) or "CONFIG"
+    more = f" ({len(others)} more such errors)" if others else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(known)}"
+        return ConfigError(key=key, value=first["input"], rule=f"is not a known key{more}", remedy=hint)
+    if first["type"] == "missing":
+        return ConfigError(
+            key=key, value=None, rule=f"is required{more}", remedy=f"Set {key} in the configuration"
+        )
+    rule = first["msg"].removeprefix("Value error, ")
+    return ConfigError(
+        key=key,
+        value=first["input"],
+        rule=f"{rule[:1].lower()}{rule[1:]}{more}",
+        remedy=f"Mend {key} and start again",
+    )
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

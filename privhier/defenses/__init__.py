@@ -1,0 +1,1 @@
+"""What shapes the edge's objective so that less of the secret goes up."""

@@ -1,0 +1,65 @@
+"""Typed errors. Each says which key, which value, which rule and what to do about it."""
+
+from __future__ import annotations
+
+
+class PrivhierError(Exception):
+    """Base of every error the toolkit raises on purpose.
+
+    Args:
+        key: The configuration key, file or argument at fault, e.g. ``"model.cut"``.
+        value: The offending value, shown with ``repr``.
+        rule: The rule it broke, as a statement.
+        remedy: What to do, as an instruction.
+
+    ``exit_code`` is what the command line returns: 2 for bad input.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *, key: str, value: object, rule: str, remedy: str) -> None:
+        self.key = key
+        self.value = value
+        self.rule = rule
+        self.remedy = remedy
+        super().__init__(f"{key}: {value!r} - {rule}. {remedy}")
+
+
+class ConfigError(PrivhierError):
+    """A configuration key or value that is not allowed."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that is not in a registry; the message names the nearest known ones."""
+
+
+class DataError(PrivhierError):
+    """Data that is missing, malformed or too small for what was asked of it."""
+
+
+class ReleaseError(PrivhierError):
+    """Features that may not be released, e.g. non-finite ones."""
+
+    exit_code = 1
+
+
+class UplinkError(PrivhierError):
+    """A message that is malformed, too large or not of the declared type."""
+
+
+class CheckpointError(PrivhierError):
+    """A run folder whose saved state does not fit the request."""
+
+
+class OutputError(PrivhierError):
+    """An output folder that exists already or cannot be written."""
+
+
+class ResultError(PrivhierError):
+    """A result that does not fit its schema."""
+
+
+class GuaranteeError(PrivhierError):
+    """A score above its ceiling, or a release the ledger did not see: a guarantee is wrong."""
+
+    exit_code = 1

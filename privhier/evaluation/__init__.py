@@ -1,0 +1,1 @@
+"""Scores, the result schema and the report; knows no attack."""

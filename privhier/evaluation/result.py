@@ -1,0 +1,202 @@
+"""The schema of ``result.json``: versioned, documented, validated on write and on read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from privhier.errors import ResultError
+
+SCHEMA = "privhier.result/1"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(_Part):
+    """A number with its interval (bootstrap over groups) and the records it was computed on."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Score:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"low <= value <= high must hold, got {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class Ceilings(_Part):
+    """The most anyone can reach from the releases this score used."""
+
+    releases: int
+    auc: float | None
+    """None where no bound is proven (multi-class)."""
+    balanced_accuracy: float
+
+
+class TaskScores(_Part):
+    """How well one place (cloud, edge exit) does one task."""
+
+    auc: Score
+    balanced_accuracy: Score
+
+
+class TaskUtility(_Part):
+    """One task attribute."""
+
+    classes: list[str]
+    cloud: TaskScores
+    edge_exit: TaskScores
+    majority: float
+    """Share of the largest class among the scored records."""
+    ceiling: Ceilings | None = None
+
+
+class UtilityMean(_Part):
+    """Mean over the task attributes of the cloud's scores."""
+
+    auc: Score
+    balanced_accuracy: Score
+
+
+class AttackScores(_Part):
+    """One attacker on one attribute (or identity), scored on test and on training records."""
+
+    attack: str
+    repr: str
+    auc: Score | None = None
+    balanced_accuracy: Score | None = None
+    top1: Score | None = None
+    verification_auc: Score | None = None
+    training_records: dict[str, Score] = Field(default_factory=dict)
+    """The same scores on training records, by name."""
+    validation: float | None = None
+    selected: dict[str, Any] = Field(default_factory=dict)
+    seconds: float = 0.0
+    queries: int = 0
+
+
+class WorstAttack(_Part):
+    """The best attacker; its interval is bootstrapped over the maximum of all attackers."""
+
+    attack: str
+    auc: Score | None = None
+    balanced_accuracy: Score | None = None
+    top1: Score | None = None
+    verification_auc: Score | None = None
+    training_records: dict[str, Score] = Field(default_factory=dict)
+
+
+class AttributeLeakage(_Part):
+    """One sensitive attribute."""
+
+    classes: list[str]
+    worst: WorstAttack
+    attacks: list[AttackScores]
+    refused: dict[str, str] = Field(default_factory=dict)
+    """Attackers that do not apply, with the reason."""
+    majority: float
+    raw_image_attack: WorstAttack | None = None
+    ceiling: Ceilings | None = None
+
+
+class Reconstruction(_Part):
+    """One reconstruction attack; scores that do not apply are null."""
+
+    ssim: Score | None = None
+    psnr: Score | None = None
+    lpips: Score | None = None
+    reid_rank1: Score | None = None
+    verification_tar: Score | None = None
+    mean_image_ssim: Score | None = None
+    """SSIM of answering with the auxiliary set's mean image: what knowing nothing reaches."""
+
+
+class GuaranteeRow(_Part):
+    """One (epsilon, delta) statement; ``epsilon`` null: none."""
+
+    name: str
+    adversary: str
+    adjacency: str
+    unit: str
+    epsilon: float | None
+    delta: float | None
+    covers: list[str]
+    does_not_cover: list[str]
+    note: str = ""
+
+
+class UplinkTotals(_Part):
+    """What went up."""
+
+    bytes_per_record: float
+    releases_per_record: int
+    total_bytes: int
+
+
+class ReferenceRun(_Part):
+    """An unprotected network trained and attacked beside, on the same splits."""
+
+    description: str
+    release_shape: list[int]
+    utility: dict[str, TaskUtility]
+    utility_mean: UtilityMean
+    leakage: dict[str, AttributeLeakage]
+    reconstruction: dict[str, Reconstruction]
+
+
+class Result(_Part):
+    """Everything a run claims."""
+
+    schema_: Literal["privhier.result/1"] = Field(SCHEMA, alias="schema")
+    name: str
+    config_hash: str
+    git: dict[str, Any]
+    seed: int
+    dataset: dict[str, Any]
+    """name, fingerprint, n, problems, identity_protocol, split sizes, groups."""
+    release: dict[str, Any]
+    """mechanism, clip, sigma, shape, values, releases_per_record, noise_source, quantize."""
+    utility: dict[str, TaskUtility]
+    utility_mean: UtilityMean
+    leakage: dict[str, AttributeLeakage]
+    reconstruction: dict[str, Reconstruction]
+    references: dict[str, ReferenceRun] = Field(default_factory=dict)
+    guarantees: list[GuaranteeRow]
+    uplink: UplinkTotals
+    warnings: list[str] = Field(default_factory=list)
+    timing: dict[str, float]
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def write(self, path: Path) -> None:
+        """Validate once more and write atomically (temporary file, flush, rename)."""
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
+        Result.model_validate_json(text)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Read and validate; raises ``ResultError``."""
+        try:
+            return cls.model_validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise ResultError(
+                key=path.name,
+                value=str(path),
+                rule=f"is not a readable {SCHEMA} file: {error}",
+                remedy="Run `privhier run CONFIG` to its end first",
+            ) from error

@@ -1,0 +1,1 @@
+"""Staged backbones, the cut, the bottleneck, exits, edge segment and cloud tail."""

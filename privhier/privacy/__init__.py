@@ -1,0 +1,1 @@
+"""Release mechanism, accounting, ledger and ceilings."""

@@ -1,0 +1,1 @@
+"""The three-number schedule: edge, cloud, checkpoints."""

@@ -1,0 +1,1 @@
+"""What carries releases from edge to cloud; one way."""
