@@ -55,7 +55,11 @@ class Attack(Protocol):
     """
 
     kind: ClassVar[Kind]
-    target: str
+
+    @property
+    def target(self) -> str:
+        """Name of the attribute, ``"identity"`` or ``""``."""
+        ...
 
     def refuses(self, view: View) -> str | None:
         """Why this attack does not apply to this view (a reason for the report), or None."""

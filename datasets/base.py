@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 ImageArray = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class FaceDataset:
             (identity, else duplicate group).
         duplicate_group: int64 ``(N,)``: byte-identical files share a number; no split ever cuts these.
         problems: Every file or row that was skipped.
-        fingerprint: SHA-256 over source listing, size, crop and code version; logged with each run.
+        fingerprint: SHA-256 over file names, their bytes, labels, size, crop and code version (not over
+            where the files lie); logged with each run.
+        value_names: Human names of coded values, e.g. ``{"gender": {0: "male", 1: "female"}}``.
     """
 
     name: str
@@ -45,6 +48,7 @@ class FaceDataset:
     duplicate_group: IntArray
     problems: tuple[Problem, ...] = field(default=())
     fingerprint: str = ""
+    value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

@@ -63,3 +63,11 @@ class GuaranteeError(PrivhierError):
     """A score above its ceiling, or a release the ledger did not see: a guarantee is wrong."""
 
     exit_code = 1
+
+
+class TrackingError(PrivhierError):
+    """A tracking server that does not answer."""
+
+
+class InterruptedRunError(PrivhierError):
+    """The user stopped a run; its state is kept."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from privhier.errors import ResultError
 
-SCHEMA = "privhier.result/1"
+SCHEMA: Final = "privhier.result/1"
 
 
 class _Part(BaseModel):
@@ -38,7 +38,7 @@ class Ceilings(_Part):
 
     releases: int
     auc: float | None
-    """None where no bound is proven (multi-class)."""
+    """Of every one-vs-rest AUC, hence of their macro mean as well."""
     balanced_accuracy: float
 
 

@@ -1,1 +1,1 @@
-"""Image and classification metrics, and their intervals; imports nothing of ours."""
+"""Scores and their intervals; imports nothing of ours."""

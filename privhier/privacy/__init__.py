@@ -1,1 +1,1 @@
-"""Release mechanism, accounting, ledger and ceilings."""
+"""Releases, their noise, their account, and what the account promises."""

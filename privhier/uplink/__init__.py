@@ -1,1 +1,1 @@
-"""What carries releases from edge to cloud; one way."""
+"""What carries releases from edge to cloud: one way, as bytes."""

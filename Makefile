@@ -1,0 +1,39 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA := $(wildcard ../shared/data)
+export PRIVHIER_DATA ?= $(abspath $(DATA))
+
+.PHONY: demo test test-slow lint typecheck bench clean
+
+demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
+	rm -rf runs/demo
+	$(BIN)/privhier run configs/quickstart.yaml --out runs/demo
+
+test: $(STAMP)  ## Everything that ends within fifteen minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## Minutes and gigabytes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# An editable install's mapping is invisible to static checkers and doctests: check the built package.
+typecheck: $(STAMP)
+	rm -rf build/ && $(BIN)/pip install --quiet --no-deps --no-build-isolation --upgrade --target build/typecheck .
+	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p privhier
+
+bench: $(STAMP)  ## Ratios measured in one run
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/cached_loading.py
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info

@@ -1,0 +1,95 @@
+"""Runs attackers on a view, one after the other, each finished one on disk before the next starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privhier.attacks.base import Attack, AttackResult
+from privhier.attacks.view import View
+
+_ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss")
+
+
+@dataclass(frozen=True)
+class BenchEntry:
+    """One attacker's outcome: a result, or the reason why it does not apply."""
+
+    attack: Attack
+    name: str
+    result: AttackResult | None
+    refusal: str | None = None
+
+
+def run_bench(
+    attacks: Sequence[tuple[str, Attack]],
+    view: View,
+    folder: Path,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[BenchEntry]:
+    """Run every attack on ``view``; what ``folder`` already holds is read, not run again.
+
+    Args:
+        attacks: Registered name and attack.
+        view: The threat model's knowledge.
+        folder: Where finished attacks are kept (``.npz`` without pickle); one folder a view.
+        progress: Called with a description, attacks done and attacks in all.
+    """
+    entries = []
+    for number, (name, attack) in enumerate(attacks):
+        if progress is not None:
+            target = attack.target or attack.kind
+            progress(f"attack: {name} on {target} ({view.threat_model})", number, len(attacks))
+        refusal = attack.refuses(view)
+        if refusal is not None:
+            entries.append(BenchEntry(attack, name, None, refusal))
+            continue
+        result = stored_result(folder, name, attack)
+        if result is None:
+            started = time.perf_counter()
+            result = attack.run(view)
+            result = replace(result, seconds=time.perf_counter() - started)
+            _save(_path(folder, name, attack), result)
+        entries.append(BenchEntry(attack, name, result))
+    if progress is not None:
+        progress(f"attack: {view.threat_model}", len(attacks), len(attacks))
+    return entries
+
+
+def stored_result(folder: Path, name: str, attack: Attack) -> AttackResult | None:
+    """What ``run_bench`` stored of this attack in ``folder``, or None."""
+    path = _path(folder, name, attack)
+    return _load(path) if path.exists() else None
+
+
+def _path(folder: Path, name: str, attack: Attack) -> Path:
+    return folder / f"{name}-{hashlib.sha256(repr(attack).encode()).hexdigest()[:12]}.npz"
+
+
+def _save(path: Path, result: AttackResult) -> None:
+    arrays = {name: getattr(result, name) for name in _ARRAYS if getattr(result, name) is not None}
+    rest = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in _ARRAYS}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        np.savez(stream, meta=np.array(json.dumps(rest, default=_plain)), **arrays)
+    temporary.replace(path)
+
+
+def _load(path: Path) -> AttackResult:
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in _ARRAYS if name in stored.files}
+        rest = json.loads(str(stored["meta"]))
+    return AttackResult(**arrays, **rest)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)

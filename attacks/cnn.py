@@ -1,0 +1,153 @@
+"""Attribute attacker on feature maps and raw images: a small convolutional network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privhier.attacks.base import AttackResult, Kind, attacks
+from privhier.attacks.features import LastDraw
+from privhier.attacks.mlp import class_probabilities
+from privhier.attacks.nets import FitPlan, channel_norm, count_macs, fit, stack_releases, take, trunk
+from privhier.attacks.options import option
+from privhier.attacks.selection import SCORED_DRAWS, attribute_refusal, pose_attribute
+from privhier.attacks.view import FloatArray, View
+from privhier.seeding import isolated_rng, torch_stream
+
+
+def map_refusal(view: View) -> str | None:
+    """Why convolutions do not apply to these releases, or None."""
+    if view.releases.ndim != 5:
+        return "the release is a vector, not a feature map (C, h, w)"
+    if min(view.releases.shape[3:]) < 3:
+        return "the feature map is smaller than 3x3"
+    return None
+
+
+def affordable_epochs(network: nn.Module, example: Tensor, records: int, epochs: int, max_gmacs: int) -> int:
+    """Epochs that keep forward passes under ``max_gmacs`` billion multiply-accumulates; at least 3."""
+    per_epoch = count_macs(network, example) * records / 1e9
+    return max(min(epochs, 3), min(epochs, int(max_gmacs / max(per_epoch, 1e-9))))
+
+
+def jitter(x_bchw: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+    """One random shift of up to a twelfth of the side for the batch, and a random flip per record."""
+    reach = max(1, x_bchw.shape[-1] // 12)
+    down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+    padded = nn.functional.pad(x_bchw, (reach, reach, reach, reach), mode="replicate")
+    h, w = x_bchw.shape[2:]
+    moved = padded[:, :, reach + down : reach + down + h, reach + right : reach + right + w]
+    if not flip:
+        return moved
+    flipped = torch.rand(len(moved), generator=generator).to(moved.device) < 0.5
+    return torch.where(flipped.view(-1, 1, 1, 1), moved.flip(-1), moved)
+
+
+@dataclass(frozen=True)
+class CnnAttack:
+    """A small residual network over maps (C, h, w); T releases are stacked as channels beside their mean.
+
+    Trained on a fresh draw every epoch, shifted at random, raw images also mirrored (and then
+    predicted both ways round). The training epoch is chosen on the attacker's own validation split.
+
+    Attributes:
+        target: Attribute under attack.
+        width: Channels of the first stage on images; maps of up to 24 pixels get twice as many.
+        learning_rates: Peak rates of AdamW that are tried.
+        weight_decay: AdamW's decay.
+        dropout: Before the last layer.
+        epochs: Most epochs of a candidate.
+        patience: Epochs without a better own-validation score before stopping.
+        batch: Records a step.
+        max_gmacs: Bound on the forward cost of all training, in 10^9 multiply-accumulates; epochs
+            are cut to it.
+    """
+
+    kind: ClassVar[Kind] = "attribute"
+    target: str = ""
+    width: int = option(16, low=4)
+    learning_rates: tuple[float, ...] = option((2e-3,), low=1e-7)
+    weight_decay: float = option(0.05, low=0.0)
+    dropout: float = option(0.3, low=0.0, high=0.95)
+    epochs: int = option(20, low=1)
+    patience: int = option(10, low=1)
+    batch: int = option(64, low=2)
+    max_gmacs: int = option(700, low=1)
+
+    def refuses(self, view: View) -> str | None:
+        """See ``Attack``."""
+        return map_refusal(view) or attribute_refusal(view, self.target)
+
+    def run(self, view: View) -> AttackResult:
+        """See ``Attack``."""
+        start = time.perf_counter()
+        problem = pose_attribute(view, self.target, "cnn")
+        train, draws = problem.split.train, view.aux.draws
+        drawn = LastDraw(view.aux)
+        flip = view.releases.shape[2:] == view.image_shape
+        labels = torch.from_numpy(np.array(problem.labels[train]))
+        held_out = np.concatenate(
+            [stack_releases(drawn(k)[problem.split.validation]) for k in range(min(draws, SCORED_DRAWS))]
+        )
+        victims = stack_releases(view.releases)
+        best: tuple[float, str, FloatArray, FloatArray] | None = None
+        epochs = 0
+        for number, rate in enumerate(self.learning_rates):
+            generator = torch_stream(view.seed, "attack", "cnn", self.target, number)
+            with isolated_rng(view.seed, "attack", "cnn", self.target, number):
+                network = self._network(held_out, problem.n_classes).to(view.device)
+                example = take(held_out, [0], view.device)
+                share = self.max_gmacs // len(self.learning_rates)
+                epochs = affordable_epochs(network, example, len(train), self.epochs, share)
+
+                def predict(x: Tensor, network: nn.Module = network) -> Tensor:
+                    logits: Tensor = network(x)
+                    return (logits + network(x.flip(-1))) / 2 if flip else logits
+
+                def loss(
+                    epoch: int,
+                    positions: Tensor,
+                    network: nn.Module = network,
+                    generator: torch.Generator = generator,
+                ) -> Tensor:
+                    rows = drawn(epoch)[train[positions.numpy()]]
+                    maps = torch.from_numpy(stack_releases(rows)).to(view.device)
+                    logits = network(jitter(maps, generator, flip=flip))
+                    return nn.functional.cross_entropy(
+                        logits, labels[positions].to(view.device), label_smoothing=0.05
+                    )
+
+                def score(predict=predict) -> float:  # type: ignore[no-untyped-def]
+                    return problem.score(class_probabilities(predict, held_out, view.device))
+
+                plan = FitPlan(epochs, self.batch, rate, self.weight_decay, self.patience)
+                value, epoch = fit(
+                    network, plan, records=len(train), loss=loss, score=score, generator=generator
+                )
+                if best is None or value > best[0]:
+                    own = class_probabilities(predict, held_out, view.device)
+                    name = f"rate {rate}, epoch {epoch} of {epochs}"
+                    best = (value, name, own, class_probabilities(predict, victims, view.device))
+        assert best is not None
+        return problem.result(
+            validation=best[2],
+            victims=best[3],
+            selected={"network": best[1]},
+            seconds=time.perf_counter() - start,
+            queries=drawn.queries,
+        )
+
+    def _network(self, maps: FloatArray, n_classes: int) -> nn.Module:
+        channels, size = maps.shape[1], max(maps.shape[2:])
+        layers, features = trunk(channels, size, self.width if size > 24 else 2 * self.width)
+        return nn.Sequential(
+            channel_norm(maps), *layers, nn.Dropout(self.dropout), nn.Linear(features, n_classes)
+        )
+
+
+attacks.register("cnn")(CnnAttack)

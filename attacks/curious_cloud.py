@@ -1,0 +1,121 @@
+"""Builders of views: what the curious cloud knows, and the same attackers on raw images for reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View
+from privhier.models.edge import EdgeSegment
+from privhier.models.features import edge_features
+from privhier.privacy.noise import SeededNoise
+from privhier.privacy.release import ReleaseMechanism
+
+
+def curious_cloud_view(
+    *,
+    edges: Sequence[EdgeSegment],
+    mechanism: ReleaseMechanism,
+    victims: FloatArray,
+    images: ImageArray,
+    aux: IntArray,
+    labels: Mapping[str, IntArray],
+    n_classes: Mapping[str, int],
+    groups: IntArray,
+    draws: int,
+    seed: int,
+    device: torch.device,
+    tail: nn.Module | None,
+) -> View:
+    """The honest-but-curious cloud: all T releases of every victim, the tail, a labelled auxiliary set.
+
+    The attacker asks the frozen edge states for K fresh releases of its own records; it never sees
+    noiseless features, and nothing of the victims but their releases.
+
+    Args:
+        edges: The edge states that made the victims' T releases, in order.
+        mechanism: How a release is made.
+        victims: float32 ``(n, T, *shape)``.
+        images: uint8 ``(N, 3, H, W)``, all images.
+        aux: Rows of the auxiliary records.
+        labels: Attribute to labels int64 ``(N,)``; only the auxiliary rows are handed on.
+        n_classes: Attribute to its number of classes.
+        groups: int64 ``(N,)``.
+        draws: K.
+        seed: The attackers' seed; the noise of their own draws is a stream of it.
+        tail: The cloud tail.
+    """
+    features = torch.stack([edge_features(edge, images, aux, device=device) for edge in edges], dim=1)
+
+    def releases(draw: int) -> FloatArray:
+        drawn = [
+            mechanism.sanitize(features[:, t], SeededNoise(seed, "attacker", draw, t))
+            for t in range(features.shape[1])
+        ]
+        array: npt.NDArray[np.float32] = torch.stack(drawn, dim=1).float().numpy()
+        return array
+
+    return View(
+        threat_model="curious_cloud",
+        releases=_frozen(victims),
+        image_shape=_image_shape(images),
+        aux=AuxiliarySet(
+            images=_frozen(images[aux]),
+            labels={name: _frozen(values[aux]) for name, values in labels.items()},
+            n_classes=dict(n_classes),
+            groups=_frozen(groups[aux]),
+            draws=1 if mechanism.deterministic else draws,
+            releases=releases,
+        ),
+        seed=seed,
+        device=str(device),
+        tail=tail,
+    )
+
+
+def raw_image_view(
+    *,
+    images: ImageArray,
+    victims: IntArray,
+    aux: IntArray,
+    labels: Mapping[str, IntArray],
+    n_classes: Mapping[str, int],
+    groups: IntArray,
+    seed: int,
+    device: torch.device,
+) -> View:
+    """The reference: the same attackers given the raw images, scaled to [-1, 1], as a "release"."""
+
+    def pixels(rows: IntArray) -> FloatArray:
+        return np.asarray(images[rows], dtype=np.float32)[:, None] / np.float32(127.5) - np.float32(1)
+
+    return View(
+        threat_model="raw_image",
+        releases=_frozen(pixels(victims)),
+        image_shape=_image_shape(images),
+        aux=AuxiliarySet(
+            images=_frozen(images[aux]),
+            labels={name: _frozen(values[aux]) for name, values in labels.items()},
+            n_classes=dict(n_classes),
+            groups=_frozen(groups[aux]),
+            draws=1,
+            releases=lambda draw: pixels(aux),
+        ),
+        seed=seed,
+        device=str(device),
+    )
+
+
+def _frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    copy = np.array(array)
+    copy.flags.writeable = False
+    return copy
+
+
+def _image_shape(images: ImageArray) -> tuple[int, int, int]:
+    channels, height, width = images.shape[1:]
+    return int(channels), int(height), int(width)

@@ -1,0 +1,173 @@
+"""Releases ``(n, T, *shape)`` as flat matrices for attackers that want columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.decomposition import PCA
+
+from privhier.attacks.view import AuxiliarySet, FloatArray, IntArray, View
+from privhier.seeding import stream_seed
+
+_PCA_ROWS = 6000
+"""Rows the principal axes are fitted on: enough for 256 axes, and bounds time and memory."""
+_BLOCK = 512
+"""Records projected at a time, so that a wide release is never copied whole."""
+
+
+@dataclass(frozen=True)
+class _Projection:
+    """``(x - mean) @ axes``; axes float32 ``(d, q)``."""
+
+    mean: FloatArray
+    axes: FloatArray
+
+    def __call__(self, rows: FloatArray) -> FloatArray:
+        return np.asarray(rows @ self.axes - self.mean @ self.axes, dtype=np.float32)
+
+
+def _principal_axes(rows: FloatArray, components: int, seed: int) -> _Projection:
+    rng = np.random.default_rng(seed)
+    if len(rows) > _PCA_ROWS:
+        rows = rows[np.sort(rng.choice(len(rows), _PCA_ROWS, replace=False))]
+    count = min(components, rows.shape[1], max(1, len(rows) - 1))
+    pca = PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed % 2**32).fit(rows)
+    return _Projection(pca.mean_.astype(np.float32), np.ascontiguousarray(pca.components_.T, np.float32))
+
+
+class FeatureMap:
+    """Flattening of T releases, principal axes where wide, standardization; fitted on the auxiliary set.
+
+    With T > 1 the columns are all T releases side by side **and** their mean, so that an attacker
+    can average repeated noise away without having to learn it. A release of more than
+    ``max_columns`` values is first projected on principal axes shared by its T versions; if T times
+    that is still wider than twice ``max_columns``, a second projection follows.
+
+    The axes are fitted on the mean over the draws of each auxiliary record: the attacker owns K
+    draws, and averaging them brings the axes closer to those of the features behind the noise.
+    Center and spread are those of single draws, as a victim's releases are.
+
+    Args:
+        view: Gives the auxiliary releases; the victims' are not looked at.
+        max_columns: Widest matrix that is used without a projection, and the number of axes.
+        name: Name of the attack, for its random stream.
+    """
+
+    def __init__(self, view: View, *, max_columns: int, name: str) -> None:
+        aux = view.aux
+        self._first: _Projection | None = None
+        self._second: _Projection | None = None
+        draw = aux.releases(0)
+        n, self._t = draw.shape[:2]
+        self.records, self.releases_per_record = int(n), int(self._t)
+        width = int(np.prod(draw.shape[2:]))
+        if width > max_columns:
+            mean = np.array(draw, dtype=np.float32)
+            for k in range(1, aux.draws):
+                mean += aux.releases(k)
+            mean /= aux.draws
+            seed = stream_seed(view.seed, "attack", name, "pca")
+            self._first = _principal_axes(mean.reshape(n * self._t, width), max_columns, seed)
+            del mean
+        columns = self._flatten(draw)
+        if columns.shape[1] > 2 * max_columns:
+            seed = stream_seed(view.seed, "attack", name, "pca-of-releases")
+            self._second = _principal_axes(columns, max_columns, seed)
+            columns = self._second(columns)
+        self.mean: FloatArray = columns.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.spread: FloatArray = np.maximum(columns.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
+        """Standard deviation of each column before standardization, float32 ``(q,)``."""
+
+    @property
+    def projected(self) -> bool:
+        """Whether principal axes were fitted."""
+        return self._first is not None
+
+    def _flatten(self, releases: FloatArray) -> FloatArray:
+        blocks: list[npt.NDArray[np.float32]] = []
+        for start in range(0, len(releases), _BLOCK):
+            part = releases[start : start + _BLOCK]
+            rows = part.reshape(len(part) * self._t, -1)
+            if self._first is not None:
+                rows = self._first(rows)
+            stacked = rows.reshape(len(part), self._t, -1)
+            flat = stacked.reshape(len(part), -1)
+            blocks.append(np.hstack([flat, stacked.mean(axis=1)]) if self._t > 1 else flat)
+        return np.concatenate(blocks).astype(np.float32, copy=False)
+
+    def __call__(self, releases: FloatArray) -> FloatArray:
+        """Releases float32 ``(n, T, *shape)`` to standardized float32 ``(n, q)``."""
+        columns = self._flatten(releases)
+        if self._second is not None:
+            columns = self._second(columns)
+        return (columns - self.mean) / self.spread
+
+
+class FeatureBank:
+    """Features of every draw of the auxiliary set and of the victims, computed once and kept.
+
+    ``K * n * q`` float32 values: 65 MB for 16 draws of 4,000 records in 256 columns.
+    """
+
+    def __init__(self, view: View, *, max_columns: int, name: str) -> None:
+        self._view = view
+        self._map = FeatureMap(view, max_columns=max_columns, name=name)
+        self._draws: dict[int, FloatArray] = {}
+        self.victims: FloatArray = self._map(view.releases)
+        self.spread: FloatArray = self._map.spread / self._map.spread.max()
+        """Spread of each column over the largest one, in (0, 1]: undoes standardization."""
+
+    @property
+    def columns(self) -> int:
+        """Number of columns, q."""
+        return int(self.victims.shape[1])
+
+    @property
+    def draws(self) -> int:
+        """K."""
+        return self._view.aux.draws
+
+    def draw(self, k: int) -> FloatArray:
+        """Standardized features of draw ``k % K`` of the auxiliary set, float32 ``(n, q)``."""
+        k %= self.draws
+        if k not in self._draws:
+            self._draws[k] = self._map(self._view.aux.releases(k))
+        return self._draws[k]
+
+    def rows(self, indices: IntArray, draws: int) -> FloatArray:
+        """The first ``draws`` draws of the records ``indices``, stacked: ``(draws * len(indices), q)``."""
+        return np.concatenate([self.draw(k)[indices] for k in range(draws)])
+
+    @property
+    def queries(self) -> int:
+        """Releases of auxiliary records used so far (principal axes are fitted on all of them)."""
+        draws = self.draws if self._map.projected else max(1, len(self._draws))
+        return draws * self._map.records * self._map.releases_per_record
+
+
+class LastDraw:
+    """The auxiliary draw asked for last, kept: a view may make a draw anew at every call.
+
+    Networks on maps take one draw an epoch, in many batches; keeping all of them could be gigabytes.
+    """
+
+    def __init__(self, aux: AuxiliarySet) -> None:
+        self._aux = aux
+        self._number = 0
+        self._array = aux.releases(0)
+        self._used = {0}
+
+    def __call__(self, k: int) -> FloatArray:
+        """Draw ``k % K``, float32 ``(n, T, *shape)``; read only."""
+        k %= self._aux.draws
+        if k != self._number:
+            self._number, self._array = k, self._aux.releases(k)
+            self._used.add(k)
+        return self._array
+
+    @property
+    def queries(self) -> int:
+        """Releases of auxiliary records used so far."""
+        return len(self._used) * int(self._array.shape[0]) * int(self._array.shape[1])

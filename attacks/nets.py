@@ -1,0 +1,215 @@
+"""Building blocks of the neural attackers: normalization, convolution trunks, their cost, one training loop.
+
+Shapes: b batch, c channels, h and w height and width, k classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privhier.attacks.view import FloatArray
+
+
+class ChannelNorm(nn.Module):
+    """``(x - mean) / spread`` per channel of (b, c, h, w), with constants taken from the auxiliary set."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, mean: Tensor, spread: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.view(1, -1, 1, 1))
+        self.register_buffer("spread", spread.view(1, -1, 1, 1))
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Same shape as the input."""
+        return (x_bchw - self.mean) / self.spread
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with batch normalization around an identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """Same shape as the input."""
+        return torch.relu(x_bchw + self.body(x_bchw))
+
+
+def stack_releases(releases: FloatArray) -> FloatArray:
+    """Maps (n, T, c, h, w) as channels (n, T*c [+ c], h, w): all T releases and, for T > 1, their mean."""
+    n, t, c, h, w = releases.shape
+    flat = releases.reshape(n, t * c, h, w)
+    return flat if t == 1 else np.concatenate([flat, releases.mean(axis=1)], axis=1)
+
+
+def channel_norm(maps: FloatArray) -> ChannelNorm:
+    """Constants of ``ChannelNorm`` from up to 1,024 auxiliary maps (n, c, h, w)."""
+    sample = maps[:: max(1, len(maps) // 1024)]
+    mean = sample.mean(axis=(0, 2, 3), dtype=np.float64)
+    spread = np.maximum(sample.std(axis=(0, 2, 3), dtype=np.float64), 1e-6)
+    return ChannelNorm(torch.tensor(mean, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32))
+
+
+def trunk(channels: int, size: int, width: int) -> tuple[list[nn.Module], int]:
+    """Layers from (b, channels, size, size) to (b, out) by stride-2 stages down to about 3x3, and ``out``.
+
+    Images over 24 pixels begin with stride 2, over 96 with stride 4. Many channels (T stacked
+    releases) are first mixed down by a 1x1 convolution.
+    """
+    layers: list[nn.Module] = []
+    if channels > 2 * width:
+        layers += [nn.Conv2d(channels, 2 * width, 1)]
+        channels = 2 * width
+    stride = 1 if size <= 24 else 2 if size <= 96 else 4
+    layers += _stage(channels, width, stride)
+    side = math.ceil(size / stride)
+    while side > 4:
+        layers += _stage(width, min(2 * width, 160), 2)
+        width, side = min(2 * width, 160), math.ceil(side / 2)
+        if side <= 12:
+            layers += [Residual(width)]
+    return [*layers, _MeanMaxPool(), nn.Flatten()], 2 * width
+
+
+def _stage(channels: int, width: int, stride: int) -> list[nn.Module]:
+    kernel = 3 if stride < 4 else 7
+    convolution = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+
+
+class _MeanMaxPool(nn.Module):
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        return torch.cat([x_bchw.mean(dim=(2, 3)), x_bchw.amax(dim=(2, 3))], dim=1)
+
+
+def count_macs(network: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of one forward pass of one record, convolutions and linear layers only.
+
+    Costs are counted, not timed: a time budget would make results depend on the machine's load.
+    """
+    total = 0
+
+    def add(module: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        positions = output.numel() // output.shape[0] // output.shape[1]
+        total += weight.numel() * positions
+
+    handles = [
+        m.register_forward_hook(add) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(example)
+    network.train(training)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How a network is trained.
+
+    Attributes:
+        epochs: Passes over the training records, each on a fresh draw.
+        batch: Records a step.
+        learning_rate: Peak of AdamW's rate: linear warm-up over a tenth, then cosine to zero.
+        weight_decay: AdamW's decoupled decay.
+        patience: Epochs without a better validation score before stopping.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    patience: int
+
+
+def fit(
+    network: nn.Module,
+    plan: FitPlan,
+    *,
+    records: int,
+    loss: Callable[[int, Tensor], Tensor],
+    score: Callable[[], float],
+    generator: torch.Generator,
+) -> tuple[float, int]:
+    """Train in place; keep the weights of the epoch with the best score on the attacker's own validation.
+
+    Args:
+        network: Trained and left in eval mode.
+        plan: See ``FitPlan``.
+        records: Number of training records.
+        loss: ``loss(epoch, positions)`` of one batch; positions int64 on the CPU in ``0..records-1``.
+        score: Higher is better; called after every epoch with the network in eval mode.
+        generator: CPU generator that shuffles.
+
+    Returns:
+        The best score and its epoch, counted from 1.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    batch = min(plan.batch, records)
+    steps = max(1, records // batch)
+    total = steps * plan.epochs
+    warm = max(1, total // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, step / total))) + 1e-3),
+    )
+    best, best_epoch, state = -math.inf, 0, copy.deepcopy(network.state_dict())
+    for epoch in range(plan.epochs):
+        network.train()
+        order = torch.randperm(records, generator=generator)
+        for step in range(steps):
+            optimizer.zero_grad()
+            value = loss(epoch, order[step * batch : (step + 1) * batch])
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+        network.eval()
+        reached = score()
+        if reached > best:
+            best, best_epoch, state = reached, epoch + 1, copy.deepcopy(network.state_dict())
+        elif epoch + 1 - best_epoch >= plan.patience:
+            break
+    network.load_state_dict(state)
+    network.eval()
+    return best, best_epoch
+
+
+def take(rows: FloatArray, positions: Any, device: str) -> Tensor:
+    """A batch of rows as a float32 tensor; a copy, so read-only arrays stay as they are."""
+    return torch.from_numpy(np.ascontiguousarray(rows[np.asarray(positions)], dtype=np.float32)).to(device)
+
+
+@torch.no_grad()
+def apply_in_blocks(
+    network: Callable[[Tensor], Tensor], rows: FloatArray, device: str, block: int = 256
+) -> Tensor:
+    """``network`` over rows in blocks, concatenated on the CPU."""
+    outputs = [
+        network(take(rows, np.arange(start, min(start + block, len(rows))), device)).cpu()
+        for start in range(0, len(rows), block)
+    ]
+    return torch.cat(outputs)

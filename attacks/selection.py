@@ -1,0 +1,223 @@
+"""What an attribute attacker selects on its own: split, score, sign, decision rule. No victim truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from privhier.attacks.base import AttackResult
+from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.seeding import numpy_stream
+
+VALIDATION_SHARE = 0.2
+MIN_RECORDS = 20
+SCORED_DRAWS = 4
+"""Draws of a held-out record that are scored: more than one steadies the choice, all would be slow."""
+_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """The attacker's own split: int64 row numbers of the auxiliary set, sorted, disjoint by group."""
+
+    train: IntArray
+    validation: IntArray
+
+
+def own_split(
+    labels: IntArray, groups: IntArray, rng: np.random.Generator, share: float = VALIDATION_SHARE
+) -> OwnSplit:
+    """Split records by group, every class in proportion; records with a label below 0 are left out.
+
+    A class with at least two groups has at least one on each side, so that thresholds of rare
+    classes can be chosen. A group's class is that of one of its records, drawn at random.
+
+    Args:
+        labels: int64 ``(n,)``; -1 is "not known".
+        groups: int64 ``(n,)``.
+        rng: The attacker's stream.
+        share: Share of the groups that validates, in (0, 1).
+    """
+    known = rng.permutation(np.flatnonzero(labels >= 0))
+    unique, first = np.unique(groups[known], return_index=True)
+    group_class = labels[known[first]]
+    held_out: list[npt.NDArray[np.int64]] = []
+    for value in np.unique(group_class):
+        members = rng.permutation(unique[group_class == value])
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        held_out.append(members[:count])
+    is_validation = np.isin(groups[known], np.concatenate(held_out))
+    return OwnSplit(
+        train=np.sort(known[~is_validation]).astype(np.int64),
+        validation=np.sort(known[is_validation]).astype(np.int64),
+    )
+
+
+def auc_score(probabilities: FloatArray, labels: IntArray) -> float:
+    """AUC in [0, 1]: binary, or the macro one-vs-rest mean over the classes that occur; 0.5 if none can."""
+    n_classes = probabilities.shape[1]
+    columns = (1,) if n_classes == 2 else range(n_classes)
+    values = [
+        float(roc_auc_score(labels == k, probabilities[:, k]))
+        for k in columns
+        if 0 < int((labels == k).sum()) < len(labels)
+    ]
+    return float(np.mean(values)) if values else 0.5
+
+
+def balanced_accuracy(predictions: IntArray, labels: IntArray) -> float:
+    """Mean recall over the classes that occur."""
+    return float(np.mean([(predictions[labels == k] == k).mean() for k in np.unique(labels)]))
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How probabilities become predictions; the probabilities themselves stay as they are.
+
+    Attributes:
+        flip: Binary only: the attacker was below chance on its own validation split, so its two
+            columns are swapped.
+        weights: One factor a class; the prediction is the argmax of ``weights * probabilities``
+            (binary: a threshold of ``weights[0] / (weights[0] + weights[1])``).
+    """
+
+    flip: bool
+    weights: tuple[float, ...]
+
+    def orient(self, probabilities: FloatArray) -> FloatArray:
+        """Swap the columns of ``(n, 2)`` if the sign is flipped."""
+        return np.ascontiguousarray(probabilities[:, ::-1]) if self.flip else probabilities
+
+    def predict(self, oriented: FloatArray) -> IntArray:
+        """int64 ``(n,)`` from oriented probabilities ``(n, K)``."""
+        return np.asarray(np.argmax(oriented * np.asarray(self.weights), axis=1), dtype=np.int64)
+
+
+def choose_rule(
+    probabilities: FloatArray, labels: IntArray, priors: FloatArray, *, top1: bool
+) -> DecisionRule:
+    """The rule that does best on the attacker's own validation records.
+
+    Binary: the threshold with the highest balanced accuracy, smoothed over neighboring thresholds
+    because the highest single point of a noisy curve is a bad estimate of the best one. Several
+    classes: ``probability / prior ** power`` with the power chosen (1 is Bayes' rule for balanced
+    accuracy when the probabilities are calibrated). ``top1``: plain argmax, which is Bayes' rule
+    for plain accuracy.
+    """
+    n_classes = probabilities.shape[1]
+    if top1:
+        return DecisionRule(False, (1.0,) * n_classes)
+    if n_classes == 2:
+        flip = auc_score(probabilities, labels) < 0.5
+        scores = probabilities[:, 0 if flip else 1].astype(np.float64)
+        threshold = _best_threshold(scores, labels)
+        return DecisionRule(flip, (threshold, 1 - threshold))
+    floor = np.maximum(priors.astype(np.float64), 1.0 / (20 * n_classes))
+    rules = [DecisionRule(False, tuple((floor**-power).tolist())) for power in _POWERS]
+    return max(rules, key=lambda rule: balanced_accuracy(rule.predict(probabilities), labels))
+
+
+def _best_threshold(scores: npt.NDArray[np.float64], labels: IntArray) -> float:
+    candidates = np.unique(np.quantile(scores, np.linspace(0.005, 0.995, 199)))
+    positive, negative = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    if len(positive) == 0 or len(negative) == 0 or len(candidates) < 2:
+        return 0.5
+    middles = (candidates[1:] + candidates[:-1]) / 2
+    recall = 1 - np.searchsorted(positive, middles) / len(positive)
+    rejection = np.searchsorted(negative, middles) / len(negative)
+    width = max(1, len(middles) // 20)
+    padded = np.pad(recall + rejection, (width, width), mode="edge")
+    smooth = np.convolve(padded, np.full(2 * width + 1, 1 / (2 * width + 1)), mode="valid")
+    return float(np.clip(middles[int(np.argmax(smooth))], 1e-6, 1 - 1e-6))
+
+
+@dataclass(frozen=True)
+class AttributeProblem:
+    """One attribute of one view, with the attacker's own split."""
+
+    target: str
+    labels: IntArray
+    n_classes: int
+    split: OwnSplit
+
+    @property
+    def top1(self) -> bool:
+        """People are named, not classified: identity is selected and predicted by plain accuracy."""
+        return self.target == "identity"
+
+    @property
+    def priors(self) -> FloatArray:
+        """float32 ``(K,)`` class shares among the training records."""
+        counts = np.bincount(self.labels[self.split.train], minlength=self.n_classes)
+        return np.asarray(counts / counts.sum(), dtype=np.float32)
+
+    def validation_labels(self, draws: int) -> IntArray:
+        """Labels of the validation records, repeated once a draw."""
+        return np.tile(self.labels[self.split.validation], draws)
+
+    def score(self, probabilities: FloatArray) -> float:
+        """Selection score in [0, 1] of ``(draws * n_validation, K)``: AUC (a flipped one counts) or top-1."""
+        labels = self.validation_labels(len(probabilities) // len(self.split.validation))
+        if self.top1:
+            return float((probabilities.argmax(axis=1) == labels).mean())
+        value = auc_score(probabilities, labels)
+        return max(value, 1 - value) if self.n_classes == 2 else value
+
+    def result(
+        self,
+        *,
+        validation: FloatArray,
+        victims: FloatArray,
+        selected: Mapping[str, Any],
+        seconds: float,
+        queries: int,
+    ) -> AttackResult:
+        """Choose sign and decision rule on ``validation`` and apply them to ``victims``."""
+        labels = self.validation_labels(len(validation) // len(self.split.validation))
+        rule = choose_rule(validation, labels, self.priors, top1=self.top1)
+        oriented = rule.orient(normalized(victims))
+        return AttackResult(
+            probabilities=oriented,
+            predictions=rule.predict(oriented),
+            validation=self.score(validation),
+            selected={**selected, "flipped": rule.flip, "selected_by": "top1" if self.top1 else "auc"},
+            seconds=seconds,
+            queries=queries,
+        )
+
+
+def pose_attribute(view: View, target: str, name: str) -> AttributeProblem:
+    """Labels and own split of ``target``, drawn from the stream of the attack ``name``."""
+    labels = view.aux.labels[target]
+    rng = numpy_stream(view.seed, "attack", name, target, "split")
+    return AttributeProblem(
+        target=target,
+        labels=labels,
+        n_classes=view.aux.n_classes[target],
+        split=own_split(labels, view.aux.groups, rng),
+    )
+
+
+def attribute_refusal(view: View, target: str) -> str | None:
+    """Why no attribute attack can be trained on ``target`` from this view, or None."""
+    if target not in view.aux.labels:
+        return f"the auxiliary set has no labels for {target!r}"
+    labels = view.aux.labels[target]
+    known = labels >= 0
+    if int(known.sum()) < MIN_RECORDS:
+        return f"only {int(known.sum())} auxiliary records have a label, {MIN_RECORDS} are needed"
+    usable = sum(len(np.unique(view.aux.groups[labels == k])) >= 2 for k in np.unique(labels[known]))
+    if usable < 2:
+        return f"fewer than two classes of {target!r} have two auxiliary groups, to train and to validate on"
+    return None
+
+
+def normalized(probabilities: FloatArray) -> FloatArray:
+    """float32 rows that sum to 1 exactly enough for the scorer, from any non-negative rows."""
+    rows = np.clip(probabilities.astype(np.float64), 1e-12, None)
+    return np.asarray(rows / rows.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -1,0 +1,286 @@
+"""Verification of unknown people: a metric learned on the auxiliary people, compared by cosine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.linalg
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from privhier.attacks.base import AttackResult, Kind, attacks
+from privhier.attacks.cnn import affordable_epochs, jitter, map_refusal
+from privhier.attacks.features import FeatureBank, LastDraw
+from privhier.attacks.mlp import perceptron
+from privhier.attacks.nets import FitPlan, apply_in_blocks, channel_norm, fit, stack_releases, take, trunk
+from privhier.attacks.options import option
+from privhier.attacks.selection import own_split
+from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.seeding import isolated_rng, numpy_stream, torch_stream
+
+MIN_PEOPLE = 8
+_PER_PERSON = 10
+"""Most validation photos a person: one with hundreds would decide the selection alone."""
+_MAX_VALIDATION = 1500
+
+
+def verification_auc(embeddings: FloatArray, people: IntArray) -> float:
+    """AUC in [0, 1] of cosine similarity over all pairs of ``(n, E)``; 0.5 without both kinds of pairs."""
+    unit = unit_rows(embeddings)
+    upper = np.triu_indices(len(people), k=1)
+    same = (people[:, None] == people[None, :])[upper]
+    return float(roc_auc_score(same, (unit @ unit.T)[upper])) if 0 < same.sum() < len(same) else 0.5
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Rows of length one."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Split:
+    train: IntArray
+    validation: IntArray
+
+
+def _split_people(view: View, rng: np.random.Generator) -> _Split:
+    """Validation people are no training people, and share no group with them either."""
+    people, groups = view.aux.labels["identity"], view.aux.groups
+    known = np.flatnonzero(people >= 0)
+    counts = np.bincount(people[known])
+    # Class 1: people with a pair. Both sides need some.
+    paired = np.where(people >= 0, counts[np.maximum(people, 0)] >= 2, -1).astype(np.int64)
+    split = own_split(paired, people, rng, share=0.25)
+    train = split.train[~np.isin(groups[split.train], groups[split.validation])]
+    order = rng.permutation(split.validation[paired[split.validation] == 1])
+    kept: list[int] = []
+    seen: dict[int, int] = {}
+    for index in order.tolist():
+        person = int(people[index])
+        if seen.get(person, 0) < _PER_PERSON and len(kept) < _MAX_VALIDATION:
+            seen[person] = seen.get(person, 0) + 1
+            kept.append(index)
+    return _Split(train, np.sort(np.asarray(kept, dtype=np.int64)))
+
+
+Linear = Callable[[FloatArray, IntArray], FloatArray]
+"""From standardized columns (m, q) and people (m,) to a matrix (q, E); embeddings are columns @ matrix."""
+
+
+def _constant(matrix: FloatArray) -> Linear:
+    return lambda _columns, _people: matrix
+
+
+def _linear_candidates(spread: FloatArray, repeats: int) -> Iterator[tuple[str, Linear]]:
+    """Named metrics that have a closed form; ``repeats`` is the number of stacked draws."""
+    for power in (0.0, 0.5, 1.0):
+        yield f"cosine, spread^{power:g}", _constant(np.diag(spread**power))
+    for size in (32, 96):
+        if size < len(spread):
+            keep = np.argsort(-spread, kind="stable")[:size]
+            yield f"whitened, {size} axes", _constant(np.eye(len(spread), dtype=np.float32)[:, keep])
+    for shrink in (0.05, 0.3, 0.7):
+        for soft in (False, True):
+
+            def within(
+                columns: FloatArray, people: IntArray, shrink: float = shrink, soft: bool = soft
+            ) -> FloatArray:
+                return _discriminant(columns, people, shrink, soft, repeats)
+
+            yield f"discriminant, shrinkage {shrink}{', soft' if soft else ''}", within
+
+
+def _discriminant(
+    columns: FloatArray, people: IntArray, shrink: float, soft: bool, repeats: int
+) -> FloatArray:
+    """Axes that whiten the within-person covariance and diagonalize the between-person one.
+
+    ``soft`` weighs every axis by ``sqrt(b / (b + 1))`` with b its between over within variance: the
+    two-covariance model's (Brummer and de Villiers 2010) confidence in that axis. Otherwise axes
+    weigh the same (within-class covariance normalization, Hatch et al. 2006).
+    """
+    x = columns.astype(np.float64)
+    unique, codes, counts = np.unique(people, return_inverse=True, return_counts=True)
+    means = np.zeros((len(unique), x.shape[1]))
+    np.add.at(means, codes, x)
+    means /= counts[:, None]
+    paired = counts[codes] >= 2 * repeats
+    residual = (x - means[codes])[paired]
+    # Draws of one photo add no degrees of freedom for the person's mean, photos do.
+    degrees = max(1.0, paired.sum() - (counts >= 2 * repeats).sum() * repeats)
+    inside = residual.T @ residual / degrees
+    centered = means - means.mean(axis=0)
+    between = centered.T @ centered / max(1, len(unique) - 1)
+    scale = float(np.trace(inside)) / len(inside)
+    inside = (1 - shrink) * inside + (shrink * scale + 1e-9) * np.eye(len(inside))
+    ratios, axes = scipy.linalg.eigh(between, inside)
+    ratios = np.clip(ratios, 0, None)
+    return np.asarray(axes * np.sqrt(ratios / (ratios + 1)) if soft else axes, dtype=np.float32)
+
+
+class _CosineHead(nn.Module):
+    """Embedding network whose class logits are scaled cosines (normalized softmax)."""
+
+    def __init__(self, body: nn.Module, size: int, people: int) -> None:
+        super().__init__()
+        self.body = body
+        self.people = nn.Parameter(torch.randn(people, size))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(b, ...) to (b, E)."""
+        return torch.as_tensor(self.body(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, ...) to logits (b, people)."""
+        embedded = nn.functional.normalize(self.embed(x), dim=1)
+        return 16.0 * embedded @ nn.functional.normalize(self.people, dim=1).T
+
+
+@dataclass(frozen=True)
+class MetricAttack:
+    """Several metrics learned on auxiliary people; the best on its own held-out people is used.
+
+    Candidates: cosine on principal components (standardized, whitened, or with their spread),
+    discriminant metrics with shrinkage, a perceptron and, on maps, a convolutional embedding
+    trained to name the auxiliary people, and the sum of the best closed form and the best network.
+    Selection is by verification AUC over all pairs of held-out people.
+
+    Attributes:
+        target: ``identity``, or empty.
+        max_columns: Principal components kept of a wider release.
+        max_rows: Rows (draws of records) a closed-form metric is fitted on.
+        embedding: Size E of the networks' embeddings.
+        epochs: Most epochs of a network; 0 leaves the networks out.
+        patience: Epochs without a better own-validation score before stopping.
+        batch: Records a step.
+        max_gmacs: Bound on a network's forward cost in training, in 10^9 multiply-accumulates.
+    """
+
+    kind: ClassVar[Kind] = "verification"
+    target: str = ""
+    max_columns: int = option(192, low=2)
+    max_rows: int = option(16_000, low=100)
+    embedding: int = option(64, low=2)
+    epochs: int = option(30, low=0)
+    patience: int = option(8, low=1)
+    batch: int = option(64, low=2)
+    max_gmacs: int = option(400, low=1)
+
+    def refuses(self, view: View) -> str | None:
+        """See ``Attack``."""
+        people = view.aux.labels.get("identity")
+        if people is None:
+            return "the auxiliary set names no people"
+        pairs = int((np.bincount(people[people >= 0]) >= 2).sum()) if (people >= 0).any() else 0
+        if pairs < MIN_PEOPLE:
+            return f"only {pairs} auxiliary people have two photos, {MIN_PEOPLE} are needed"
+        return None
+
+    def run(self, view: View) -> AttackResult:
+        """See ``Attack``."""
+        start = time.perf_counter()
+        people = view.aux.labels["identity"]
+        split = _split_people(view, numpy_stream(view.seed, "attack", "metric", "split"))
+        bank = FeatureBank(view, max_columns=self.max_columns, name="metric")
+        held_out, held_people = bank.draw(0)[split.validation], people[split.validation]
+        repeats = int(np.clip(self.max_rows // max(1, len(split.train)), 1, bank.draws))
+        columns, names = bank.rows(split.train, repeats), np.tile(people[split.train], repeats)
+        scored = [
+            (verification_auc(held_out @ metric(columns, names), held_people), name, metric)
+            for name, metric in _linear_candidates(bank.spread, repeats)
+        ]
+        value, name, metric = max(scored, key=lambda candidate: candidate[0])
+        own = unit_rows(held_out @ metric(columns, names))
+        everyone = np.flatnonzero(people >= 0)
+        matrix = metric(bank.rows(everyone, repeats), np.tile(people[everyone], repeats))
+        victims = unit_rows(bank.victims @ matrix)
+        for kind in ("perceptron", "convolutional") if self.epochs else ():
+            if kind == "convolutional" and map_refusal(view) is not None:
+                continue
+            made = self._network(view, bank, split, kind)
+            if made is None:
+                continue
+            options = [(kind, *made)]
+            options += [
+                (
+                    f"{name} + {weight} {kind}",
+                    np.hstack([own, weight * made[0]]),
+                    np.hstack([victims, weight * made[1]]),
+                )
+                for weight in (0.5, 1.0)
+            ]
+            for label, embedded, attacked in options:
+                auc = verification_auc(embedded, held_people)
+                if auc > value:
+                    value, name, own, victims = auc, label, unit_rows(embedded), unit_rows(attacked)
+        return AttackResult(
+            embeddings=np.asarray(victims, dtype=np.float32),
+            validation=value,
+            selected={"metric": name},
+            seconds=time.perf_counter() - start,
+            queries=bank.queries,
+        )
+
+    def _network(
+        self, view: View, bank: FeatureBank, split: _Split, kind: str
+    ) -> tuple[FloatArray, FloatArray] | None:
+        """Unit embeddings (n, E) of the validation records and the victims, or None if too few people."""
+        people, device = view.aux.labels["identity"], view.device
+        unique, counts = np.unique(people[split.train], return_counts=True)
+        train = split.train[np.isin(people[split.train], unique[counts >= 2])]
+        classes, codes = np.unique(people[train], return_inverse=True)
+        if len(classes) < 4:
+            return None
+        labels = torch.from_numpy(codes.astype(np.int64))
+        maps = kind == "convolutional"
+        flip = maps and view.releases.shape[2:] == view.image_shape
+        generator = torch_stream(view.seed, "attack", "metric", kind)
+
+        drawn = LastDraw(view.aux) if maps else None
+
+        def rows(k: int, indices: IntArray) -> FloatArray:
+            return bank.draw(k)[indices] if drawn is None else stack_releases(drawn(k)[indices])
+
+        held_out = rows(0, split.validation)
+        with isolated_rng(view.seed, "attack", "metric", kind):
+            if maps:
+                layers, size = trunk(held_out.shape[1], max(held_out.shape[2:]), 16)
+                body = nn.Sequential(channel_norm(held_out), *layers, nn.Linear(size, self.embedding))
+            else:
+                body = perceptron(bank.columns, 256, self.embedding, 0.3)
+            network = _CosineHead(body, self.embedding, len(classes)).to(device)
+            epochs = affordable_epochs(
+                network, take(held_out, [0], device), len(train), self.epochs, self.max_gmacs
+            )
+
+            def loss(epoch: int, positions: Tensor) -> Tensor:
+                x = torch.from_numpy(rows(epoch, train[positions.numpy()])).to(device)
+                x = jitter(x, generator, flip=flip) if maps else x
+                return nn.functional.cross_entropy(
+                    network(x), labels[positions].to(device), label_smoothing=0.1
+                )
+
+            def embed(x: Tensor) -> Tensor:
+                both = network.embed(x) + network.embed(x.flip(-1)) if flip else network.embed(x)
+                return nn.functional.normalize(both, dim=1)
+
+            def score() -> float:
+                return verification_auc(
+                    apply_in_blocks(embed, held_out, device).numpy(), people[split.validation]
+                )
+
+            plan = FitPlan(epochs, self.batch, 2e-3, 0.05, self.patience)
+            fit(network, plan, records=len(train), loss=loss, score=score, generator=generator)
+            victims = stack_releases(view.releases) if maps else bank.victims
+            return (
+                apply_in_blocks(embed, held_out, device).numpy(),
+                apply_in_blocks(embed, victims, device).numpy(),
+            )
+
+
+attacks.register("metric")(MetricAttack)

@@ -1,0 +1,147 @@
+"""What a data set knows before any picture is decoded: its files, their labels, what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from privhier.datasets.base import ImageArray, IntArray, Problem
+from privhier.errors import DataError
+
+Column = npt.NDArray[np.generic]
+Renderer = Callable[[IntArray, int], ImageArray]
+"""Draws records: (row numbers, image size in pixels) to uint8 ``(n, 3, size, size)``; safe in threads."""
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One row an image, in an order that depends on the source alone.
+
+    Attributes:
+        paths: File of each row, relative to the root with ``/`` between parts.
+        attributes: Column name to an array of as many values as rows.
+        identity: int64, one number a person, or None where the source names no people.
+        problems: Files and label rows that gave no row.
+        value_names: Human names of coded values, e.g. ``{"gender": {0: "male", 1: "female"}}``.
+        render: Given where records are drawn, not read; then ``paths`` are only names.
+    """
+
+    paths: tuple[str, ...]
+    attributes: Mapping[str, Column]
+    identity: IntArray | None = None
+    problems: tuple[Problem, ...] = ()
+    value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    render: Renderer | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def select(self, rows: IntArray) -> Listing:
+        """The listing of ``rows`` alone, in that order."""
+        draw = self.render
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows.tolist()),
+            attributes={name: column[rows] for name, column in self.attributes.items()},
+            identity=None if self.identity is None else self.identity[rows],
+            render=None if draw is None else lambda chosen, size: draw(rows[chosen], size),
+        )
+
+
+class Source(BaseModel, ABC):
+    """A data set in its official on-disk layout; its fields are the options under ``dataset.options``.
+
+    Class attributes:
+        folder: Name of its folder under ``$PRIVHIER_DATA``; None where ``dataset.root`` must say it.
+        on_disk: False where nothing is read (``synthetic``).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    folder: ClassVar[str | None] = None
+    on_disk: ClassVar[bool] = True
+
+    @abstractmethod
+    def read(self, root: Path, *, seed: int) -> Listing:
+        """List every usable image under ``root``, without decoding any.
+
+        Raises:
+            DataError: A label file or image folder that is missing or not in its format.
+        """
+
+
+def require_file(path: Path, what: str) -> Path:
+    """``path`` if it is a file, else a ``DataError`` that says where ``what`` was looked for."""
+    if not path.is_file():
+        raise DataError(
+            key="dataset.root",
+            value=str(path),
+            rule=f"{what} is missing",
+            remedy="Put the official file there, or point dataset.root at the data set's folder",
+        )
+    return path
+
+
+def require_folder(path: Path, what: str) -> Path:
+    """``path`` if it is a folder, else a ``DataError`` that says where ``what`` was looked for."""
+    if not path.is_dir():
+        raise DataError(
+            key="dataset.root",
+            value=str(path),
+            rule=f"{what} is missing",
+            remedy="Point dataset.root at the data set's folder, or PRIVHIER_DATA at the one above it",
+        )
+    return path
+
+
+def malformed_file(path: Path, rule: str, remedy: str) -> DataError:
+    """The error of a label file that is not in its official format."""
+    return DataError(key="dataset.root", value=str(path), rule=rule, remedy=remedy)
+
+
+def pictures_under(root: Path, prefix: str = "") -> list[str]:
+    """Picture files anywhere under ``root/prefix``, sorted, relative to ``root``; links are followed."""
+    found: list[str] = []
+    for folder, _, names in os.walk(root / prefix, followlinks=True):
+        relative = Path(folder).relative_to(root).as_posix()
+        start = "" if relative == "." else f"{relative}/"
+        found.extend(f"{start}{name}" for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(found)
+
+
+def match_rows(
+    row_paths: Sequence[str], pictures: Collection[str], label_file: str
+) -> tuple[list[int], list[Problem]]:
+    """Rows that have an image, the first mention of each; everything else becomes a problem.
+
+    Args:
+        row_paths: Image named by each label row, relative to the root.
+        pictures: The images that are there, relative to the root.
+        label_file: Name of the label file, for the problems.
+    """
+    present = pictures if isinstance(pictures, set | frozenset) else set(pictures)
+    seen: set[str] = set()
+    rows: list[int] = []
+    problems: list[Problem] = []
+    for row, path in enumerate(row_paths):
+        if path in seen:
+            problems.append(Problem(path, f"repeated label row: {label_file}"))
+        elif path not in present:
+            problems.append(Problem(path, f"label row without image: {label_file}"))
+        else:
+            rows.append(row)
+        seen.add(path)
+    problems.extend(
+        Problem(path, f"image without label row: {label_file}") for path in sorted(present.difference(seen))
+    )
+    return rows, problems

@@ -1,0 +1,195 @@
+"""From the configuration to a ``FaceDataset``: find the root, list, limit, decode once, group."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from privhier.config import DatasetConfig
+from privhier.datasets.base import FaceDataset, ImageArray, Problem
+from privhier.datasets.cache import Pictures, Progress, cache_folder, cached_pictures
+from privhier.datasets.decode import VERSION
+from privhier.datasets.listing import Listing, Renderer, Source, require_folder
+from privhier.datasets.registry import datasets
+from privhier.errors import ConfigError, DataError
+from privhier.seeding import numpy_stream
+
+DRAW_CHUNK = 256
+
+
+def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None = None) -> FaceDataset:
+    """The faces that ``config`` names, decoded once.
+
+    ``min_images_per_identity`` and ``limit`` choose from the listing before anything is decoded, so the
+    cache holds exactly what is used. ``seed`` draws which groups ``limit`` keeps, and the synthetic faces.
+
+    Args:
+        config: The ``dataset`` section; its task, sensitive and splits keys are not used here.
+        seed: The run's seed.
+        progress: Called as ``progress("decode" or "draw", done, total)``.
+
+    Raises:
+        UnknownNameError: No data set of that name.
+        ConfigError: An option the data set does not have, or of the wrong type.
+        DataError: Missing root or label file, or nothing usable left.
+        OutputError: The cache folder cannot be written.
+    """
+    source = build_source(config)
+    root = _root(source, config)
+    listing = source.read(root, seed=seed)
+    listing = _keep_people(listing, config.min_images_per_identity)
+    listing = _keep_some(listing, config.limit, seed)
+    if not len(listing):
+        raise _nothing_left(config, listing.problems)
+    if listing.render is not None:
+        pictures = _draw(listing.render, len(listing), config.image_size, progress)
+    else:
+        pictures = cached_pictures(
+            config.name,
+            root,
+            listing,
+            size=config.image_size,
+            crop=config.crop,
+            folder=cache_folder(config.cache),
+            progress=progress,
+        )
+    problems = (*listing.problems, *pictures.problems)
+    if len(pictures.rows) < len(listing):
+        listing = listing.select(pictures.rows)
+    if not len(listing):
+        raise _nothing_left(config, problems)
+    duplicates = np.unique(pictures.digests, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return FaceDataset(
+        name=config.name,
+        images=pictures.images,
+        attributes=listing.attributes,
+        identity=listing.identity,
+        group=duplicates if listing.identity is None else listing.identity,
+        duplicate_group=duplicates,
+        problems=problems,
+        fingerprint=_fingerprint(config, listing, pictures),
+        value_names=listing.value_names,
+    )
+
+
+def build_source(config: DatasetConfig) -> Source:
+    """The data set of ``config.name`` with its options.
+
+    Raises:
+        UnknownNameError: No data set of that name.
+        ConfigError: An unknown option, or a value that breaks its rule (key ``dataset.options.X``).
+    """
+    kind = datasets.get(config.name)
+    try:
+        return kind.model_validate(config.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        known = list(kind.model_fields)
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(option, known, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}? " if near else ""
+            rule = f"is not an option of {config.name}"
+            remedy = f"{hint}Known: {', '.join(known) or 'none'}"
+        else:
+            message = first["msg"].removeprefix("Value error, ")
+            rule = message[:1].lower() + message[1:]
+            remedy = f"Mend it; options of {config.name}: {', '.join(known)}"
+        key = f"dataset.options.{option}" if option else "dataset.options"
+        raise ConfigError(key=key, value=first["input"], rule=rule, remedy=remedy) from error
+
+
+def _root(source: Source, config: DatasetConfig) -> Path:
+    if not source.on_disk:
+        return Path()
+    data = os.environ.get("PRIVHIER_DATA")
+    if config.root is not None:
+        root = Path(config.root).expanduser()
+    elif source.folder is not None and data:
+        root = Path(data).expanduser() / source.folder
+    else:
+        where = (
+            "" if source.folder is None else f", or PRIVHIER_DATA to the folder that holds {source.folder}/"
+        )
+        raise DataError(
+            key="dataset.root",
+            value=config.root,
+            rule=f"nothing says where {config.name} lies",
+            remedy=f"Set dataset.root to its folder{where}",
+        )
+    return require_folder(root, f"the folder of {config.name}")
+
+
+def _keep_people(listing: Listing, least: int) -> Listing:
+    if least == 1:
+        return listing
+    if listing.identity is None:
+        raise ConfigError(
+            key="dataset.min_images_per_identity",
+            value=least,
+            rule="needs a data set that names people",
+            remedy="Remove it, or choose a data set with identities",
+        )
+    _, person, count = np.unique(listing.identity, return_inverse=True, return_counts=True)
+    return listing.select(np.flatnonzero(count[person] >= least))
+
+
+def _keep_some(listing: Listing, limit: int | None, seed: int) -> Listing:
+    if limit is None or limit >= len(listing):
+        return listing
+    people = np.arange(len(listing)) if listing.identity is None else listing.identity
+    _, person, count = np.unique(people, return_inverse=True, return_counts=True)
+    order = numpy_stream(seed, "limit").permutation(len(count))
+    totals = np.cumsum(count[order])
+    # The prefix of the drawn order whose size comes nearest to the limit, and at least one person.
+    kept = order[: int(np.argmin(np.abs(totals - limit))) + 1]
+    return listing.select(np.flatnonzero(np.isin(person, kept)))
+
+
+def _draw(render: Renderer, count: int, size: int, progress: Progress | None) -> Pictures:
+    images: ImageArray = np.empty((count, 3, size, size), dtype=np.uint8)
+    digests = np.zeros((count, 32), dtype=np.uint8)
+    starts = range(0, count, DRAW_CHUNK)
+
+    def work(start: int) -> None:
+        rows = np.arange(start, min(start + DRAW_CHUNK, count), dtype=np.int64)
+        images[start : start + len(rows)] = render(rows, size)
+        for row in rows.tolist():
+            digests[row] = np.frombuffer(hashlib.sha256(images[row]).digest(), dtype=np.uint8)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="draw") as pool:
+        for finished, _ in enumerate(pool.map(work, starts), 1):
+            if progress is not None:
+                progress("draw", min(finished * DRAW_CHUNK, count), count)
+    images.flags.writeable = False
+    return Pictures(images, np.arange(count, dtype=np.int64), digests, ())
+
+
+def _fingerprint(config: DatasetConfig, listing: Listing, pictures: Pictures) -> str:
+    head = f"{config.name} {config.image_size} {config.crop} {VERSION}\n"
+    digest = hashlib.sha256(head.encode())
+    digest.update("\n".join(listing.paths).encode(errors="surrogateescape"))
+    digest.update(pictures.digests.tobytes())
+    columns = dict(listing.attributes)
+    if listing.identity is not None:
+        columns[""] = listing.identity
+    for name in sorted(columns):
+        digest.update(f"\n{name} {columns[name].dtype}\n".encode())
+        digest.update(np.ascontiguousarray(columns[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _nothing_left(config: DatasetConfig, problems: tuple[Problem, ...]) -> DataError:
+    first = f", the first: {problems[0].where} ({problems[0].reason})" if problems else ""
+    return DataError(
+        key="dataset",
+        value=config.name,
+        rule=f"no usable image is left ({len(problems)} problems{first})",
+        remedy="Check dataset.root; `privhier data check` lists the problems",
+    )

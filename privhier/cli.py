@@ -1,0 +1,230 @@
+"""The command line: every verb checks first, says what is wrong in one line, and exits with 2."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import privhier
+from privhier.config import RunConfig, load_config
+from privhier.errors import PrivhierError
+
+app = typer.Typer(
+    name="privhier",
+    help="Train split, sanitize, attack, prove, compare: face-attribute networks whose cloud must not "
+    "learn what is sensitive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Look at a data set, or decode it into its cache.", no_args_is_help=True)
+app.add_typer(data, name="data")
+console = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file, e.g. configs/debug.yaml")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. release.sigma=0.3 seed=1"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-HASH", show_default=False)
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out after a kill or Ctrl-C")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``privhier`` command."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+    except PrivhierError as error:
+        fail(error)
+
+
+def fail(error: PrivhierError) -> None:
+    """Print a typed error and exit with its code."""
+    console.print(f"error: {error}", markup=False)
+    raise SystemExit(error.exit_code) from error
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
+) -> None:
+    """Print the version when asked."""
+    if show:
+        out.print(privhier.__version__)
+        raise typer.Exit
+
+
+@app.command(epilog="Example: privhier run configs/debug.yaml release.sigma=0.5 --out runs/try")
+def run(
+    config: ConfigArgument, overrides: Overrides = None, out: OutOption = None, resume: ResumeOption = False
+) -> None:
+    """The main job: train, attack, account, log to MLflow, write the report."""
+    from privhier import run as job
+
+    resolved = load_config(config, overrides or ())
+    folder = _folder(resolved, out)
+    command = _command("run", config, overrides, folder)
+    with _interruptible(f"{command} --resume"), _progress() as progress:
+        session = job.open_session(resolved, folder, resume=resume, progress=progress)
+        result = job.run(session, command=command)
+    _summary(result, session.folder.report)
+
+
+@app.command(epilog="Example: privhier train configs/debug.yaml --out runs/try")
+def train(
+    config: ConfigArgument, overrides: Overrides = None, out: OutOption = None, resume: ResumeOption = False
+) -> None:
+    """Train only: edge, cloud and the unprotected references; `attack` goes on from there."""
+    from privhier import run as job
+
+    resolved = load_config(config, overrides or ())
+    folder = _folder(resolved, out)
+    command = _command("train", config, overrides, folder)
+    with _interruptible(f"{command} --resume"), _progress() as progress:
+        session = job.open_session(resolved, folder, resume=resume, progress=progress)
+        job.train(session)
+    _say(f"trained: {folder}", f"next:    privhier attack {folder}")
+
+
+@app.command(epilog="Example: privhier attack runs/try")
+def attack(run: RunArgument) -> None:
+    """Attack a trained run with fresh attackers, account, and write result.json."""
+    from privhier import run as job
+
+    with _interruptible(f"privhier attack {run}"), _progress() as progress:
+        session = job.reopen_session(run, progress=progress)
+        trained = job.load_trained(session.config, session.prepared.data, session.folder)
+        job.attack(session, trained)
+    _say(f"attacked: {session.folder.result}", f"next:     privhier report {run}")
+
+
+@app.command(epilog="Example: privhier report runs/try")
+def report(run: RunArgument) -> None:
+    """Write report.html again from a finished run."""
+    from privhier import run as job
+
+    session = job.reopen_session(run)
+    trained = job.load_trained(session.config, session.prepared.data, session.folder)
+    result = job.Result.read(session.folder.result)
+    path = job.report(session, result, trained, command=f"privhier report {run}")
+    _say(f"report: {path}")
+
+
+@app.command(epilog="Example: privhier ui --store runs")
+def ui(
+    store: Annotated[Path, typer.Option("--store", help="Folder of runs, with its mlflow.db")] = Path("runs"),
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's page on the run store (or on MLFLOW_TRACKING_URI, when that is set)."""
+    from privhier.tracking import serve_ui
+
+    serve_ui(store, port=port)
+
+
+@app.command(name="list", epilog="Example: privhier list defenses")
+def list_names(kind: Annotated[str, typer.Argument(metavar="backbones|datasets|defenses|attacks")]) -> None:
+    """What can be chosen by name in a configuration."""
+    from privhier.catalog import describe
+
+    table = Table("name", "what it is", box=None, pad_edge=False)
+    for name, text in describe(kind):
+        table.add_row(name, text)
+    out.print(table)
+
+
+@data.command("check", epilog="Example: privhier data check configs/debug.yaml")
+def data_check(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Count images, people, labels and problems of the configured data set."""
+    from privhier.datasets.check import check_dataset
+
+    resolved = load_config(config, overrides or ())
+    with _progress() as progress:
+        report = check_dataset(resolved.dataset, seed=resolved.seed, progress=progress)
+    out.print("\n".join(report.lines()), markup=False)
+
+
+@data.command("cache", epilog="Example: privhier data cache configs/debug.yaml")
+def data_cache(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Decode the configured data set into its memory-mapped cache."""
+    from privhier.datasets.load import load_dataset
+
+    resolved = load_config(config, overrides or ())
+    with _progress() as progress:
+        dataset = load_dataset(resolved.dataset, seed=resolved.seed, progress=progress)
+    _say(f"cached: {len(dataset)} images of {dataset.name}, {len(dataset.problems)} skipped")
+
+
+def _folder(config: RunConfig, given: Path | None) -> Path:
+    return given if given is not None else Path("runs") / f"{config.name}-{config.hash()[:10]}"
+
+
+def _command(verb: str, config: Path, overrides: list[str] | None, folder: Path) -> str:
+    return shlex.join(["privhier", verb, str(config), *(overrides or ()), "--out", str(folder)])
+
+
+@contextmanager
+def _interruptible(resume: str) -> Iterator[None]:
+    """Turn Ctrl-C into a typed ending that says how to go on."""
+    from privhier.errors import InterruptedRunError
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            key="Ctrl-C",
+            value="interrupted",
+            rule="the run stopped before its end; everything up to its last finished step is kept",
+            remedy=f"Go on with: {resume}",
+        ) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress bar on a terminal, silence elsewhere."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def update(text: str, done: int, total: int) -> None:
+            bar.update(task, description=text, completed=done, total=total)
+
+        yield update
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def _summary(result: Any, path: Path) -> None:
+    """The headline numbers and where the report is."""
+    from privhier.evaluation.summary import summarize
+
+    for line in summarize(result):
+        out.print(line, markup=False)
+    out.print(f"report: {path}", markup=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,153 @@
+"""The defense contract: one per-sample scalar loss for the edge and everything on it, one backward."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from privhier.config import Choice, Section
+from privhier.errors import ConfigError
+from privhier.models.edge import EdgeSegment
+from privhier.registry import Registry
+
+UNKNOWN_LABEL = -1
+
+
+@dataclass(frozen=True)
+class DefenseBatch:
+    """What a defense sees of one batch of B records.
+
+    Attributes:
+        z: float32 ``(B, *release_shape)``, what the exits see: clipped and noised by the training loop,
+            still in the graph of the edge.
+        task_labels: int64 ``(B,)`` per task attribute in order; -1 where not known.
+        sensitive_labels: int64 ``(B,)`` per sensitive attribute in order; -1 where not known.
+        edge: The edge segment whose exits are used.
+    """
+
+    z: Tensor
+    task_labels: Sequence[Tensor]
+    sensitive_labels: Sequence[Tensor]
+    edge: EdgeSegment
+
+
+class DefenseOptions(Section):
+    """Options of a defense: strictly typed, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AdversarialOptions(DefenseOptions):
+    """Options of the defenses that work against the adversarial exits."""
+
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Weight of the defense term against the task loss (sum over task attributes of cross-entropy)."""
+    adversary_steps: int = Field(0, ge=0)
+    """Extra steps of the adversarial exits alone before each step of the edge."""
+
+
+class Defense(nn.Module, ABC):
+    """What shapes the edge's objective.
+
+    A defense's own parameters, if it has any, are this module's parameters: the training loop puts them
+    into the edge's optimizer. ``repr`` names the defense and its options.
+
+    Args:
+        options: Validated options, an instance of the class's ``Options``.
+    """
+
+    Options: ClassVar[type[DefenseOptions]]
+
+    def __init__(self, options: DefenseOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    @property
+    def adversary_steps(self) -> int:
+        """Extra adversary-only steps the training loop takes before each step of the edge."""
+        return int(getattr(self.options, "adversary_steps", 0))
+
+    @abstractmethod
+    def loss(self, batch: DefenseBatch) -> Tensor:
+        """One loss per record, ``(B,)``: task exits, adversarial exits and defense term together.
+
+        The mean over the batch, and one backward, trains everything on the edge. A record contributes
+        nothing to an attribute whose label it lacks.
+        """
+
+    def adversary_loss(self, z: Tensor, batch: DefenseBatch) -> Tensor:
+        """Loss ``(B,)`` of the adversarial exits on detached ``z``, for the extra adversary-only steps.
+
+        It reaches no parameter but theirs.
+        """
+        return classification_loss(batch.edge.adversary_logits(z.detach()), batch.sensitive_labels)
+
+    def forward(self, batch: DefenseBatch) -> Tensor:
+        """Same as ``loss``."""
+        return self.loss(batch)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.model_dump().items())
+        return f"{type(self).__name__}({options})"
+
+
+defenses: Registry[type[Defense]] = Registry("defenses", key="defense.name")
+
+
+def classification_loss(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """Cross-entropy in nats per record, summed over attributes: ``(B,)``; unknown labels count 0.
+
+    Args:
+        logits: ``(B, K)`` per attribute.
+        labels: int64 ``(B,)`` per attribute, in [0, K) or -1.
+    """
+    losses = [
+        F.cross_entropy(logits_bk, labels_b, reduction="none", ignore_index=UNKNOWN_LABEL)
+        for logits_bk, labels_b in zip(logits, labels, strict=True)
+    ]
+    return torch.stack(losses).sum(0)
+
+
+def task_loss(batch: DefenseBatch) -> Tensor:
+    """Cross-entropy of the task exits per record, summed over task attributes: ``(B,)``."""
+    return classification_loss(batch.edge.task_logits(batch.z), batch.task_labels)
+
+
+def build_defense(choice: Choice) -> Defense:
+    """The defense ``choice.name`` with validated options.
+
+    Raises:
+        UnknownNameError: No such defense; the message names the nearest.
+        ConfigError: An option that is unknown, of the wrong type or out of range, under the key
+            ``defense.options.NAME``.
+    """
+    kind = defenses.get(choice.name)
+    return kind(_parse_options(kind.Options, choice.options, defense=choice.name))
+
+
+def _parse_options(kind: type[DefenseOptions], values: Mapping[str, Any], *, defense: str) -> DefenseOptions:
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        known = list(kind.model_fields)
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            rule = f"is not an option of the defense {defense!r}"
+            remedy = f"Did you mean {' or '.join(near)}? " if near else ""
+            remedy += f"Known: {', '.join(known)}" if known else "It takes no options"
+        else:
+            rule = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+            remedy = f"Mend the option {name} of the defense {defense!r}"
+        raise ConfigError(
+            key=f"defense.options.{name}", value=first["input"], rule=rule, remedy=remedy
+        ) from error

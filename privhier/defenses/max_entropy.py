@@ -1,0 +1,50 @@
+"""Maximum entropy (Roy and Boddeti, 2019): the edge makes the adversarial exits say "any class"."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from privhier.defenses.base import (
+    UNKNOWN_LABEL,
+    AdversarialOptions,
+    Defense,
+    DefenseBatch,
+    DefenseOptions,
+    defenses,
+    task_loss,
+)
+
+
+@defenses.register("max_entropy")
+class MaxEntropy(Defense):
+    """The edge minimizes ``weight * KL(uniform || p)`` of each adversarial exit's prediction p.
+
+    The divergence from uniform, not the negative entropy: its gradient does not vanish where the
+    adversary is certain. It passes through the exit's current parameters held constant, so the exit
+    itself only learns to predict, from detached features, in the same backward.
+    """
+
+    Options: ClassVar[type[DefenseOptions]] = AdversarialOptions
+    options: AdversarialOptions
+
+    def loss(self, batch: DefenseBatch) -> Tensor:
+        """Task cross-entropy, adversaries' cross-entropy and weighted divergence: ``(B,)``."""
+        divergences = []
+        for head, labels in zip(batch.edge.adversarial_exits, batch.sensitive_labels, strict=True):
+            frozen = {name: parameter.detach() for name, parameter in head.named_parameters()}
+            divergence = kl_from_uniform(functional_call(head, frozen, (batch.z,)))
+            divergences.append(divergence * (labels != UNKNOWN_LABEL))
+        confusion = torch.stack(divergences).sum(0)
+        learning = self.adversary_loss(batch.z, batch)
+        return task_loss(batch) + learning + self.options.weight * confusion
+
+
+def kl_from_uniform(logits: Tensor) -> Tensor:
+    """``KL(uniform || softmax(logits))`` in nats: ``(B, K)`` to ``(B,)``, at least 0, 0 where uniform."""
+    return -F.log_softmax(logits, dim=1).mean(1) - math.log(logits.shape[1])

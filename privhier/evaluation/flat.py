@@ -1,0 +1,95 @@
+"""Configurations and results as flat ``name -> value`` pairs, under names that trackers take."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from privhier.evaluation.result import AttackScores, Reconstruction, ReferenceRun, Result, Score, WorstAttack
+
+_OPERATORS = (("==", "_eq_"), ("!=", "_ne_"), (">=", "_ge_"), ("<=", "_le_"), (">", "_gt_"), ("<", "_lt_"))
+
+
+def clean_name(name: str) -> str:
+    """A name MLflow takes: ``race==0`` becomes ``race_eq_0``, other odd characters ``_``.
+
+    Example:
+        >>> clean_name("leakage/race==0/auc"), clean_name("utility/bin(age, 20, 40)")
+        ('leakage/race_eq_0/auc', 'utility/bin_age_20_40')
+    """
+    for sign, word in _OPERATORS:
+        name = name.replace(sign, word)
+    parts = (re.sub(r"[^A-Za-z0-9.\-]+", "_", part).strip("_") or "_" for part in name.split("/"))
+    return "/".join(parts)[:250]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested plain data as ``a.b.c`` to text; lists are written as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = json.dumps(value, default=str) if isinstance(value, Mapping | list | tuple) else str(value)
+            flat[f"{prefix}{key}"] = text
+    return flat
+
+
+def attack_metrics(scores: AttackScores | WorstAttack) -> dict[str, float]:
+    """An attacker's scores with ``_low`` and ``_high``; those on training records as ``training/...``."""
+    metrics: dict[str, float] = {}
+    for name in ("auc", "balanced_accuracy", "top1", "verification_auc"):
+        _add(metrics, name, getattr(scores, name))
+    for name, score in scores.training_records.items():
+        _add(metrics, f"training/{name}", score)
+    if isinstance(scores, AttackScores):
+        metrics |= {"seconds": scores.seconds, "queries": float(scores.queries)}
+        if scores.validation is not None:
+            metrics["validation"] = scores.validation
+    return metrics
+
+
+def reconstruction_metrics(scores: Reconstruction) -> dict[str, float]:
+    """The scores of a reconstruction attack that apply, with ``_low`` and ``_high``."""
+    metrics: dict[str, float] = {}
+    for name in Reconstruction.model_fields:
+        _add(metrics, name, getattr(scores, name))
+    return metrics
+
+
+def result_metrics(result: Result) -> dict[str, float]:
+    """The headline numbers of a result under names MLflow takes."""
+    metrics: dict[str, float] = {}
+    parts: dict[str, Result | ReferenceRun] = {"": result}
+    parts |= {f"references/{name}/": reference for name, reference in result.references.items()}
+    for prefix, part in parts.items():
+        for name in ("auc", "balanced_accuracy"):
+            _add(metrics, f"{prefix}utility_mean/{name}", getattr(part.utility_mean, name))
+            for task, utility in part.utility.items():
+                _add(metrics, f"{prefix}utility/{task}/cloud/{name}", getattr(utility.cloud, name))
+                _add(metrics, f"{prefix}utility/{task}/edge_exit/{name}", getattr(utility.edge_exit, name))
+        for attribute, leakage in part.leakage.items():
+            for name, value in attack_metrics(leakage.worst).items():
+                metrics[f"{prefix}leakage/{attribute}/worst/{name}"] = value
+            metrics[f"{prefix}leakage/{attribute}/majority"] = leakage.majority
+            if leakage.raw_image_attack is not None:
+                for name, value in attack_metrics(leakage.raw_image_attack).items():
+                    metrics[f"{prefix}leakage/{attribute}/raw_image/{name}"] = value
+        for attack, scores in part.reconstruction.items():
+            for name, value in reconstruction_metrics(scores).items():
+                metrics[f"{prefix}reconstruction/{attack}/{name}"] = value
+    for row in result.guarantees:
+        if row.epsilon is not None:
+            metrics[f"epsilon/{row.name}"] = row.epsilon
+    metrics["uplink/bytes_per_record"] = result.uplink.bytes_per_record
+    metrics["uplink/releases_per_record"] = float(result.uplink.releases_per_record)
+    metrics["uplink/total_bytes"] = float(result.uplink.total_bytes)
+    metrics |= {f"timing/{name}": seconds for name, seconds in result.timing.items()}
+    return {clean_name(name): value for name, value in metrics.items()}
+
+
+def _add(metrics: dict[str, float], name: str, score: Score | None) -> None:
+    if score is not None:
+        metrics |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}

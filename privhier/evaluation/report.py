@@ -1,0 +1,323 @@
+"""``report.html``: one self-contained page per run, readable offline from top to bottom."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from privhier.config import RunConfig
+from privhier.errors import OutputError
+from privhier.evaluation.figures import (
+    METRIC_NAMES,
+    Drawing,
+    ceiling_value,
+    chance,
+    draw_all,
+    leading_metric,
+    reference_title,
+    worst_first,
+)
+from privhier.evaluation.result import GuaranteeRow, Result, Score
+
+VACUOUS = 10.0
+"""An epsilon above this says nothing numerically (DESIGN 6.10)."""
+
+_IMAGE_SCORES = {
+    "ssim": "SSIM",
+    "psnr": "PSNR, dB",
+    "lpips": "LPIPS",
+    "reid_rank1": "re-identified, rank 1",
+    "verification_tar": "verified (TAR)",
+    "mean_image_ssim": "SSIM of the mean image",
+}
+_PACKAGES = ("privhier", "torch", "torchvision", "opacus", "scikit-learn", "numpy", "mlflow")
+
+ImageArray = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ReconstructionSheet:
+    """Pictures for the report, chosen by the attacker's own loss (it never saw the originals).
+
+    Attributes:
+        rows: ``(label, original, reconstruction, reference)``: original uint8 ``(3, H, W)``,
+            reconstruction float ``(3, H, W)`` in [0, 1] (clamped), and the open network's
+            reconstruction of the same record, or None.
+    """
+
+    rows: list[tuple[str, ImageArray, FloatArray, FloatArray | None]] = field(default_factory=list)
+
+
+def write_report(
+    run: Path,
+    result: Result,
+    config: RunConfig,
+    *,
+    history: Sequence[Mapping[str, Any]],
+    reconstructions: ReconstructionSheet | None,
+    command: str,
+) -> Path:
+    """Write ``run/report.html`` and ``run/figures/*.{svg,png}``, each file atomically.
+
+    Args:
+        run: The run folder.
+        result: What the run claims.
+        config: The resolved configuration behind it.
+        history: One mapping per epoch: ``phase``, ``epoch`` and named numbers.
+        reconstructions: Originals beside what the attacker made of them, or None.
+        command: The exact command that repeats the run.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        OutputError: The run folder cannot be written.
+    """
+    drawings = draw_all(result, history)
+    page = render(
+        result, config, drawings=drawings, reconstructions=reconstructions, command=command
+    ).encode()
+    try:
+        (run / "figures").mkdir(parents=True, exist_ok=True)
+        for drawing in drawings.values():
+            _write(run / "figures" / f"{drawing.name}.svg", drawing.svg)
+            _write(run / "figures" / f"{drawing.name}.png", drawing.png)
+        _write(run / "report.html", page)
+    except OSError as error:
+        raise OutputError(
+            key="run folder",
+            value=str(run),
+            rule=f"must be writable for the report: {error}",
+            remedy="Free space or mend the rights, then `privhier report RUN`",
+        ) from error
+    return run / "report.html"
+
+
+def render(
+    result: Result,
+    config: RunConfig,
+    *,
+    drawings: Mapping[str, Drawing],
+    reconstructions: ReconstructionSheet | None,
+    command: str,
+) -> str:
+    """The page as text. Every value from outside is escaped; figures and pictures are data URIs."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
+    here = resources.files("privhier.evaluation")
+    template = environment.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
+    common = _common(result.guarantees)
+    return template.render(
+        r=result,
+        config=config,
+        command=command,
+        css=Markup(here.joinpath("report.css").read_text(encoding="utf-8")),
+        figures={name: _uri("image/svg+xml", d.svg) for name, d in drawings.items()},
+        alts={name: d.alt for name, d in drawings.items()},
+        leakage=_leakage_blocks(result),
+        headline_guarantee=_headline(result.guarantees),
+        unprotected=[g for g in result.guarantees if g.epsilon is None],
+        not_covered=common,
+        own_limits=[[x for x in g.does_not_cover if x not in common] for g in result.guarantees],
+        vacuous=VACUOUS,
+        pictures=_pictures(reconstructions),
+        references={name: reference_title(name) for name in result.references},
+        metric_names=METRIC_NAMES,
+        image_scores=_image_scores(result),
+        simulated=config.privacy.noise_source == "seeded",
+        resolved=config.to_yaml(),
+        dataset=_facts(result.dataset),
+        release=_facts(result.release),
+        git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],
+        versions=_versions(),
+        size=_size,
+    )
+
+
+def format_score(score: Score | None, digits: int = 3) -> str:
+    """``0.951 [0.944, 0.957]``, or a dash where the score does not apply.
+
+    Example:
+        >>> format_score(Score(value=0.9512, low=0.9441, high=0.9573, n=100))
+        '0.951 [0.944, 0.957]'
+    """
+    if score is None:
+        return "–"  # noqa: RUF001 - the typographic dash of an empty cell
+    return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+
+
+def format_epsilon(epsilon: float | None) -> str:
+    """An epsilon with two decimals, rounded up so that it never claims more than was proven.
+
+    Example:
+        >>> format_epsilon(7.991), format_epsilon(None)
+        ('8.00', 'none')
+    """
+    if epsilon is None:
+        return "none"
+    return "∞" if math.isinf(epsilon) else f"{math.ceil(round(epsilon * 100, 6)) / 100:.2f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"  # noqa: RUF001
+
+
+def _delta(delta: float | None) -> str:
+    return "–" if delta is None else f"{delta:.3g}".replace("e-0", "e-")  # noqa: RUF001
+
+
+def _size(count: float) -> str:
+    """Bytes for people, decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _headline(rows: Sequence[GuaranteeRow]) -> GuaranteeRow | None:
+    """The first statement that holds an epsilon: the ledger puts the record's own release first."""
+    return next((row for row in rows if row.epsilon is not None), None)
+
+
+def _common(rows: Sequence[GuaranteeRow]) -> list[str]:
+    """What no statement covers, in the first one's order."""
+    if not rows:
+        return []
+    return [item for item in rows[0].does_not_cover if all(item in row.does_not_cover for row in rows)]
+
+
+def _leakage_blocks(result: Result) -> list[dict[str, Any]]:
+    blocks = []
+    for index, (attribute, leakage) in enumerate(result.leakage.items()):
+        metric = leading_metric(leakage.worst)
+        scored: list[Any] = [leakage.worst, *leakage.attacks]
+        columns = [name for name in METRIC_NAMES if any(getattr(a, name) is not None for a in scored)]
+        training = [name for name in METRIC_NAMES if any(name in a.training_records for a in scored)]
+        blocks.append(
+            {
+                "attribute": attribute,
+                "leakage": leakage,
+                "metric": metric,
+                "metric_name": METRIC_NAMES[metric] if metric else "",
+                "worst": getattr(leakage.worst, metric) if metric else None,
+                "raw": getattr(leakage.raw_image_attack, metric, None) if metric else None,
+                "chance": chance(leakage, metric) if metric else None,
+                "ceiling": ceiling_value(leakage, metric) if metric else None,
+                "references": {
+                    name: getattr(reference.leakage[attribute].worst, metric)
+                    for name, reference in result.references.items()
+                    if metric and attribute in reference.leakage
+                },
+                "columns": columns,
+                "training": training,
+                "attacks": worst_first(leakage, metric),
+                "figure": f"leakage_{index}",
+            }
+        )
+    return blocks
+
+
+def _image_scores(result: Result) -> dict[str, str]:
+    """Titles of the reconstruction scores that any attack of this run or its references has."""
+    attacks = [*result.reconstruction.values()]
+    for reference in result.references.values():
+        attacks += reference.reconstruction.values()
+    return {
+        name: title
+        for name, title in _IMAGE_SCORES.items()
+        if any(getattr(attack, name) is not None for attack in attacks)
+    }
+
+
+def _pictures(sheet: ReconstructionSheet | None) -> list[dict[str, Any]]:
+    if sheet is None:
+        return []
+    return [
+        {
+            "label": label,
+            "original": _png(original),
+            "reconstruction": _png(_to_bytes(reconstruction)),
+            "reference": None if reference is None else _png(_to_bytes(reference)),
+        }
+        for label, original, reconstruction, reference in sheet.rows
+    ]
+
+
+def _to_bytes(image: FloatArray) -> ImageArray:
+    return np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8)
+
+
+def _png(image: ImageArray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(stream, format="PNG")
+    return _uri("image/png", stream.getvalue())
+
+
+def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested plain data as flat ``(name, text)`` pairs for a table."""
+    facts: list[tuple[str, str]] = []
+    for key, value in data.items():
+        name = str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            if value and all(isinstance(v, int | float | str) for v in value.values()):
+                facts.append((name, ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())))
+            else:
+                facts += [(f"{name}: {inner}", text) for inner, text in _facts(value)]
+        elif isinstance(value, list | tuple):
+            shown = ", ".join(_plain(v) for v in value[:12]) or "none"
+            facts.append((name, shown + (f", and {len(value) - 12} more" if len(value) > 12 else "")))
+        else:
+            facts.append((name, _plain(value)))
+    return facts
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _versions() -> list[tuple[str, str]]:
+    """Installed versions, read off the metadata so that nothing heavy is imported."""
+    versions = [("Python", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            versions.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            versions.append((name, "not installed"))
+    return versions

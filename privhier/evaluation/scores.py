@@ -1,0 +1,224 @@
+"""From predictions and truth to scores with intervals. The victims' truth is used here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from privhier.evaluation.result import AttackScores, Score, TaskScores, WorstAttack
+from privhier.metrics.classification import (
+    balanced_accuracy,
+    balanced_accuracy_resampled,
+    macro_auc,
+    macro_auc_resampled,
+    top1,
+    top1_resampled,
+)
+from privhier.metrics.intervals import Interval, group_bootstrap_weights, max_interval, percentile_interval
+from privhier.seeding import numpy_stream
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Records that are scored together, and the bootstrap over their groups.
+
+    Attributes:
+        truth: int64 ``(n,)``.
+        n_classes: K.
+        weights: ``(R, n)``, how often each record is in each bootstrap resample of the groups.
+        confidence: Of the intervals, e.g. 0.95.
+    """
+
+    truth: IntArray
+    n_classes: int
+    weights: npt.NDArray[np.int16]
+    confidence: float
+
+    @classmethod
+    def draw(
+        cls,
+        truth: IntArray,
+        n_classes: int,
+        groups: IntArray,
+        *,
+        resamples: int,
+        confidence: float,
+        seed: int,
+        name: str,
+    ) -> Sample:
+        """Resample ``groups`` with replacement, ``resamples`` times, with the stream ``name``."""
+        weights = group_bootstrap_weights(groups, resamples, numpy_stream(seed, "bootstrap", name))
+        return cls(truth, n_classes, weights, confidence)
+
+    @property
+    def majority(self) -> float:
+        """Share of the largest class."""
+        return float(np.bincount(self.truth).max() / len(self.truth))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One statistic of one predictor: its value on the sample and on every resample."""
+
+    value: float
+    resampled: Values
+
+    def score(self, sample: Sample) -> Score | None:
+        """The value with its percentile interval; None where it is not defined."""
+        if not np.isfinite(self.value):
+            return None
+        interval = percentile_interval(self.value, self.resampled, sample.confidence)
+        return as_score(interval, len(sample.truth))
+
+
+def as_score(interval: Interval, n: int) -> Score:
+    """An interval on ``n`` records as a score."""
+    return Score(value=interval.value, low=interval.low, high=interval.high, n=n)
+
+
+def auc_curve(sample: Sample, probabilities: FloatArray) -> Curve:
+    """(Macro one-vs-rest) AUC of ``probabilities (n, K)``."""
+    value = macro_auc(probabilities, sample.truth)
+    return Curve(value, macro_auc_resampled(probabilities, sample.truth, sample.weights))
+
+
+def balanced_accuracy_curve(sample: Sample, predictions: IntArray) -> Curve:
+    """Mean recall over the classes of ``predictions (n,)``."""
+    value = balanced_accuracy(predictions, sample.truth, sample.n_classes)
+    resampled = balanced_accuracy_resampled(predictions, sample.truth, sample.n_classes, sample.weights)
+    return Curve(value, resampled)
+
+
+def top1_curve(sample: Sample, predictions: IntArray) -> Curve:
+    """Share of right ``predictions (n,)``."""
+    resampled = top1_resampled(predictions, sample.truth, sample.weights)
+    return Curve(top1(predictions, sample.truth), resampled)
+
+
+def worst_score(sample: Sample, curves: Sequence[Curve]) -> Score | None:
+    """The largest value; its interval is that of the maximum over the attackers in each resample."""
+    finite = [curve for curve in curves if np.isfinite(curve.value)]
+    if not finite:
+        return None
+    values = np.array([curve.value for curve in finite])
+    resampled = np.stack([curve.resampled for curve in finite])
+    return as_score(max_interval(values, resampled, sample.confidence)[1], len(sample.truth))
+
+
+def defined(score: Score | None) -> Score:
+    """The score; a score that must be there but is not defined is a bug, not a result."""
+    if score is None:
+        raise ValueError("a score that must exist is undefined")
+    return score
+
+
+def bayes_rule(probabilities: FloatArray, prior: Values) -> IntArray:
+    """The decision that maximizes balanced accuracy: ``argmax p_k / prior_k``.
+
+    ``prior`` are the training labels' class shares; plain argmax favors the larger class as soon as
+    there is noise.
+    """
+    return np.asarray((probabilities / prior).argmax(1), dtype=np.int64)
+
+
+def task_scores(sample: Sample, probabilities: FloatArray, prior: Values) -> tuple[TaskScores, Curve, Curve]:
+    """One task at one place: the scores, and the curves of AUC and balanced accuracy."""
+    predictions = bayes_rule(probabilities, prior)
+    curves = auc_curve(sample, probabilities), balanced_accuracy_curve(sample, predictions)
+    scores = TaskScores(
+        auc=defined(curves[0].score(sample)), balanced_accuracy=defined(curves[1].score(sample))
+    )
+    return scores, *curves
+
+
+def mean_score(samples: Sequence[Sample], curves: Sequence[Curve]) -> Score:
+    """Mean over tasks scored on the same records with the same resamples."""
+    value = float(np.mean([curve.value for curve in curves]))
+    resampled = np.mean([curve.resampled for curve in curves], axis=0)
+    return defined(Curve(value, resampled).score(samples[0]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attacker said about the test and the training victims."""
+
+    name: str
+    representation: str
+    probabilities: FloatArray
+    predictions: IntArray
+    validation: float
+    selected: dict[str, object]
+    seconds: float
+    queries: int
+
+
+def classification_leakage(
+    test: Sample, training: Sample | None, outcomes: Sequence[Outcome], *, identity: bool
+) -> tuple[WorstAttack, list[AttackScores]]:
+    """All attackers on one attribute, worst first, and the worst of all.
+
+    ``outcomes`` hold the test victims' rows first, the training victims' rows after them. The leading
+    score is the AUC; for ``identity`` (known people) it is top-1.
+    """
+    n = len(test.truth)
+    lead = "top1" if identity else "auc"
+    curves: dict[str, dict[str, Curve]] = {}
+    scored = []
+    for outcome in outcomes:
+        curves[outcome.name] = _curves(test, outcome.probabilities[:n], outcome.predictions[:n], identity)
+        trained = (
+            _curves(training, outcome.probabilities[n:], outcome.predictions[n:], identity)
+            if training is not None
+            else {}
+        )
+        curves[outcome.name] |= {f"training/{name}": curve for name, curve in trained.items()}
+        own = {name: curve.score(test) for name, curve in curves[outcome.name].items() if "/" not in name}
+        scored.append(
+            AttackScores(
+                attack=outcome.name,
+                repr=outcome.representation,
+                **own,
+                training_records=_present(training, trained),
+                validation=outcome.validation if np.isfinite(outcome.validation) else None,
+                selected=outcome.selected,
+                seconds=outcome.seconds,
+                queries=outcome.queries,
+            )
+        )
+    order = sorted(scored, key=lambda attack: -curves[attack.attack][lead].value)
+    names = [name for name in next(iter(curves.values())) if "/" not in name]
+    worst = WorstAttack(
+        attack=order[0].attack,
+        **{name: worst_score(test, [curves[a.attack][name] for a in order]) for name in names},
+        training_records={
+            name: score
+            for name in (names if training is not None else [])
+            if training is not None
+            and (score := worst_score(training, [curves[a.attack][f"training/{name}"] for a in order]))
+        },
+    )
+    return worst, order
+
+
+def _curves(
+    sample: Sample, probabilities: FloatArray, predictions: IntArray, identity: bool
+) -> dict[str, Curve]:
+    curves = {
+        "auc": auc_curve(sample, probabilities),
+        "balanced_accuracy": balanced_accuracy_curve(sample, predictions),
+    }
+    return curves | ({"top1": top1_curve(sample, predictions)} if identity else {})
+
+
+def _present(sample: Sample | None, curves: dict[str, Curve]) -> dict[str, Score]:
+    if sample is None:
+        return {}
+    scores = {name: curve.score(sample) for name, curve in curves.items()}
+    return {name: score for name, score in scores.items() if score is not None}

@@ -1,0 +1,53 @@
+"""A run's headline in a few lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
+
+
+def summarize(result: Result) -> Iterator[str]:
+    """Utility, worst leakage, reconstruction, references and guarantees, one line each."""
+    for task, utility in result.utility.items():
+        yield f"task {task}: cloud AUC {show(utility.cloud.auc)}, balanced accuracy " + show(
+            utility.cloud.balanced_accuracy
+        )
+    if len(result.utility) > 1:
+        yield f"task mean: cloud AUC {show(result.utility_mean.auc)}"
+    for name, leakage in result.leakage.items():
+        yield f"leakage {name}: {_worst(leakage)}"
+    for attack, scores in result.reconstruction.items():
+        if scores.ssim is not None:
+            yield f"reconstruction {attack}: SSIM {show(scores.ssim)}"
+    for name, reference in result.references.items():
+        yield f"reference {name}: mean task AUC {show(reference.utility_mean.auc)}"
+        for attribute, leakage in reference.leakage.items():
+            yield f"reference {name}: leakage {attribute}: {_worst(leakage)}"
+    for row in result.guarantees:
+        epsilon = "none" if row.epsilon is None else f"epsilon {row.epsilon:.4g} at delta {row.delta:g}"
+        yield f"guarantee, {row.name}: {epsilon}{' (' + row.note + ')' if row.note else ''}"
+    for warning in result.warnings:
+        yield f"warning: {warning}"
+
+
+def show(score: Score) -> str:
+    """``value [low, high]`` with three decimals, and n."""
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] (n={score.n})"
+
+
+def _worst(leakage: AttributeLeakage) -> str:
+    text = f"worst is {leakage.worst.attack}, {_scores(leakage.worst)}"
+    if leakage.raw_image_attack is not None:
+        text += f"; raw images: {_scores(leakage.raw_image_attack)}"
+    return text
+
+
+def _scores(worst: WorstAttack) -> str:
+    named = {
+        "AUC": worst.auc,
+        "balanced accuracy": worst.balanced_accuracy,
+        "top-1": worst.top1,
+        "verification AUC": worst.verification_auc,
+    }
+    return ", ".join(f"{name} {show(score)}" for name, score in named.items() if score is not None)

@@ -1,0 +1,1 @@
+"""Attack a trained network and score it: views in, leakage, utility and reconstructions out."""

@@ -1,0 +1,37 @@
+"""Noiseless edge features of many images: they never leave the edge unless sanitized first."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from privhier.models.edge import EdgeSegment
+from privhier.models.inputs import normalize
+
+
+@torch.no_grad()
+def edge_features(
+    edge: EdgeSegment,
+    images: npt.NDArray[np.uint8],
+    records: npt.NDArray[np.int64],
+    *,
+    device: torch.device,
+    batch_size: int = 256,
+) -> Tensor:
+    """Features of ``images[records]``, float32 ``(n, *release_shape)`` on the CPU; evaluation mode.
+
+    Args:
+        edge: The edge segment, on ``device``; its training flag is put back.
+        images: uint8 ``(N, 3, H, W)``.
+        records: Rows of ``images``.
+    """
+    was_training = edge.training
+    edge.eval()
+    parts = []
+    for start in range(0, len(records), batch_size):
+        pixels = torch.from_numpy(np.ascontiguousarray(images[records[start : start + batch_size]]))
+        parts.append(edge.features(normalize(pixels.to(device))).float().cpu())
+    edge.train(was_training)
+    return torch.cat(parts)

@@ -1,0 +1,80 @@
+"""Edge segment and cloud tail from a configuration and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from privhier.config import ModelConfig
+from privhier.models.backbones import build_backbone
+from privhier.models.bottleneck import build_bottleneck
+from privhier.models.edge import EdgeSegment
+from privhier.models.exits import Exit
+from privhier.models.split import split_backbone
+from privhier.models.tail import CloudTail
+from privhier.seeding import isolated_rng
+
+
+def build_network(
+    config: ModelConfig,
+    *,
+    image_size: int,
+    task_classes: Mapping[str, int],
+    sensitive_classes: Mapping[str, int],
+    seed: int,
+) -> tuple[EdgeSegment, CloudTail]:
+    """Build both halves on the CPU; the same arguments give the same weights.
+
+    Backbone, bottleneck and each exit draw from streams of their own, so that adding a sensitive
+    attribute or a bottleneck changes no other part's initial weights.
+
+    Args:
+        config: The ``model`` section.
+        image_size: Height and width in pixels.
+        task_classes: Task attribute to its number of classes, in order.
+        sensitive_classes: Sensitive attribute to its number of classes, in order.
+        seed: The experiment's seed.
+
+    Raises:
+        UnknownNameError: Unknown backbone or cut.
+        ConfigError: Bottleneck, image size or weights that do not fit.
+    """
+    with isolated_rng(seed, "model", "backbone"):
+        backbone = build_backbone(
+            config.backbone,
+            n_outputs=sum(task_classes.values()),
+            image_size=image_size,
+            norm=config.norm,
+            stem=config.stem,
+            weights=config.weights,
+        )
+    trunk, tail = split_backbone(backbone, config.cut)
+    feature_shape = backbone.feature_shapes[config.cut]
+    with isolated_rng(seed, "model", "bottleneck"):
+        bottleneck, expander, release_shape = build_bottleneck(config.bottleneck, feature_shape)
+
+    def exits(kind: str, classes: Mapping[str, int]) -> dict[str, Exit]:
+        built = {}
+        for name, count in classes.items():
+            with isolated_rng(seed, "model", kind, name):
+                built[name] = Exit(release_shape, count, config.exit_hidden)
+        return built
+
+    origin = backbone.provenance
+    edge = EdgeSegment(
+        trunk,
+        bottleneck,
+        task_exits=exits("task_exit", task_classes),
+        adversarial_exits=exits("adversarial_exit", sensitive_classes),
+        release_shape=release_shape,
+        description={
+            "backbone": config.backbone,
+            "cut": config.cut,
+            "norm": config.norm,
+            "stem": config.stem,
+            "image_size": image_size,
+            "feature_shape": list(feature_shape),
+            "bottleneck": config.bottleneck.kind,
+            "weights": {"path": origin.path, "sha256": origin.sha256, "dropped": list(origin.dropped)},
+        },
+    )
+    return edge, CloudTail(expander, tail, task_classes=task_classes)

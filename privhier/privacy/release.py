@@ -1,0 +1,167 @@
+"""The release: refuse, clip, noise, quantize. The same in training and in evaluation; there is no switch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from privhier.errors import ConfigError, ReleaseError
+from privhier.privacy.noise import NoiseSource
+
+_SHRINK = 1 - 2**-20
+"""Rounding to float32 moves a norm by less than 2**-22 of itself; aiming below C keeps it within C."""
+_FLOAT16_MAX = 65504.0
+_NOISE_TRIAL = 256
+"""Values from which on the scale of a draw is checked (a false alarm has probability below 1e-13)."""
+
+
+@dataclass(frozen=True)
+class ReleaseMechanism:
+    """How one record's features become a release.
+
+    ``gaussian``: clip the whole tensor to L2 norm C, add N(0, sigma^2) to every value.
+    ``laplace``: clip to L1 norm C, add Laplace(b = sigma). ``none``: raw features, no guarantee.
+    Replace-one: two records' clipped features differ by at most 2C in that norm.
+
+    Args:
+        mechanism: ``"none"``, ``"gaussian"`` or ``"laplace"``.
+        clip: C in feature units, in [1e-12, 1e12]; a public constant, never read off data.
+        sigma: Standard deviation (gaussian) or scale b (laplace) in feature units; 0: clip only.
+        quantize: Type on the wire; a function of the noised release, so it costs no privacy.
+
+    Raises:
+        ConfigError: A field breaks its rule.
+
+    Example:
+        >>> import torch
+        >>> from privhier.privacy.noise import SystemNoise
+        >>> mechanism = ReleaseMechanism("gaussian", clip=1.0, sigma=0.3)
+        >>> mechanism.sanitize(torch.randn(4, 8), SystemNoise()).shape
+        torch.Size([4, 8])
+    """
+
+    mechanism: Literal["none", "gaussian", "laplace"] = "none"
+    clip: float = 1.0
+    sigma: float = 0.0
+    quantize: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.mechanism not in ("none", "gaussian", "laplace"):
+            raise _config("mechanism", self.mechanism, "must be none, gaussian or laplace")
+        if not 1e-12 <= self.clip <= 1e12:
+            raise _config("clip", self.clip, "must lie in [1e-12, 1e12], so that float32 carries it")
+        if not 0 <= self.sigma <= 1e30:
+            raise _config("sigma", self.sigma, "must lie in [0, 1e30]")
+        if self.mechanism == "none" and self.sigma != 0:
+            raise _config("sigma", self.sigma, "must be 0 for mechanism 'none'")
+        if self.quantize not in ("float32", "float16"):
+            raise _config("quantize", self.quantize, "must be float32 or float16")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same features give the same release again: no noise, so no guarantee."""
+        return self.mechanism == "none" or self.sigma == 0
+
+    @property
+    def sensitivity(self) -> float:
+        """Replace-one sensitivity 2C in the mechanism's norm; infinite for ``none``."""
+        return math.inf if self.mechanism == "none" else 2 * self.clip
+
+    @property
+    def wire_dtype(self) -> torch.dtype:
+        """Type that carries a sanitized release without loss."""
+        return torch.float16 if self.quantize == "float16" else torch.float32
+
+    def clip_features(self, z: torch.Tensor) -> torch.Tensor:
+        """Scale every record's whole tensor to norm at most C; differentiable.
+
+        Args:
+            z: ``(B, *shape)``, any float type.
+
+        Returns:
+            float32 ``(B, *shape)``. The norm of every record, summed exactly, is at most C. A record
+            within C is returned unchanged (one within a millionth below C may be scaled by that).
+
+        Raises:
+            ReleaseError: A value is not finite in float32, or z has no record axis and value axis.
+        """
+        if z.ndim < 2 or not z.is_floating_point():
+            raise _refuse(f"{z.dtype} {tuple(z.shape)}", "features must be floating point (B, ...)")
+        z = z.float()
+        if z.numel() == 0:
+            return z
+        order = 1 if self.mechanism == "laplace" else 2
+        # float64 holds the squares of every float32: no overflow, no underflow, one look for inf and nan.
+        norm = torch.linalg.vector_norm(z.flatten(1), order, dim=1, dtype=torch.float64)
+        largest = float(norm.detach().max())
+        if not math.isfinite(largest):
+            bad = int((~torch.isfinite(norm)).sum())
+            raise _refuse(f"{bad} of {len(z)} records", "features must be finite")
+        if self.mechanism == "none":
+            return z
+        bound = self.clip * _SHRINK
+        scale = (bound / norm.clamp_min(bound)).reshape(-1, *[1] * (z.ndim - 1))
+        if bound < 1e-30 * largest:  # the scale itself would lose its digits in float32
+            clipped: torch.Tensor = (z.double() * scale).float()
+        else:
+            clipped = z * scale.float()
+        return clipped
+
+    def sanitize(self, z: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
+        """One fresh release of every record: clip, noise, quantize; differentiable with respect to z.
+
+        Args:
+            z: ``(B, *shape)`` features.
+            noise: Where the noise is drawn, on the CPU whatever z's device.
+
+        Returns:
+            float32 ``(B, *shape)``, exactly representable in ``wire_dtype``.
+
+        Raises:
+            ReleaseError: Non-finite features, or noise that is not fresh standard noise.
+        """
+        release = self.clip_features(z)
+        if not self.deterministic and release.numel():
+            shape = tuple(release.shape)
+            draw = noise.laplace(shape) if self.mechanism == "laplace" else noise.gaussian(shape)
+            self._check_noise(draw, shape)
+            release = release + self.sigma * draw.to(release.device)
+        return self.quantized(release)
+
+    def quantized(self, release: torch.Tensor) -> torch.Tensor:
+        """Round float32 values to the wire's type and back; the gradient passes straight through.
+
+        float16 saturates at 65504 in size.
+        """
+        if self.quantize == "float32":
+            return release
+        detached = release.detach()
+        rounded = detached.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().float()
+        return rounded + (release - detached)  # the bracket is exactly 0 and carries the gradient
+
+    def _check_noise(self, draw: torch.Tensor, shape: tuple[int, ...]) -> None:
+        """Refuse what cannot be standard noise: wrong shape, shared between records, wrong scale."""
+        if draw.dtype != torch.float32 or tuple(draw.shape) != shape:
+            raise _refuse(f"{draw.dtype} {tuple(draw.shape)}", f"noise must be float32 {shape}")
+        few = draw[:8]
+        if few[1:].numel() >= 4 and bool((few[1:] == few[:1]).all()):
+            raise _refuse("equal noise in every record", "noise must be drawn for every record anew")
+        if draw.numel() >= _NOISE_TRIAL:
+            # E x^2 = 1 (gaussian) and E |x| = 1 (laplace); ten standard errors either way.
+            size = float(draw.abs().mean() if self.mechanism == "laplace" else draw.square().mean())
+            variance = 1 if self.mechanism == "laplace" else 2
+            if not abs(size - 1) <= 10 * math.sqrt(variance / draw.numel()):
+                raise _refuse(f"mean size {size:.4g}", "noise must have unit scale")
+
+
+def _config(field: str, value: object, rule: str) -> ConfigError:
+    return ConfigError(key=f"release.{field}", value=value, rule=rule, remedy=f"Mend release.{field}")
+
+
+def _refuse(value: str, rule: str) -> ReleaseError:
+    return ReleaseError(
+        key="release", value=value, rule=rule, remedy="Nothing was released; look for the cause upstream"
+    )

@@ -1,0 +1,143 @@
+"""What a run claims: scores, guarantees, totals and where they come from, put into one result."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from privhier.config import RunConfig
+from privhier.evaluation.result import GuaranteeRow, ReferenceRun, Result, UplinkTotals
+from privhier.lab.assess import Assessment
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.release import ReleaseMechanism
+from privhier.training.folder import RunFolder
+from privhier.training.prepare import Prepared
+from privhier.training.schedule import Trained
+
+SPLITS = ("train", "val", "aux", "test")
+
+
+def account(
+    *,
+    config: RunConfig,
+    folder: RunFolder,
+    prepared: Prepared,
+    mechanism: ReleaseMechanism,
+    trained: Trained,
+    own: Assessment,
+    references: Mapping[str, ReferenceRun],
+    timing: Mapping[str, float],
+    tracking_failure: str | None = None,
+) -> Result:
+    """Put everything a run found out into a validated result."""
+    ledger = Ledger.load(folder.ledger)
+    releases = ledger.releases_per_record()
+    shape = list(trained.edge.release_shape)
+    return Result(
+        name=config.name,
+        config_hash=config.hash(),
+        git=git_state(),
+        seed=config.seed,
+        dataset=describe_dataset(config, prepared),
+        release={
+            "mechanism": mechanism.mechanism,
+            "clip": None if mechanism.mechanism == "none" else mechanism.clip,
+            "sigma": None if mechanism.mechanism == "none" else mechanism.sigma,
+            "shape": shape,
+            "values": int(np.prod(shape)),
+            "releases_per_record": releases,
+            "noise_source": config.privacy.noise_source,
+            "quantize": mechanism.quantize,
+            "network": trained.edge.describe(),
+        },
+        utility=own.utility,
+        utility_mean=own.utility_mean,
+        leakage=own.leakage,
+        reconstruction=own.reconstruction,
+        references=dict(references),
+        guarantees=guarantee_rows(config, prepared, ledger),
+        uplink=UplinkTotals(
+            bytes_per_record=trained.uplink["bytes"] / max(trained.uplink["records"], 1),
+            releases_per_record=releases,
+            total_bytes=trained.uplink["bytes"],
+        ),
+        warnings=[
+            *run_warnings(config, prepared, mechanism),
+            *([f"MLflow stopped taking this run: {tracking_failure}"] if tracking_failure else []),
+        ],
+        timing=dict(timing),
+    )
+
+
+def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> list[GuaranteeRow]:
+    """The ledger's guarantees, with a row for the person of most images where people are known."""
+    identity, splits = prepared.dataset.identity, prepared.data.splits
+    largest = None
+    if identity is not None:
+        parts = {name: getattr(splits, name) for name in ("train", "test")}
+        largest = {name: int(np.bincount(identity[records]).max()) for name, records in parts.items()}
+    also = ["BatchNorm on the edge mixes the records of a batch"] if config.model.norm == "batch" else []
+    rows = ledger.guarantees(delta=config.privacy.delta, largest_person=largest, also_not_covered=also)
+    return [GuaranteeRow(**asdict(row)) for row in rows]
+
+
+def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """Counts, problems, protocol and splits of the data, as plain data."""
+    dataset, splits = prepared.dataset, prepared.data.splits
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "n": len(dataset),
+        "image_size": prepared.data.image_size,
+        "people": None if dataset.identity is None else len(np.unique(dataset.identity)),
+        "groups": len(np.unique(dataset.group)),
+        "identity_protocol": config.dataset.identity_protocol,
+        "splits": {name: len(getattr(splits, name)) for name in SPLITS},
+        "classes": {
+            name: dict(zip(labels.classes, np.bincount(labels.values).tolist(), strict=True))
+            for name, labels in prepared.labels.items()
+            if name != "identity"
+        },
+        "problems": len(dataset.problems),
+        "first_problems": [asdict(problem) for problem in dataset.problems[:20]],
+    }
+
+
+def run_warnings(config: RunConfig, prepared: Prepared, mechanism: ReleaseMechanism) -> list[str]:
+    """What a reader should know before quoting a number of this run."""
+    found = []
+    n = len(prepared.data.splits.train)
+    if not mechanism.deterministic and config.privacy.delta >= 1 / n:
+        found.append(
+            f"privacy.delta {config.privacy.delta:g} is not below 1/n = {1 / n:g}: "
+            "such a guarantee allows publishing a whole record"
+        )
+    if prepared.dataset.problems:
+        count = len(prepared.dataset.problems)
+        found.append(f"{count} files or label rows were skipped (see the data section)")
+    if config.model.norm == "batch":
+        found.append(
+            "BatchNorm on the edge mixes the records of a batch: a record's features depend on its "
+            "batch, so no release guarantee covers training records"
+        )
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and dirtiness of the repository around the current folder; nulls outside one."""
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], capture_output=True, text=True, timeout=20, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

@@ -1,0 +1,66 @@
+"""Images and labels of a split, batch by batch, in an order that depends on seed, phase and epoch only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privhier.datasets.base import ImageArray, IntArray, Splits
+from privhier.seeding import torch_stream
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the edge owns: images, task labels, sensitive labels and the splits.
+
+    Attributes:
+        images: uint8 ``(N, 3, H, W)``, usually a memory map.
+        task: int64 ``(N, n_tasks)`` class numbers.
+        sensitive: int64 ``(N, n_sensitive)`` class numbers; -1 where not known to the edge.
+        task_classes: Task attribute to its number of classes, in column order.
+        sensitive_classes: Sensitive attribute to its number of classes, in column order.
+        splits: Record numbers of each split.
+    """
+
+    images: ImageArray
+    task: Tensor
+    sensitive: Tensor
+    task_classes: Mapping[str, int]
+    sensitive_classes: Mapping[str, int]
+    splits: Splits
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.images.shape[-1])
+
+    def pixels(self, records: IntArray) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` of these records."""
+        return torch.from_numpy(np.ascontiguousarray(self.images[records]))
+
+
+def shuffled_batches(
+    records: IntArray, batch_size: int, seed: int, phase: str, epoch: int
+) -> Iterator[IntArray]:
+    """Disjoint batches that together hold every record exactly once, in a fresh order each epoch."""
+    order = torch.randperm(len(records), generator=torch_stream(seed, "shuffle", phase, epoch)).numpy()
+    yield from ordered_batches(records[order], batch_size)
+
+
+def ordered_batches(records: IntArray, batch_size: int) -> Iterator[IntArray]:
+    """Consecutive batches; a last batch of one record joins its neighbor (BatchNorm cannot take one)."""
+    starts = list(range(0, len(records), batch_size))
+    if len(starts) > 1 and len(records) - starts[-1] == 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], len(records)], strict=True):
+        yield records[start:stop]
+
+
+def batch_count(n_records: int, batch_size: int) -> int:
+    """How many batches the two functions above give."""
+    full, rest = divmod(n_records, batch_size)
+    return full + (1 if rest > 1 or (rest == 1 and full == 0) else 0)

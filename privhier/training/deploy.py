@@ -1,0 +1,76 @@
+"""A trained edge, loaded from its run folder and ready to release: images in, sanitized features out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from privhier.config import load_config
+from privhier.errors import CheckpointError
+from privhier.models.edge import EdgeSegment
+from privhier.models.inputs import normalize
+from privhier.models.network import build_network
+from privhier.models.weights import load_weights
+from privhier.privacy.noise import NoiseSource, SystemNoise
+from privhier.privacy.release import ReleaseMechanism
+from privhier.training.folder import RunFolder
+from privhier.training.prepare import build_mechanism
+
+
+class ReleasingEdge(nn.Module):
+    """Edge segment and release mechanism in one: there is no way around the noise.
+
+    Args:
+        edge: The trained edge segment.
+        mechanism: Clip, noise, quantization of the run it was trained in.
+        noise: Where noise comes from; operating-system entropy by default, also after a seeded study.
+
+    Every call draws fresh noise, in training and in evaluation mode alike. Each call on the same
+    record is one more release of it: the caller keeps count.
+    """
+
+    def __init__(
+        self, edge: EdgeSegment, mechanism: ReleaseMechanism, noise: NoiseSource | None = None
+    ) -> None:
+        super().__init__()
+        self.edge, self.mechanism = edge, mechanism
+        self.noise = noise if noise is not None else SystemNoise()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images ``(B, 3, S, S)`` to releases ``(B, *release_shape)``."""
+        features = self.edge.features(normalize(images)).float()
+        return self.mechanism.sanitize(features, self.noise)
+
+
+def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
+    """The trained edge of a finished run; needs the run folder only, not the data set.
+
+    Args:
+        run: The run folder.
+        weights: Another copy of ``edge.safetensors``, for instance one downloaded from MLflow.
+
+    Raises:
+        CheckpointError: Training has not finished there.
+    """
+    folder = RunFolder(run)
+    if not folder.training.exists():
+        raise CheckpointError(
+            key="RUN",
+            value=str(run),
+            rule="holds no finished training",
+            remedy="Finish it with `privhier run CONFIG --out FOLDER --resume`",
+        )
+    config, facts = load_config(folder.config), json.loads(folder.training.read_text())
+    edge, _ = build_network(
+        config.model.model_copy(update={"weights": "none"}),
+        image_size=facts["image_size"],
+        task_classes=facts["task_classes"],
+        sensitive_classes=facts["sensitive_classes"],
+        seed=config.seed,
+    )
+    load_weights(edge, weights or folder.edge)
+    return ReleasingEdge(edge.eval(), build_mechanism(config))

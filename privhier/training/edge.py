@@ -1,0 +1,120 @@
+"""The edge's training step: one forward, one per-sample loss, one backward, one release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from privhier.config import RunConfig
+from privhier.datasets.base import IntArray
+from privhier.defenses.base import Defense, DefenseBatch
+from privhier.models.edge import EdgeSegment
+from privhier.models.inputs import augment, normalize
+from privhier.privacy.noise import NoiseSource
+from privhier.privacy.release import ReleaseMechanism
+from privhier.training.batches import TrainingData
+from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
+
+
+class EdgeTrainer:
+    """Owns the edge segment, its exits, the defense and their optimizer.
+
+    The exits see sanitized features: they are trained through the very clip and noise a release gets.
+
+    Args:
+        config: The run.
+        edge: The edge segment, on ``device``.
+        defense: The defense, on ``device``; its parameters join the edge's optimizer.
+        mechanism: How features are sanitized.
+        total_steps: Optimizer steps of the whole schedule (learning-rate schedule).
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        edge: EdgeSegment,
+        defense: Defense,
+        mechanism: ReleaseMechanism,
+        *,
+        total_steps: int,
+        device: torch.device,
+    ) -> None:
+        self.edge, self.defense, self.mechanism, self.device = edge, defense, mechanism, device
+        self.total_steps = total_steps
+        self.steps = 0
+        self._training = config.training
+        self._bfloat16 = config.runtime.precision == "bfloat16"
+        self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
+        self.adversary_optimizer = (
+            build_optimizer(edge.adversarial_exits.parameters(), config.training.edge)
+            if defense.adversary_steps
+            else None
+        )
+
+    def step(
+        self,
+        data: TrainingData,
+        records: IntArray,
+        noise: NoiseSource,
+        *,
+        augmentation: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Train on one batch.
+
+        Returns:
+            The batch's sanitized features, float32 ``(B, *release_shape)``, detached (what a joint
+            epoch releases), and the mean loss.
+        """
+        options = self._training.augment
+        pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
+        images = normalize(pixels.to(self.device, non_blocking=True))
+        with self._autocast():
+            z = self.edge.features(images)
+        z = self.mechanism.sanitize(z.float(), noise)
+        batch = DefenseBatch(
+            z=z,
+            task_labels=list(data.task[records].to(self.device).unbind(1)),
+            sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
+            edge=self.edge,
+        )
+        loss = self.defense.loss(batch).mean()
+        rate = learning_rate(self._training.edge, self.steps, self.total_steps)
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self._train_adversary(batch, rate)
+        self.steps += 1
+        return z.detach(), loss.detach()
+
+    def _train_adversary(self, batch: DefenseBatch, rate: float) -> None:
+        """Extra steps of the adversarial exits alone: the trunk gets no gradient from them."""
+        if self.adversary_optimizer is None:
+            return
+        set_learning_rate(self.adversary_optimizer, rate)
+        z = batch.z.detach()
+        for _ in range(self.defense.adversary_steps):
+            loss = self.defense.adversary_loss(z, batch).mean()
+            self.adversary_optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.adversary_optimizer.step()
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+            yield
+
+
+@torch.no_grad()
+def edge_exit_logits(
+    edge: EdgeSegment, z: Tensor, *, device: torch.device, batch_size: int = 1024
+) -> list[Tensor]:
+    """Task-exit logits ``(n, K)`` for each task, from sanitized features on the CPU."""
+    was_training = edge.training
+    edge.eval()
+    parts = [edge.task_logits(chunk.to(device)) for chunk in z.split(batch_size)]
+    edge.train(was_training)
+    return [torch.cat(columns).cpu() for columns in zip(*parts, strict=True)]

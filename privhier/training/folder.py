@@ -1,0 +1,123 @@
+"""Where things lie in a run folder, and how they are written: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privhier.datasets.base import FloatArray
+from privhier.errors import OutputError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State after the last finished epoch."""
+        return self.root / "checkpoint.pt"
+
+    @property
+    def edge(self) -> Path:
+        """Weights of the trained edge segment."""
+        return self.root / "edge.safetensors"
+
+    @property
+    def tail(self) -> Path:
+        """Weights of the trained cloud tail."""
+        return self.root / "tail.safetensors"
+
+    @property
+    def ledger(self) -> Path:
+        """The charges, one JSON line each."""
+        return self.root / "ledger.jsonl"
+
+    @property
+    def history(self) -> Path:
+        """Metrics of every epoch."""
+        return self.root / "history.json"
+
+    @property
+    def training(self) -> Path:
+        """Facts of the finished training; its presence says that training is done."""
+        return self.root / "training.json"
+
+    @property
+    def cloud_cache(self) -> Path:
+        """What the cloud keeps of release-once."""
+        return self.root / "cloud_cache"
+
+    @property
+    def attacks(self) -> Path:
+        """One file per finished attack."""
+        return self.root / "attacks"
+
+    @property
+    def result(self) -> Path:
+        """The result."""
+        return self.root / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.root / "report.html"
+
+    def snapshot(self, epoch: int) -> Path:
+        """Edge weights at the end of joint epoch ``epoch``."""
+        return self.root / "snapshots" / f"edge_{epoch:04d}.safetensors"
+
+    def releases(self, split: str) -> Path:
+        """Releases of a split as the cloud holds them, float32 ``(n, T, *shape)``."""
+        return self.root / "releases" / f"{split}.npy"
+
+    def reference(self, name: str) -> RunFolder:
+        """The folder of an unprotected network trained beside."""
+        return RunFolder(self.root / "references" / name)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write through a temporary file, flush to disk and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            key="--out",
+            value=str(path),
+            rule=f"cannot be written: {error}",
+            remedy="Free space or choose another --out",
+        ) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, atomically."""
+    write_atomic(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_array(path: Path, array: FloatArray) -> None:
+    """Write an array as ``.npy``, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as stream:
+        np.save(stream, array)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)

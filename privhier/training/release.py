@@ -1,0 +1,114 @@
+"""The one place where features leave the edge: charge, sanitize, encode, send, and be seen doing so."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privhier.config import RunConfig
+from privhier.datasets.base import FloatArray, IntArray
+from privhier.models.edge import EdgeSegment
+from privhier.models.features import edge_features
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from privhier.privacy.release import ReleaseMechanism
+from privhier.training.batches import TrainingData, ordered_batches
+from privhier.uplink.base import Uplink
+from privhier.uplink.codec import ReleaseMessage, decode, encode
+
+
+class Collector:
+    """A sink that keeps what arrives, in order of arrival: the cloud's memory of validation and test."""
+
+    def __init__(self) -> None:
+        self.payloads: list[FloatArray] = []
+        self.records: list[IntArray] = []
+
+    def receive(self, data: bytes) -> None:
+        """Decode one message and keep it."""
+        message = decode(data)
+        self.payloads.append(np.asarray(message.payload, dtype=np.float32))
+        self.records.append(message.records)
+
+    def payload(self) -> FloatArray:
+        """Everything received, float32 ``(n, *shape)``."""
+        return np.concatenate(self.payloads)
+
+
+class Releaser:
+    """Releases records of a split: every charge is in the ledger before its bytes go up.
+
+    Args:
+        config: The run.
+        mechanism: Clip, noise, quantize.
+        ledger: The account.
+        run_id: Written into every message.
+    """
+
+    def __init__(
+        self, config: RunConfig, mechanism: ReleaseMechanism, ledger: Ledger, *, run_id: str
+    ) -> None:
+        self.config, self.mechanism, self.ledger, self.run_id = config, mechanism, ledger, run_id
+
+    def noise(self, split: str, phase: str, epoch: int, batch: int) -> NoiseSource:
+        """Fresh noise for one batch of releases."""
+        if self.config.privacy.noise_source == "system":
+            return SystemNoise()
+        return SeededNoise(self.config.seed, "release", split, phase, epoch, batch)
+
+    def charge(self, split: str, phase: str, epoch: int, records: int) -> None:
+        """Enter one release of each of ``records`` records of ``split``."""
+        self.ledger.charge(
+            split=split,
+            records=records,
+            phase=phase,
+            epoch=epoch,
+            mechanism=self.mechanism,
+            noise_source=self.config.privacy.noise_source,
+        )
+
+    def send(
+        self,
+        uplink: Uplink,
+        split: str,
+        phase: str,
+        epoch: int,
+        records: IntArray,
+        sanitized: Tensor,
+        labels: Tensor | None,
+    ) -> None:
+        """Encode and send sanitized features of ``records``; the ledger sees what went."""
+        payload = sanitized.to(self.mechanism.wire_dtype).cpu()
+        message = ReleaseMessage(
+            run_id=self.run_id,
+            phase=phase,
+            epoch=epoch,
+            records=records,
+            payload=payload.numpy(),
+            task_labels=None if labels is None else labels.numpy(),
+        )
+        self.ledger.observe(split=split, phase=phase, epoch=epoch, records=records)
+        uplink.send(encode(message))
+
+    @torch.no_grad()
+    def release_split(
+        self,
+        uplink: Uplink,
+        edge: EdgeSegment,
+        data: TrainingData,
+        split: str,
+        phase: str,
+        epoch: int,
+        *,
+        device: torch.device,
+        with_labels: bool,
+    ) -> None:
+        """Release every record of ``split`` once, through the edge as it is now."""
+        records: IntArray = getattr(data.splits, split)
+        self.charge(split, phase, epoch, len(records))
+        for number, batch in enumerate(ordered_batches(records, 256)):
+            z = edge_features(edge, data.images, batch, device=device)
+            sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
+            labels = data.task[batch] if with_labels else None
+            self.send(uplink, split, phase, epoch, batch, sanitized, labels)

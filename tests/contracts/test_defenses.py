@@ -1,0 +1,175 @@
+"""What every defense must do. A new defense is one row: options under which it acts on the trunk."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from privhier.config import Choice, ModelConfig
+from privhier.defenses.base import Defense, DefenseBatch, DefenseOptions, build_defense, defenses, task_loss
+from privhier.models.edge import EdgeSegment
+from privhier.models.network import build_network
+
+ROWS = {
+    "none": {},
+    "gradient_reversal": {"weight": 1.5},
+    "max_entropy": {"weight": 1.5},
+}
+BOTTLENECKS = {"vector": {"kind": "dimension", "size": 6}, "map": {"kind": "channels", "size": 3}}
+BATCH = 12
+
+
+def make_edge(release: str) -> EdgeSegment:
+    config = ModelConfig(bottleneck=BOTTLENECKS[release], exit_hidden=8)
+    edge, _ = build_network(
+        config,
+        image_size=32,
+        task_classes={"a": 2, "bin(age, 20, 40)": 3},
+        sensitive_classes={"race==0": 2, "race": 5},
+        seed=0,
+    )
+    return edge
+
+
+def make_batch(edge: EdgeSegment, *, unknown: slice | None = None) -> DefenseBatch:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(BATCH, 3, 32, 32, generator=generator)
+    labels = [torch.randint(0, k, (BATCH,), generator=generator) for k in (2, 3, 2, 5)]
+    if unknown is not None:
+        for column in labels:
+            column[unknown] = -1
+    return DefenseBatch(
+        z=edge.features(images), task_labels=labels[:2], sensitive_labels=labels[2:], edge=edge
+    )
+
+
+def trunk_gradient(edge: EdgeSegment, loss: Callable[[DefenseBatch], torch.Tensor]) -> torch.Tensor:
+    edge.zero_grad(set_to_none=True)
+    loss(make_batch(edge)).mean().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in edge.trunk.parameters()])
+
+
+@pytest.fixture(params=BOTTLENECKS)
+def edge(request: pytest.FixtureRequest) -> Iterator[EdgeSegment]:
+    return make_edge(request.param)
+
+
+@pytest.fixture(params=ROWS)
+def defense(request: pytest.FixtureRequest) -> Defense:
+    return build_defense(Choice(name=request.param, options=ROWS[request.param]))
+
+
+def own_parameters_move(defense: Defense, edge: EdgeSegment) -> bool:
+    parameters = list(defense.parameters())
+    if not parameters:
+        return True
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.SGD([*edge.parameters(), *parameters], lr=0.1)
+    defense.loss(make_batch(edge)).mean().backward()
+    optimizer.step()
+    return all(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
+
+
+def test_every_registered_defense_has_a_row() -> None:
+    assert defenses.names() == sorted(ROWS)
+
+
+def test_one_finite_loss_per_record(defense: Defense, edge: EdgeSegment) -> None:
+    loss = defense.loss(make_batch(edge))
+    assert loss.shape == (BATCH,)
+    assert loss.isfinite().all()
+    assert torch.equal(loss, defense.loss(make_batch(edge)))
+
+
+def test_one_backward_reaches_every_parameter_of_the_edge(defense: Defense, edge: EdgeSegment) -> None:
+    defense.loss(make_batch(edge)).mean().backward()
+    without = [name for name, p in edge.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_records_do_not_mix(defense: Defense, edge: EdgeSegment) -> None:
+    batch = make_batch(edge)
+    part = DefenseBatch(
+        z=batch.z[:4],
+        task_labels=[labels[:4] for labels in batch.task_labels],
+        sensitive_labels=[labels[:4] for labels in batch.sensitive_labels],
+        edge=edge,
+    )
+    assert torch.allclose(defense.loss(part), defense.loss(batch)[:4], atol=1e-5)
+
+
+def test_unknown_labels_contribute_nothing(defense: Defense, edge: EdgeSegment) -> None:
+    loss = defense.loss(make_batch(edge, unknown=slice(0, 5)))
+    assert torch.equal(loss[:5], torch.zeros(5))
+    assert torch.allclose(loss[5:], defense.loss(make_batch(edge))[5:])
+    defense.loss(make_batch(edge, unknown=slice(None))).mean().backward()
+    assert all(not parameter.grad.any() for parameter in edge.parameters() if parameter.grad is not None)
+
+
+def test_adversarial_exits_descend_their_own_cross_entropy(defense: Defense, edge: EdgeSegment) -> None:
+    """Whatever the defense does to the trunk, its adversary must be trained as an honest one."""
+    defense.loss(make_batch(edge)).mean().backward()
+    got = [parameter.grad.clone() for parameter in edge.adversarial_exits.parameters()]
+    edge.zero_grad()
+    batch = make_batch(edge)
+    honest = sum(
+        nn.functional.cross_entropy(logits, labels)
+        for logits, labels in zip(
+            edge.adversary_logits(batch.z.detach()), batch.sensitive_labels, strict=True
+        )
+    )
+    honest.backward()
+    for gradient, parameter in zip(got, edge.adversarial_exits.parameters(), strict=True):
+        assert torch.allclose(gradient, parameter.grad, atol=1e-6)
+
+
+def test_adversary_steps_train_the_adversarial_exits_only(defense: Defense, edge: EdgeSegment) -> None:
+    batch = make_batch(edge)
+    loss = defense.adversary_loss(batch.z, batch)
+    assert loss.shape == (BATCH,)
+    loss.mean().backward()
+    reached = {name.split(".")[0] for name, p in edge.named_parameters() if p.grad is not None}
+    assert reached == {"adversarial_exits"}
+
+
+def test_acts_on_the_trunk_unless_it_is_none(defense: Defense, edge: EdgeSegment) -> None:
+    plain = trunk_gradient(edge, task_loss)
+    shaped = trunk_gradient(edge, defense.loss)
+    if type(defense) is defenses.get("none"):
+        assert torch.allclose(shaped, plain, atol=1e-7)
+    else:
+        assert (shaped - plain).norm() > 0.01 * plain.norm()
+
+
+def test_own_parameters_move(defense: Defense, edge: EdgeSegment) -> None:
+    assert own_parameters_move(defense, edge)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_defense_whose_parameter_never_moves_is_caught(forgotten: bool) -> None:
+    class Scaled(Defense):
+        Options = DefenseOptions
+
+        def __init__(self) -> None:
+            super().__init__(DefenseOptions())
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def loss(self, batch: DefenseBatch) -> torch.Tensor:
+            scale = self.scale.detach() if forgotten else self.scale
+            return task_loss(batch) + self.scale * 0 + scale * batch.z.flatten(1).square().mean(1)
+
+    assert own_parameters_move(Scaled(), make_edge("vector")) is not forgotten
+
+
+def test_training_lowers_the_task_loss(defense: Defense, edge: EdgeSegment) -> None:
+    optimizer = torch.optim.Adam([*edge.parameters(), *defense.parameters()], lr=3e-3)
+    with torch.no_grad():
+        before = task_loss(make_batch(edge)).mean()
+    for _ in range(12):
+        optimizer.zero_grad()
+        defense.loss(make_batch(edge)).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = task_loss(make_batch(edge)).mean()
+    assert after < 0.85 * before

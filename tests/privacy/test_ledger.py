@@ -1,0 +1,352 @@
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from privhier.errors import GuaranteeError
+from privhier.privacy.accounting import gaussian_epsilon, laplace_epsilon
+from privhier.privacy.guarantees import CURIOUS_CLOUD, OWN_RELEASES
+from privhier.privacy.ledger import Guarantee, Ledger
+from privhier.privacy.release import ReleaseMechanism
+from privhier.uplink.codec import ReleaseMessage, decode, encode
+from privhier.uplink.local import LocalUplink
+
+GAUSS = ReleaseMechanism("gaussian", 1.0, 2.0)
+LAPLACE = ReleaseMechanism("laplace", 1.0, 2.0)
+
+
+def spend(ledger, split="train", epochs=3, mechanism=GAUSS, source="seeded", records=100, phase="joint"):
+    for epoch in range(epochs):
+        ledger.charge(split, records, phase, epoch, mechanism, source)
+    return ledger
+
+
+def own(ledger, **kwargs):
+    row = ledger.guarantees(delta=1e-5, **kwargs)[0]
+    assert row.name == OWN_RELEASES
+    return row
+
+
+def test_releases_are_counted_per_split_and_the_worst_split_speaks():
+    ledger = spend(spend(spend(Ledger(None), "train", 30), "test", 2), "val", 1)
+    assert [ledger.releases_per_record(split) for split in ("train", "val", "test", "other")] == [30, 1, 2, 0]
+    assert ledger.releases_per_record() == 30
+    row = own(ledger)
+    assert row.epsilon == gaussian_epsilon(math.sqrt(30), 1e-5)
+    assert row.delta == 1e-5
+    assert "all 30 releases of one record" in row.covers[0]
+    assert "test 2, train 30, val 1" in row.covers[0]
+
+
+def test_different_noise_scales_compose_exactly():
+    ledger = spend(Ledger(None), epochs=2)
+    ledger.charge("train", 100, "cloud", 0, ReleaseMechanism("gaussian", 2.0, 1.0), "seeded", releases=3)
+    assert ledger.releases_per_record("train") == 5
+    assert own(ledger).epsilon == gaussian_epsilon(math.sqrt(2 * 1.0 + 3 * 16.0), 1e-5)
+    pure = spend(Ledger(None), epochs=3, mechanism=LAPLACE)
+    pure.charge("train", 100, "cloud", 0, ReleaseMechanism("laplace", 1.0, 0.5), "seeded")
+    row = own(pure)
+    assert row.epsilon == pytest.approx(laplace_epsilon(2.0, 1.0, 3) + 4.0)
+    assert row.delta == 0.0
+    assert "L1" in row.adjacency
+
+
+def test_fewer_but_noisier_splits_do_not_hide_the_one_that_spent_most():
+    ledger = spend(Ledger(None), "train", 4)
+    ledger.charge("test", 10, "evaluation", 0, ReleaseMechanism("gaussian", 1.0, 0.1), "seeded")
+    assert own(ledger).epsilon == gaussian_epsilon(20.0, 1e-5)
+
+
+def test_a_repeated_charge_is_free_when_seeded_and_counts_when_not():
+    seeded, system = spend(Ledger(None)), spend(Ledger(None), source="system")
+    assert not seeded.charge("train", 100, "joint", 2, GAUSS, "seeded")
+    assert system.charge("train", 100, "joint", 2, GAUSS, "system")
+    assert seeded.releases_per_record("train") == 3
+    assert system.releases_per_record("train") == 4
+
+
+def test_no_two_mechanisms_sources_or_reused_streams_in_one_run():
+    ledger = spend(Ledger(None))
+    with pytest.raises(GuaranteeError, match="one mechanism"):
+        ledger.charge("train", 100, "joint", 9, LAPLACE, "seeded")
+    with pytest.raises(GuaranteeError, match="one mechanism"):
+        ledger.charge("train", 100, "joint", 9, ReleaseMechanism("none"), "seeded")
+    with pytest.raises(GuaranteeError, match="one noise_source"):
+        ledger.charge("train", 100, "joint", 9, GAUSS, "system")
+    with pytest.raises(GuaranteeError, match="noise would be reused"):
+        ledger.charge("train", 100, "joint", 1, ReleaseMechanism("gaussian", 1.0, 3.0), "seeded")
+    with pytest.raises(GuaranteeError, match="noise would be reused"):
+        ledger.charge("train", 99, "joint", 1, GAUSS, "seeded")
+    assert ledger.releases_per_record() == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"records": 0}, {"epoch": -1}, {"releases": 0}, {"records": 1.0}, {"split": ""}, {"phase": ""},
+        {"noise_source": "none"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_charge_must_make_sense(change):
+    fields = {"split": "train", "records": 9, "phase": "joint", "epoch": 0, "noise_source": "seeded"} | change
+    ledger = Ledger(None)
+    with pytest.raises(GuaranteeError, match=next(iter(change))):
+        ledger.charge(mechanism=GAUSS, **fields)
+    assert ledger.events == ()
+
+
+# --- on disk -----------------------------------------------------------------------------------------
+
+
+def test_it_survives_a_reload(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = spend(spend(Ledger(path)), "test", 1)
+    again = Ledger.load(path)
+    assert again.events == ledger.events
+    assert again.guarantees(delta=1e-5) == ledger.guarantees(delta=1e-5)
+    again.charge("train", 100, "joint", 3, GAUSS, "seeded")
+    assert Ledger.load(path).releases_per_record("train") == 4
+    kinds = {json.loads(line)["kind"] for line in path.read_text().splitlines()}
+    assert kinds == {"release"}
+    with pytest.raises(GuaranteeError, match="existing ledger"):
+        Ledger.load(tmp_path / "none.jsonl")
+
+
+def test_every_torn_last_line_is_dropped_and_the_next_charge_is_whole(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=2)
+    data = path.read_bytes()
+    first_end = data.index(b"\n") + 1
+    for end in range(first_end, len(data)):
+        path.write_bytes(data[:end])
+        ledger = Ledger(path)
+        complete = end == len(data) - 1  # only the line end is missing: it was charged
+        assert ledger.releases_per_record("train") == 1 + complete
+        ledger.charge("train", 100, "joint", 5, GAUSS, "seeded")
+        assert Ledger(path).releases_per_record("train") == 2 + complete
+
+
+@pytest.mark.parametrize("line", [b"{}", b"\x00\x00", b'{"kind": "dp_sgd"}', b"[1]", b"", b'{"split": "tr'])
+def test_a_broken_line_elsewhere_voids_the_account(tmp_path, line):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=2)
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, line, second, b""]))
+    with pytest.raises(GuaranteeError, match=r"not an event|version"):
+        Ledger(path)
+
+
+def test_nonsense_values_on_disk_void_the_account(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=1)
+    event = json.loads(path.read_text())
+    for change in ({"sigma": -1.0}, {"sigma": "2"}, {"clip": 0.0}, {"records": 0}, {"mechanism": "gauss"}):
+        path.write_text(json.dumps(event | change) + "\n")
+        with pytest.raises(GuaranteeError, match="not an event"):
+            Ledger(path)
+
+
+def test_the_charge_is_on_disk_before_the_release_can_be_sent(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.jsonl"
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), real(fd)))
+    spend(Ledger(path), epochs=1)
+    assert path.stat().st_size in synced
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from privhier.privacy.ledger import Ledger
+        from privhier.privacy.release import ReleaseMechanism
+        ledger = Ledger(Path({str(path)!r}))
+        ledger.charge("test", 7, "evaluation", 0, ReleaseMechanism("gaussian", 1.0, 2.0), "seeded")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -9
+    assert Ledger.load(path).releases_per_record("test") == 1
+
+
+# --- what really went up ------------------------------------------------------------------------------
+
+
+def wire(ledger):
+    """An uplink whose far end tells the ledger what arrived."""
+
+    def sink(data):
+        message = decode(data)
+        ledger.observe("train", message.phase, message.epoch, message.records)
+
+    return LocalUplink(sink)
+
+
+def send(uplink, epoch, records, phase="joint"):
+    records = np.asarray(records, dtype=np.int64)
+    payload = np.zeros((len(records), 4), np.float32)
+    uplink.send(encode(ReleaseMessage("run", phase, epoch, records, payload)))
+
+
+def test_what_was_carried_agrees_with_what_was_charged():
+    ledger = spend(Ledger(None), records=6, epochs=2)
+    uplink = wire(ledger)
+    for epoch in (0, 1):
+        send(uplink, epoch, [5, 900, 3])
+        send(uplink, epoch, [1, 2, 0])
+    ledger.verify(uplink.stats.by_epoch)
+
+
+def test_a_release_that_was_not_charged_is_caught_at_once():
+    ledger = spend(Ledger(None), records=6, epochs=2)
+    uplink = wire(ledger)
+    with pytest.raises(GuaranteeError, match="never charged"):
+        send(uplink, 2, [0, 1])
+    with pytest.raises(GuaranteeError, match="never charged"):
+        send(uplink, 0, [0, 1], phase="cloud")
+    with pytest.raises(GuaranteeError, match="never charged"):
+        ledger.observe("test", "joint", 0, np.array([7]))
+
+
+def test_a_record_released_twice_on_one_charge_is_caught():
+    ledger = spend(Ledger(None), records=6)
+    uplink = wire(ledger)
+    send(uplink, 0, [0, 1, 2])
+    with pytest.raises(GuaranteeError, match="more often than the 1 release"):
+        send(uplink, 0, [3, 4, 2])
+    with pytest.raises(GuaranteeError, match="more was carried"):
+        ledger.verify()
+    twice = Ledger(None)
+    twice.charge("train", 6, "joint", 0, GAUSS, "seeded", releases=2)
+    for _ in range(2):
+        twice.observe("train", "joint", 0, np.arange(6))
+    twice.verify()
+
+
+def test_more_records_than_charged_are_caught():
+    ledger = spend(Ledger(None), records=4)
+    send(wire(ledger), 0, [0, 1, 2, 3, 4])
+    with pytest.raises(GuaranteeError, match="4 records"):
+        ledger.verify()
+
+
+def test_a_message_that_bypassed_the_ledger_is_caught():
+    ledger = spend(Ledger(None), records=6)
+    uplink = wire(ledger)
+    send(uplink, 0, [0, 1, 2])
+    silent = LocalUplink(lambda data: None)
+    silent.stats = uplink.stats
+    send(silent, 0, [3, 4])
+    with pytest.raises(GuaranteeError, match="3 were observed"):
+        ledger.verify(uplink.stats.by_epoch)
+    for wrong in ([-1], [2**40]):
+        with pytest.raises(GuaranteeError, match="index the data set"):
+            ledger.observe("train", "joint", 0, np.array(wrong))
+
+
+# --- the words ----------------------------------------------------------------------------------------
+
+
+def test_the_fields_of_a_guarantee():
+    assert [field.name for field in dataclasses.fields(Guarantee)] == [
+        "name", "adversary", "adjacency", "unit", "epsilon", "delta", "covers", "does_not_cover", "note",
+    ]  # fmt: skip
+
+
+def test_the_own_release_row_says_exactly_whom_it_binds():
+    row = own(spend(Ledger(None), epochs=1, source="system"))
+    assert row.adversary == (
+        "sees only that record's releases; or sees everything, and the edge was never trained on that record"
+    )
+    assert row.adjacency == "replace one record by any other (L2 sensitivity 2C)"
+    assert row.unit == "record"
+    assert row.note == ""
+    assert row.epsilon == pytest.approx(4.377, abs=1e-3)
+
+
+def test_the_curious_cloud_has_no_epsilon_for_training_records_whatever_the_noise():
+    for mechanism in (GAUSS, LAPLACE, ReleaseMechanism("none")):
+        rows = spend(Ledger(None), mechanism=mechanism).guarantees(delta=1e-5)
+        row = next(row for row in rows if row.name == CURIOUS_CLOUD)
+        assert row.epsilon is None
+        assert row.delta is None
+        assert row.covers == []
+        assert row.note.startswith("none: ")
+        assert "DP-SGD" in row.note
+
+
+def test_people_with_several_records_get_their_own_rows():
+    ledger = spend(spend(Ledger(None), "train", 3), "test", 1)
+    rows = ledger.guarantees(delta=1e-5, largest_person={"train": 9, "test": 4})
+    people = {row.name: row for row in rows if row.unit == "person"}
+    train, test = (
+        people["own releases of one person, train records"],
+        people["own releases of one person, test records"],
+    )
+    assert train.epsilon == gaussian_epsilon(math.sqrt(27), 1e-5)
+    assert test.epsilon == gaussian_epsilon(2.0, 1e-5)
+    assert "all 9 records" in train.adjacency
+    assert "numerically vacuous" in train.note
+    pure = spend(Ledger(None), epochs=2, mechanism=LAPLACE).guarantees(
+        delta=1e-5, largest_person={"train": 5}
+    )
+    assert pure[-1].epsilon == pytest.approx(10.0)
+    assert pure[-1].delta == 0.0
+    assert len(ledger.guarantees(delta=1e-5)) == 2
+    assert any("names no people" in line for line in own(ledger).does_not_cover)
+
+
+@pytest.mark.parametrize(("epochs", "vacuous"), [(3, False), (5, True)])
+def test_large_epsilons_are_called_vacuous(epochs, vacuous):
+    row = own(spend(Ledger(None), epochs=epochs, source="system"))
+    assert (row.epsilon > 10) == vacuous
+    assert (row.note == "numerically vacuous") == vacuous
+
+
+def test_seeded_noise_makes_every_number_a_simulation():
+    rows = spend(Ledger(None), epochs=30).guarantees(delta=1e-5, largest_person={"train": 2})
+    for row in rows:
+        if row.epsilon is not None:
+            assert "simulation: void against anyone who knows the seed" in row.note
+            assert "numerically vacuous" in row.note
+    for row in spend(Ledger(None), source="system").guarantees(delta=1e-5, largest_person={"train": 2}):
+        assert "simulation" not in row.note
+
+
+def test_without_noise_there_is_no_epsilon_and_the_row_says_so():
+    raw = own(spend(Ledger(None), mechanism=ReleaseMechanism("none")))
+    clipped = own(spend(Ledger(None), mechanism=ReleaseMechanism("gaussian", 1.0, 0.0)))
+    mixed = spend(Ledger(None))
+    mixed.charge("test", 5, "evaluation", 0, ReleaseMechanism("gaussian", 1.0, 0.0), "seeded")
+    for row in (raw, clipped, own(mixed), own(spend(Ledger(None), mechanism=ReleaseMechanism("laplace")))):
+        assert row.epsilon is None
+        assert row.delta is None
+        assert row.covers == []
+        assert row.note.startswith("no guarantee")
+    assert own(Ledger(None)).note == "nothing was released"
+    assert own(Ledger(None)).epsilon == 0.0
+    tiny = own(spend(Ledger(None), mechanism=ReleaseMechanism("gaussian", 1.0, 1e-3), source="system"))
+    assert math.isfinite(tiny.epsilon)
+    assert tiny.epsilon > 1e6
+
+
+def test_what_is_not_covered_is_always_listed():
+    for source, generator in (("seeded", "Mersenne twister"), ("system", "operating system")):
+        rows = spend(Ledger(None), source=source).guarantees(
+            delta=1e-5, largest_person={"train": 2}, also_not_covered=["weights were pretrained elsewhere"]
+        )
+        for row in rows:
+            text = "\n".join(row.does_not_cover)
+            for words in (
+                "task labels, sent in the clear", "clip bounds, normalization constants, class weights",
+                "early stopping, hyper-parameters", "sweep points", "floating-point", generator,
+                "pretrained elsewhere",
+            ):  # fmt: skip
+                assert words in text, (row.name, words)
+    quiet = spend(Ledger(None)).guarantees(delta=1e-5, labels_in_clear=False)
+    assert all("task labels, sent" not in line for row in quiet for line in row.does_not_cover)

@@ -1,0 +1,137 @@
+"""Configuration: what is accepted, and what every refusal says."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from privhier.config import Choice, load_config, parse_config
+from privhier.errors import ConfigError
+
+
+def minimal(**changes):
+    data = {
+        "name": "t",
+        "dataset": {"name": "synthetic", "task": ["smiling"], "sensitive": ["male"]},
+        "schedule": {"joint_epochs": 1},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        section = data
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return data
+
+
+def test_every_shipped_config_parses_and_round_trips(repository):
+    paths = sorted((repository / "configs").glob("*.yaml"))
+    assert len(paths) >= 9
+    for path in paths:
+        config = load_config(path)
+        assert config.name == path.stem
+        assert parse_config(yaml.safe_load(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"model__backbon": "vgg11"}, "model.backbon", ["not a known key", "backbone"]),
+        ({"seed": "many"}, "seed", ["integer"]),
+        ({"schedule": {}}, "schedule", ["joint_epochs or cloud_epochs", "above 0"]),
+        ({"dataset__task": []}, "dataset.task", ["at least 1"]),
+        ({"dataset__sensitive": ["smiling"]}, "dataset", ["only once"]),
+        ({"dataset__task": ["identity"]}, "dataset", ["never a task"]),
+        ({"dataset__splits": {"train": 0.9}}, "dataset.splits", ["sum to 1"]),
+        ({"release__mechanism": "gaussian"}, "release", ["exactly one of sigma and target_epsilon"]),
+        ({"release": {"sigma": 0.3}}, "release", ["neither sigma nor target_epsilon"]),
+        (
+            {"release": {"mechanism": "gaussian", "target_epsilon": 0}},
+            "release.target_epsilon",
+            ["greater than 0"],
+        ),
+        (
+            {"release": {"mechanism": "gaussian", "target_epsilon": -1}},
+            "release.target_epsilon",
+            ["greater than 0"],
+        ),
+        ({"release": {"mechanism": "gaussian", "sigma": float("nan")}}, "release.sigma", ["finite"]),
+        ({"model__bottleneck": {"kind": "dimension"}}, "model.bottleneck", ["exactly when"]),
+        ({"runtime__threads": 0}, "runtime.threads", ["at least 1"]),
+        ({"privacy__delta": 1}, "privacy.delta", ["less than 1"]),
+        ({"name": "a/b"}, "name", ["pattern"]),
+    ],
+)
+def test_refusals_name_key_value_rule_and_remedy(changes, key, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(minimal(**changes))
+    error = caught.value
+    assert error.key == key
+    assert error.remedy
+    for word in words:
+        assert word in str(error)
+    assert error.exit_code == 2
+
+
+def test_missing_section_is_named():
+    data = minimal()
+    del data["dataset"]
+    with pytest.raises(ConfigError, match="dataset: None - is required"):
+        parse_config(data)
+
+
+def test_all_errors_are_counted():
+    with pytest.raises(ConfigError, match="1 more such error"):
+        parse_config(minimal(seed="x", name="a b"))
+
+
+def test_overrides_reach_nested_keys_and_change_the_hash(repository):
+    path = repository / "configs" / "debug.yaml"
+    plain, changed = load_config(path), load_config(path, ["release.sigma=0.5", "dataset.task=[glasses]"])
+    assert changed.release.sigma == 0.5
+    assert changed.dataset.task == ["glasses"]
+    assert plain.hash() != changed.hash()
+
+
+def test_hash_ignores_paths_and_tracking_but_not_threads():
+    base = parse_config(minimal(runtime__threads=2))
+    assert parse_config(minimal(runtime__threads=2, dataset__root="/x")).hash() == base.hash()
+    assert parse_config(minimal(runtime__threads=2, tracking__enabled=False)).hash() == base.hash()
+    assert parse_config(minimal(runtime__threads=1)).hash() != base.hash()
+
+
+def test_auto_threads_are_resolved_to_a_number():
+    assert isinstance(parse_config(minimal(runtime__threads="auto")).runtime.threads, int)
+
+
+def test_a_bare_name_is_a_choice():
+    assert Choice.model_validate("none") == Choice(name="none")
+
+
+@pytest.mark.parametrize("override", ["sigma", "=3"])
+def test_malformed_override(repository, override):
+    with pytest.raises(ConfigError, match="must read key.path=value"):
+        load_config(repository / "configs" / "debug.yaml", [override])
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match="must be a readable YAML file"):
+        load_config(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_config(broken)
+    listing = tmp_path / "list.yaml"
+    listing.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        load_config(listing)
+
+
+def test_releases_per_record_of_the_three_regimes():
+    def releases(pretrain, joint, cloud):
+        schedule = {"pretrain_epochs": pretrain, "joint_epochs": joint, "cloud_epochs": cloud}
+        return parse_config(minimal(schedule=schedule)).schedule.releases_per_record
+
+    assert releases(0, 30, 0) == 30
+    assert releases(5, 30, 0) == 30
+    assert releases(5, 0, 30) == 1
