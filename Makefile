@@ -17,14 +17,15 @@ test: $(STAMP)  ## Everything that ends within fifteen minutes on two cores
 test-slow: $(STAMP)  ## Minutes and gigabytes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # An editable install's mapping is invisible to static checkers and doctests: check the built package.
-typecheck: $(STAMP)
+typecheck: $(STAMP)  ## mypy strict and the doctests, on the built package
 	rm -rf build/ && $(BIN)/pip install --quiet --no-deps --no-build-isolation --upgrade --target build/typecheck .
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p privhier
+	cd build/typecheck && ../../$(BIN)/python -m pytest --doctest-modules -p no:cacheprovider -q privhier
 
 bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/training_step.py

@@ -17,6 +17,10 @@ FAMILIES: tuple[types.ModuleType, ...] = (tabular, mlp, cnn, verification, decod
 """Modules that register the built-in attacks on import."""
 
 
+registry = attacks
+"""The registry with every built-in attack in it."""
+
+
 def names_of(kind: Kind) -> list[str]:
     """Registered names of one kind, sorted."""
     return [name for name in attacks.names() if attacks.get(name).kind == kind]

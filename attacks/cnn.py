@@ -74,10 +74,10 @@ class CnnAttack:
     learning_rates: tuple[float, ...] = option((2e-3,), low=1e-7)
     weight_decay: float = option(0.05, low=0.0)
     dropout: float = option(0.3, low=0.0, high=0.95)
-    epochs: int = option(20, low=1)
+    epochs: int = option(16, low=1)
     patience: int = option(10, low=1)
     batch: int = option(64, low=2)
-    max_gmacs: int = option(700, low=1)
+    max_gmacs: int = option(600, low=1)
 
     def refuses(self, view: View) -> str | None:
         """See ``Attack``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
+
+Value = TypeVar("Value", bound=np.generic)
 
 
 def curious_cloud_view(
@@ -110,7 +113,7 @@ def raw_image_view(
     )
 
 
-def _frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _frozen(array: npt.NDArray[Value]) -> npt.NDArray[Value]:
     copy = np.array(array)
     copy.flags.writeable = False
     return copy

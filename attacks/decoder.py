@@ -258,7 +258,9 @@ class DecoderAttack:
         chosen = train[:: max(1, len(train) // rows)]
         draws = int(np.clip(rows // len(chosen), 1, min(4, aux.draws)))
         maps = np.concatenate([as_maps(drawn(k)[chosen]) for k in range(draws)])
-        images = np.tile(aux.images[chosen].astype(np.float32) / 255, (draws, 1, 1, 1))
+        images: FloatArray = np.tile(
+            aux.images[chosen].astype(np.float32) / np.float32(255), (draws, 1, 1, 1)
+        )
         return maps, images
 
 
@@ -271,7 +273,9 @@ def _decode(network: Decoder, maps: FloatArray, device: str) -> tuple[FloatArray
         guess, about = network(take(maps, np.arange(begin, min(begin + 256, len(maps))), device))
         images.append(guess.clamp(0, 1).cpu().numpy())
         described.append(about.cpu().numpy())
-    return np.concatenate(images), np.concatenate(described)
+    pictures: FloatArray = np.concatenate(images)
+    descriptions: FloatArray = np.concatenate(described)
+    return pictures, descriptions
 
 
 def _errors(guesses: FloatArray, images: ImageArray, indices: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -118,7 +118,8 @@ def choose_rule(
         threshold = _best_threshold(scores, labels)
         return DecisionRule(flip, (threshold, 1 - threshold))
     floor = np.maximum(priors.astype(np.float64), 1.0 / (20 * n_classes))
-    rules = [DecisionRule(False, tuple((floor**-power).tolist())) for power in _POWERS]
+    # A class the attacker has never seen is never predicted, however small its prior.
+    rules = [DecisionRule(False, tuple(((priors > 0) * floor**-power).tolist())) for power in _POWERS]
     return max(rules, key=lambda rule: balanced_accuracy(rule.predict(probabilities), labels))
 
 

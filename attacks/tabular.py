@@ -161,11 +161,7 @@ class GradientBoostingAttack:
             for iteration, probabilities in self._staged(model, held_out, problem):
                 score = problem.score(probabilities)
                 if best is None or score > best[0]:
-                    setting: dict[str, Any] = {
-                        "learning_rate": rate,
-                        "leaves": leaves,
-                        "iterations": iteration,
-                    }
+                    setting = {"learning_rate": rate, "leaves": leaves, "iterations": iteration}
                     best = (score, setting, probabilities)
         assert best is not None
         _, chosen, probabilities = best

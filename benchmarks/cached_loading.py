@@ -58,9 +58,7 @@ def main() -> None:
             options={"csv": "faces.csv", "image_column": "image"},
         )
         load_dataset(config, seed=0)  # decodes once
-        transform = v2.Compose(
-            [v2.Resize((SIZE, SIZE)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        )
+        transform = v2.Compose([v2.Resize((SIZE, SIZE)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
         folder = torchvision_datasets.ImageFolder(str(root), transform=transform)
         loader = torch.utils.data.DataLoader(folder, batch_size=128, shuffle=True, num_workers=2)
 
@@ -78,8 +76,9 @@ def main() -> None:
             if ours() != seen:
                 raise SystemExit("the two loaders saw different numbers of images")
             ratios.append((middle - started) / (time.perf_counter() - middle))
+    spread = f"median {statistics.median(ratios):.1f}, min {min(ratios):.1f}, max {max(ratios):.1f}"
     print(f"loading {IMAGES} JPEGs of 112x112 at {SIZE}x{SIZE}, start to last batch, {ROUNDS} pairs:")
-    print(f"  image folder / ours: median {statistics.median(ratios):.1f}, min {min(ratios):.1f}, max {max(ratios):.1f}")
+    print(f"  image folder / ours: {spread}")
     print(f"  wanted: at least {WANTED:.0f}")
 
 

@@ -97,8 +97,9 @@ def main() -> None:
             if number:  # the first round warms up
                 ratios.append((middle - started) / (ended - middle))
     steps = len(list(shuffled_batches(data.splits.train, 128, 0, "joint", 0)))
+    spread = f"median {statistics.median(ratios):.3f}, min {min(ratios):.3f}, max {max(ratios):.3f}"
     print(f"training step, {len(ratios)} pairs of epochs of {steps} steps:")
-    print(f"  ours / plain loop: median {statistics.median(ratios):.3f}, min {min(ratios):.3f}, max {max(ratios):.3f}")
+    print(f"  ours / plain loop: {spread}")
     print(f"  wanted: at most {LIMIT:.2f}")
 
 

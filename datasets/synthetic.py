@@ -236,7 +236,9 @@ def _pictures(flags: dict[str, Flags], count: int, seed: int) -> dict[str, Float
     traits["smile"] = smiling * (0.7 + 0.3 * degree) + (1 - smiling) * 0.15 * degree
     # Most smiles show teeth, and some neutral mouths are open: teeth alone do not give a smile away.
     parted = _chance(seed, "parted", count, 0.15 + 0.65 * smiling)
-    traits["open"] = parted * (0.04 + 0.025 * smiling + 0.04 * _stream(seed, "open").random(count).astype(np.float32))
+    traits["open"] = parted * (
+        0.04 + 0.025 * smiling + 0.04 * _stream(seed, "open").random(count).astype(np.float32)
+    )
     traits["teeth"] = _chance(seed, "teeth", count, 0.5 + 0.5 * smiling)
     traits["squint"] = (
         1 - 0.3 * smiling * degree - 0.15 * _stream(seed, "lids").random(count).astype(np.float32)

@@ -37,13 +37,13 @@ def _registry(kind: str) -> Registry[Any]:
 
         return backbones
     if kind == "datasets":
-        from privhier.datasets.load import datasets
+        from privhier.datasets.registry import datasets
 
         return datasets
     if kind == "defenses":
         from privhier.defenses.base import defenses
 
         return defenses
-    from privhier.attacks.build import attacks
+    from privhier.attacks.build import registry
 
-    return attacks
+    return registry

@@ -108,10 +108,11 @@ def train(
 def attack(run: RunArgument) -> None:
     """Attack a trained run with fresh attackers, account, and write result.json."""
     from privhier import run as job
+    from privhier.training.schedule import load_trained
 
     with _interruptible(f"privhier attack {run}"), _progress() as progress:
         session = job.reopen_session(run, progress=progress)
-        trained = job.load_trained(session.config, session.prepared.data, session.folder)
+        trained = load_trained(session.config, session.prepared.data, session.folder)
         job.attack(session, trained)
     _say(f"attacked: {session.folder.result}", f"next:     privhier report {run}")
 
@@ -120,11 +121,14 @@ def attack(run: RunArgument) -> None:
 def report(run: RunArgument) -> None:
     """Write report.html again from a finished run."""
     from privhier import run as job
+    from privhier.evaluation.result import Result
+    from privhier.training.schedule import load_trained
 
-    session = job.reopen_session(run)
-    trained = job.load_trained(session.config, session.prepared.data, session.folder)
-    result = job.Result.read(session.folder.result)
-    path = job.report(session, result, trained, command=f"privhier report {run}")
+    with _progress() as progress:
+        session = job.reopen_session(run, progress=progress)
+        trained = load_trained(session.config, session.prepared.data, session.folder)
+        result = Result.read(session.folder.result)
+        path = job.report(session, result, trained, command=f"privhier report {run}")
     _say(f"report: {path}")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError, safe_dump
@@ -245,7 +245,7 @@ class RuntimeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16``: autocast, CUDA only."""
-    threads: int | Literal["auto"] = "auto"
+    threads: int | Literal["auto"] = Field("auto", validate_default=True)
 
     @field_validator("threads")
     @classmethod
@@ -303,6 +303,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(
             key="CONFIG", value=str(path), rule=f"is not valid YAML: {error}", remedy="Mend the file"
         ) from error
+    if not isinstance(base, DictConfig):
+        return parse_config(OmegaConf.to_container(base))
     for item in overrides:
         if "=" not in item or item.startswith("="):
             raise ConfigError(

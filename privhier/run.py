@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from privhier.config import BottleneckConfig, Choice, ReleaseConfig, RunConfig, load_config
-from privhier.datasets.load import load_dataset
-from privhier.errors import CheckpointError, OutputError
+from privhier.datasets.load import build_source, load_dataset
+from privhier.defenses.base import build_defense
+from privhier.errors import CheckpointError, OutputError, TrackingError
 from privhier.evaluation.report import write_report
 from privhier.evaluation.result import ReferenceRun, Result
 from privhier.lab.assess import Assessment, assess
@@ -90,6 +91,8 @@ def open_session(
     device = pick_device(config)
     mechanism = build_mechanism(config)
     build_attacks(config)
+    build_defense(config.defense)
+    build_source(config.dataset)
     dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
     prepared = prepare(config, dataset)
     build_model(config, prepared.data)
@@ -150,7 +153,11 @@ def check_output(folder: RunFolder, config: RunConfig, *, resume: bool) -> None:
 
 def run(session: Session, *, command: str) -> Result:
     """Train, attack, account, report; log to MLflow unless tracking is off."""
-    tracker = start_tracking(session)
+    try:
+        tracker = start_tracking(session)
+    except TrackingError:
+        _give_up_folder(session.folder)
+        raise
     try:
         trained = train(session, tracker)
         result = attack(session, trained, tracker)
@@ -207,7 +214,7 @@ def train(session: Session, tracker: Tracker | None = None) -> Trained:
 def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -> Result:
     """Attack the trained network and its references, account, check the ceilings, write the result."""
     own = _assess(session, trained, raw_images=session.config.attacks.raw_image)
-    references = {}
+    references: dict[str, ReferenceRun] = {}
     for name in session.config.evaluation.references:
         other = session.reference(name)
         network = load_trained(other.config, session.prepared.data, other.folder)
@@ -237,8 +244,8 @@ def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -
         for attribute, leakage in result.leakage.items():
             for scored in leakage.attacks:
                 tracker.log_attack(attribute, scored)
-        for name, reconstruction in result.reconstruction.items():
-            tracker.log_reconstruction(name, reconstruction)
+        for method, reconstruction in result.reconstruction.items():
+            tracker.log_reconstruction(method, reconstruction)
     return result
 
 
@@ -287,6 +294,13 @@ def _describe(name: str) -> str:
         "open": "unprotected network at the protected width: no clip, no noise, no defense",
         "open_wide": "unprotected network without bottleneck: the whole feature map goes up",
     }[name]
+
+
+def _give_up_folder(folder: RunFolder) -> None:
+    """Leave no folder behind a run that never started; one with work in it stays."""
+    if {path.name for path in folder.root.iterdir()} == {folder.config.name}:
+        folder.config.unlink()
+        folder.root.rmdir()
 
 
 def _nearest_parent(path: Path) -> Path:

@@ -110,7 +110,7 @@ def test_a_bare_name_is_a_choice():
 
 @pytest.mark.parametrize("override", ["sigma", "=3"])
 def test_malformed_override(repository, override):
-    with pytest.raises(ConfigError, match="must read key.path=value"):
+    with pytest.raises(ConfigError, match=r"must read key\.path=value"):
         load_config(repository / "configs" / "debug.yaml", [override])
 
 

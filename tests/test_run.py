@@ -19,6 +19,7 @@ from privhier.errors import CheckpointError, GuaranteeError, OutputError
 from privhier.evaluation.result import Result
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.deploy import load_edge
+from privhier.training.schedule import load_trained
 
 OVERRIDES = [
     "dataset.sensitive=[male,identity]",
@@ -103,7 +104,7 @@ KILLS = {
     "in the release for the cloud": ("privhier.training.cloud", "CloudTrainer.receive_and_cache", 1),
     "in a cloud epoch": ("privhier.training.cloud", "CloudTrainer.train_step", 5),
     "while saving the weights": ("privhier.training.schedule", "Trainer._finish", 1),
-    "before the second attack": ("privhier.attacks.mlp", "MLPAttack.run", 1),
+    "before the second attack": ("privhier.attacks.mlp", "MlpAttack.run", 1),
     "before the report": ("privhier.run", "report", 1),
 }
 
@@ -148,7 +149,7 @@ def test_the_stages_one_by_one_give_the_whole(repository, finished, tmp_path):
     session = job.open_session(config_of(repository), tmp_path / "parts")
     job.train(session)
     again = job.reopen_session(tmp_path / "parts")
-    trained = job.load_trained(again.config, again.prepared.data, again.folder)
+    trained = load_trained(again.config, again.prepared.data, again.folder)
     result = job.attack(again, trained)
     job.report(again, result, trained, command="privhier report")
     assert numbers(finished) == numbers(tmp_path / "parts")

@@ -109,7 +109,7 @@ class _Job:
     def utility(self) -> tuple[dict[str, TaskUtility], UtilityMean]:
         """Each task on the test split's last release, by the cloud and by the edge's own exit."""
         data, test = self.prepared.data, self.prepared.data.splits.test
-        last = np.ascontiguousarray(self.trained.test_releases[:, -1])
+        last = np.array(self.trained.test_releases[:, -1])  # a copy: the file's map is read-only
         tail, edge = self.trained.tail.to(self.device), self.trained.edge.to(self.device)
         cloud = cloud_logits(tail, last, device=self.device)
         exits = edge_exit_logits(edge, torch.from_numpy(last), device=self.device)

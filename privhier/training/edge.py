@@ -115,6 +115,6 @@ def edge_exit_logits(
     """Task-exit logits ``(n, K)`` for each task, from sanitized features on the CPU."""
     was_training = edge.training
     edge.eval()
-    parts = [edge.task_logits(chunk.to(device)) for chunk in z.split(batch_size)]
+    parts = [edge.task_logits(chunk.to(device)) for chunk in torch.split(z, batch_size)]
     edge.train(was_training)
     return [torch.cat(columns).cpu() for columns in zip(*parts, strict=True)]

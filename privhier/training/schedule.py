@@ -22,7 +22,7 @@ from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights, save_weights
 from privhier.privacy.ledger import Ledger
-from privhier.privacy.noise import SeededNoise
+from privhier.privacy.noise import NoiseSource, SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
@@ -233,7 +233,7 @@ class Trainer:
             for number, records in enumerate(batches):
                 if uplink is None:
                     # This noise stays on the edge: it is not a release and costs nothing.
-                    noise = SeededNoise(seed, "edge", phase, epoch, number)
+                    noise: NoiseSource = SeededNoise(seed, "edge", phase, epoch, number)
                     _, loss = self.edge.step(self.data, records, noise, augmentation=augmentation)
                 else:
                     noise = self.releaser.noise("train", phase, epoch, number)
