@@ -74,7 +74,7 @@ class CnnAttack:
     learning_rates: tuple[float, ...] = option((2e-3,), low=1e-7)
     weight_decay: float = option(0.05, low=0.0)
     dropout: float = option(0.3, low=0.0, high=0.95)
-    epochs: int = option(16, low=1)
+    epochs: int = option(24, low=1)
     patience: int = option(10, low=1)
     batch: int = option(64, low=2)
     max_gmacs: int = option(600, low=1)
@@ -87,13 +87,14 @@ class CnnAttack:
         """See ``Attack``."""
         start = time.perf_counter()
         problem = pose_attribute(view, self.target, "cnn")
-        train, draws = problem.split.train, view.aux.draws
+        train = problem.split.train
         drawn = LastDraw(view.aux)
         flip = view.releases.shape[2:] == view.image_shape
         labels = torch.from_numpy(np.array(problem.labels[train]))
-        held_out = np.concatenate(
-            [stack_releases(drawn(k)[problem.split.validation]) for k in range(min(draws, SCORED_DRAWS))]
-        )
+        # T stacked releases of a wide map are large: 50 million values are enough to choose on.
+        values = max(1, len(problem.split.validation) * view.releases[0].size)
+        scored = int(np.clip(50_000_000 // values, 1, min(view.aux.draws, SCORED_DRAWS)))
+        held_out = np.concatenate([stack_releases(drawn(k)[problem.split.validation]) for k in range(scored)])
         victims = stack_releases(view.releases)
         best: tuple[float, str, FloatArray, FloatArray] | None = None
         epochs = 0

@@ -57,7 +57,7 @@ class LogisticRegressionAttack:
 
     kind: ClassVar[Kind] = "attribute"
     target: str = ""
-    penalties: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0), low=1e-8)
+    penalties: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0), low=1e-8)
     max_columns: int = option(256, low=2)
     max_cells: int = option(20_000_000, low=1000)
     max_iterations: int = option(200, low=1)
