@@ -30,6 +30,8 @@ typecheck: $(STAMP)  ## mypy strict and the doctests, on the built package
 bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/cached_loading.py
+	$(BIN)/python benchmarks/sweep_workers.py
+	$(BIN)/python benchmarks/sweep_page.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

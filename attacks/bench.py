@@ -14,6 +14,7 @@ import numpy as np
 
 from privhier.attacks.base import Attack, AttackResult
 from privhier.attacks.view import View
+from privhier.locks import exclusive
 
 _ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss")
 
@@ -37,6 +38,8 @@ def run_bench(
 ) -> list[BenchEntry]:
     """Run every attack on ``view``; what ``folder`` already holds is read, not run again.
 
+    Several processes may share ``folder``: an attack that one of them runs, the others wait for.
+
     Args:
         attacks: Registered name and attack.
         view: The threat model's knowledge.
@@ -52,16 +55,24 @@ def run_bench(
         if refusal is not None:
             entries.append(BenchEntry(attack, name, None, refusal))
             continue
-        result = stored_result(folder, name, attack)
+        entries.append(BenchEntry(attack, name, _once(name, attack, view, folder)))
+    if progress is not None:
+        progress(f"attack: {view.threat_model}", len(attacks), len(attacks))
+    return entries
+
+
+def _once(name: str, attack: Attack, view: View, folder: Path) -> AttackResult:
+    result = stored_result(folder, name, attack)
+    if result is not None:
+        return result
+    with exclusive(folder / ".lock"):
+        result = stored_result(folder, name, attack)  # another process may have run it meanwhile
         if result is None:
             started = time.perf_counter()
             result = attack.run(view)
             result = replace(result, seconds=time.perf_counter() - started)
             _save(_path(folder, name, attack), result)
-        entries.append(BenchEntry(attack, name, result))
-    if progress is not None:
-        progress(f"attack: {view.threat_model}", len(attacks), len(attacks))
-    return entries
+    return result
 
 
 def stored_result(folder: Path, name: str, attack: Attack) -> AttackResult | None:

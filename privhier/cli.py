@@ -17,6 +17,7 @@ from rich.table import Table
 import privhier
 from privhier.config import RunConfig, load_config
 from privhier.errors import PrivhierError
+from privhier.sweep.command import sweep
 
 app = typer.Typer(
     name="privhier",
@@ -119,7 +120,16 @@ def attack(run: RunArgument) -> None:
 
 @app.command(epilog="Example: privhier report runs/try")
 def report(run: RunArgument) -> None:
-    """Write report.html again from a finished run."""
+    """Write report.html again from a finished run, or a sweep's page from its points."""
+    from privhier.evaluation.points import is_sweep
+
+    if is_sweep(run):
+        from privhier.evaluation.sweep_page import write_sweep_report
+
+        with _progress() as progress:
+            page = write_sweep_report(run, progress=progress)
+        _say(f"report: {page}")
+        return
     from privhier import run as job
     from privhier.evaluation.result import Result
     from privhier.training.schedule import load_trained
@@ -130,6 +140,11 @@ def report(run: RunArgument) -> None:
         result = Result.read(session.folder.result)
         path = job.report(session, result, trained, command=f"privhier report {run}")
     _say(f"report: {path}")
+
+
+app.command("sweep", epilog="Example: privhier sweep configs/sweeps/debug.yaml --workers 2 --out runs/front")(
+    sweep
+)
 
 
 @app.command(epilog="Example: privhier ui --store runs")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from privhier.config import BottleneckConfig, Choice, ReleaseConfig, RunConfig, load_config
+from privhier.datasets.base import FaceDataset
 from privhier.datasets.load import build_source, load_dataset
 from privhier.defenses.base import build_defense
 from privhier.errors import CheckpointError, OutputError, TrackingError
@@ -23,10 +27,11 @@ from privhier.lab.sheet import reconstruction_sheet
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import numpy_stream
 from privhier.statement import account, git_state
-from privhier.tracking import Tracker, open_tracker
+from privhier.tracking import Nesting, Tracker, open_tracker
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
 from privhier.training.schedule import Trained, Trainer, build_model, load_trained
+from privhier.training.shared import Shared
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,6 +48,8 @@ class Session:
     victims: Victims
     progress: Progress | None = None
     timing: dict[str, float] = field(default_factory=dict)
+    shared: Shared | None = None
+    nesting: Nesting | None = None
 
     def reference(self, name: str) -> Session:
         """The session of an unprotected network beside this one, on the same data and splits."""
@@ -56,7 +63,12 @@ class Session:
             self.device,
             self.victims,
             self._labelled(name),
+            shared=self.shared,
         )
+
+    def claim_training(self) -> AbstractContextManager[None]:
+        """Hold while training; of the runs of a sweep with the same network, one at a time trains."""
+        return nullcontext() if self.shared is None else self.shared.training(self.folder, self.config)
 
     def _labelled(self, name: str) -> Progress | None:
         progress = self.progress
@@ -79,9 +91,25 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
 
 
 def open_session(
-    config: RunConfig, out: Path, *, resume: bool = False, progress: Progress | None = None
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    dataset: FaceDataset | None = None,
+    shared: Path | None = None,
+    nesting: Nesting | None = None,
 ) -> Session:
     """Check everything that can be wrong, then claim the output folder.
+
+    Args:
+        config: The run.
+        out: Its folder.
+        resume: Go on with the run in ``out``, if there is one.
+        progress: Called with a description, steps done and steps in all.
+        dataset: The faces ``config`` names, if they are loaded already.
+        shared: A folder for what several runs have in common (see ``privhier.training.shared``).
+        nesting: Which MLflow run this one belongs to.
 
     Raises:
         PrivhierError: Any bad input. Nothing has been written to ``out`` then.
@@ -93,15 +121,24 @@ def open_session(
     build_attacks(config)
     build_defense(config.defense)
     build_source(config.dataset)
-    dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
+    if dataset is None:
+        dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
     prepared = prepare(config, dataset)
     build_model(config, prepared.data)
     for name in config.evaluation.references:
         build_model(reference_config(config, name), prepared.data)
     victims = choose_victims(config, prepared)
     torch.set_num_threads(int(config.runtime.threads))
+    threadpool_limits(limits=int(config.runtime.threads))  # scikit-learn's and BLAS's own pools
     write_atomic(folder.config, config.to_yaml())
-    return Session(config, folder, prepared, mechanism, device, victims, progress)
+    session = Session(config, folder, prepared, mechanism, device, victims, progress, nesting=nesting)
+    if shared is not None:
+        session.shared = Shared(shared, dataset.fingerprint)
+        references: dict[str, RunConfig] = {
+            name: reference_config(config, name) for name in config.evaluation.references
+        }
+        session.shared.link(folder, config, references)
+    return session
 
 
 def reopen_session(out: Path, *, progress: Progress | None = None) -> Session:
@@ -175,7 +212,7 @@ def run(session: Session, *, command: str) -> Result:
 def start_tracking(session: Session) -> Tracker:
     """Open the run's tracker with its parameters, tags and data set."""
     tags = {f"git_{key}": str(value) for key, value in git_state().items()}
-    tracker = open_tracker(session.config, session.folder.root, tags=tags)
+    tracker = open_tracker(session.config, session.folder.root, tags=tags, nesting=session.nesting)
     splits = session.prepared.data.splits
     dataset = session.prepared.dataset
     sizes = {name: len(getattr(splits, name)) for name in ("train", "val", "aux", "test")}
@@ -192,20 +229,25 @@ def train(session: Session, tracker: Tracker | None = None) -> Trained:
             if tracker is not None:
                 tracker.log_epoch(phase, epoch, metrics)
 
-        with _timed(session.timing, "train"):
-            Trainer(
-                config,
-                session.prepared.data,
-                session.mechanism,
-                folder,
-                device=session.device,
-                keep=session.victims.training,
-                on_epoch=on_epoch,
-                progress=session.progress,
-            ).run()
+        with session.claim_training():
+            if not folder.config.exists():
+                write_atomic(folder.config, config.to_yaml())
+            if folder.training.exists():  # another run of the sweep trained it
+                _replay(folder, on_epoch)
+            else:
+                with _timed(session.timing, "train"):
+                    Trainer(
+                        config,
+                        session.prepared.data,
+                        session.mechanism,
+                        folder,
+                        device=session.device,
+                        keep=session.victims.training,
+                        on_epoch=on_epoch,
+                        progress=session.progress,
+                    ).run()
     for name in config.evaluation.references:
         reference = session.reference(name)
-        write_atomic(reference.folder.config, reference.config.to_yaml())
         train(reference)
         session.timing[f"train_{name}"] = reference.timing.get("train", 0.0)
     return load_trained(config, session.prepared.data, folder)
@@ -214,6 +256,7 @@ def train(session: Session, tracker: Tracker | None = None) -> Trained:
 def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -> Result:
     """Attack the trained network and its references, account, check the ceilings, write the result."""
     own = _assess(session, trained, raw_images=session.config.attacks.raw_image)
+    session.timing |= {f"attack/{name}": seconds for name, seconds in own.seconds.items()}
     references: dict[str, ReferenceRun] = {}
     for name in session.config.evaluation.references:
         other = session.reference(name)
@@ -227,6 +270,7 @@ def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -
             utility_mean=scores.utility_mean,
             leakage=scores.leakage,
             reconstruction=scores.reconstruction,
+            by_group=scores.by_group,
         )
     result = account(
         config=session.config,
@@ -262,6 +306,11 @@ def report(session: Session, result: Result, trained: Trained, *, command: str) 
         reconstructions=sheet,
         command=command,
     )
+
+
+def _replay(folder: RunFolder, on_epoch: Callable[[str, int, dict[str, float]], None]) -> None:
+    for row in json.loads(folder.history.read_text()):
+        on_epoch(row.pop("phase"), row.pop("epoch"), row)
 
 
 def _assess(session: Session, trained: Trained, *, raw_images: bool) -> Assessment:

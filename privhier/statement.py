@@ -59,6 +59,7 @@ def account(
         leakage=own.leakage,
         reconstruction=own.reconstruction,
         references=dict(references),
+        by_group=own.by_group,
         guarantees=guarantee_rows(config, prepared, ledger),
         uplink=UplinkTotals(
             bytes_per_record=trained.uplink["bytes"] / max(trained.uplink["records"], 1),

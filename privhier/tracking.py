@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -82,6 +83,21 @@ class Tracker(Protocol):
         """End the run."""
 
 
+@dataclass(frozen=True)
+class Nesting:
+    """A run that belongs to another: a point of a sweep.
+
+    Attributes:
+        parent: Id of the MLflow run it is nested under.
+        store: The MLflow store both are in.
+        name: What the run is called on the page.
+    """
+
+    parent: str
+    store: str
+    name: str
+
+
 class NullTracker:
     """Tracking off."""
 
@@ -115,27 +131,30 @@ class NullTracker:
         """Do nothing."""
 
 
-def open_tracker(config: RunConfig, run: Path, *, tags: Mapping[str, Any]) -> Tracker:
+def open_tracker(
+    config: RunConfig, run: Path, *, tags: Mapping[str, Any], nesting: Nesting | None = None
+) -> Tracker:
     """Start (or take up again) the MLflow run of the run folder ``run``.
 
     Args:
         config: The resolved configuration; logged as flat params, its hash as a tag.
         run: An existing run folder. Its ``tracking.json`` holds the ids a resumed run goes on with.
         tags: More tags, for instance ``git.commit`` and ``git.dirty``.
+        nesting: The sweep's run this one belongs to, if any.
 
     Raises:
         TrackingError: The store cannot be opened; the remedy is ``tracking.enabled=false``.
     """
     if not config.tracking.enabled:
         return NullTracker()
-    uri = store_uri(run)
+    uri = nesting.store if nesting is not None else store_uri(run)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; studies stay private
     try:
         probe(uri)
         import mlflow  # noqa: F401 - sets its log levels, which ``quiet`` then lowers
 
         with quiet():
-            return MlflowTracker(config, run, uri, tags)
+            return MlflowTracker(config, run, uri, tags, nesting)
     except Exception as error:  # whatever the store's driver raises means the same to the user
         raise TrackingError(
             key="MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "tracking",
@@ -148,11 +167,18 @@ def open_tracker(config: RunConfig, run: Path, *, tags: Mapping[str, Any]) -> Tr
 class MlflowTracker:
     """A tracker on an MLflow store; made by ``open_tracker``."""
 
-    def __init__(self, config: RunConfig, run: Path, uri: str, tags: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Path,
+        uri: str,
+        tags: Mapping[str, Any],
+        nesting: Nesting | None = None,
+    ) -> None:
         from mlflow import MlflowClient
 
         self.failure: str | None = None
-        self._run = run
+        self._run, self._uri = run, uri
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._experiment = experiment_id(self._client, config.tracking.experiment, uri)
         self._state: dict[str, Any] = {"attacks": {}}
@@ -168,7 +194,10 @@ class MlflowTracker:
             texts |= {"config_hash": config.hash(), "mlflow.source.name": "privhier"}
             if "git.commit" in texts:
                 texts["mlflow.source.git.commit"] = texts["git.commit"]
-            started = self._client.create_run(self._experiment, run_name=config.name, tags=texts)
+            if nesting is not None:
+                texts["mlflow.parentRunId"] = nesting.parent
+            name = nesting.name if nesting is not None else config.name
+            started = self._client.create_run(self._experiment, run_name=name, tags=texts)
             self.run_id: str = started.info.run_id
             self._state = {"run_id": self.run_id, "attacks": {}}
             self._save()
@@ -255,6 +284,8 @@ class MlflowTracker:
         """See ``Tracker``."""
         with self._guard("finish"):
             self._client.set_terminated(self.run_id, status)
+            self._state["status"] = status
+            self._save()
 
     def _nested(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         with self._guard("log_attack"):
@@ -279,7 +310,7 @@ class MlflowTracker:
                 yield
         except Exception as error:  # results matter more than their copy in a store
             if self.failure is None:
-                self.failure = f"MLflow tracking stopped at {what}: {first_line(error, store_uri(self._run))}"
+                self.failure = f"MLflow tracking stopped at {what}: {first_line(error, self._uri)}"
                 _log.warning("%s", self.failure)
                 self._state["failure"] = self.failure
                 self._save()

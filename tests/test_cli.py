@@ -22,6 +22,7 @@ VERBS = {
     "attack": set(),
     "report": set(),
     "ui": {"--store", "--port"},
+    "sweep": {"--engine", "--workers", "--out"},
     "list": set(),
     "data check": set(),
     "data cache": set(),

@@ -13,13 +13,14 @@ import pytest
 
 FLOORS = [
     ["privhier.errors"],
-    ["privhier.registry", "privhier.config", "privhier.seeding"],
+    ["privhier.registry", "privhier.config", "privhier.seeding", "privhier.locks"],
     ["privhier.datasets", "privhier.models", "privhier.metrics"],
     ["privhier.privacy", "privhier.defenses", "privhier.uplink"],
     ["privhier.training", "privhier.evaluation"],
-    ["privhier.attacks", "privhier.tracking", "privhier.tracking_model"],
+    ["privhier.attacks", "privhier.tracking", "privhier.tracking_model", "privhier.tracking_store"],
     ["privhier.lab", "privhier.statement", "privhier.catalog"],
     ["privhier.run"],
+    ["privhier.sweep"],
     ["privhier.cli"],
 ]
 

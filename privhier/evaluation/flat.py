@@ -45,7 +45,7 @@ def attack_metrics(scores: AttackScores | WorstAttack) -> dict[str, float]:
     for name, score in scores.training_records.items():
         _add(metrics, f"training/{name}", score)
     if isinstance(scores, AttackScores):
-        metrics |= {"seconds": scores.seconds, "queries": float(scores.queries)}
+        metrics |= {"queries": float(scores.queries)}
         if scores.validation is not None:
             metrics["validation"] = scores.validation
     return metrics

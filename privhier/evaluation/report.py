@@ -33,6 +33,9 @@ from privhier.evaluation.figures import (
 )
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 
+ATTACK_TIME = "attack/curious_cloud"
+"""Prefix of the attackers' wall times in the result's ``timing``: ``.../TARGET/ATTACK``."""
+
 VACUOUS = 10.0
 """An epsilon above this says nothing numerically (DESIGN 6.10)."""
 
@@ -148,6 +151,7 @@ def render(
         git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],
         versions=_versions(),
         size=_size,
+        attack_seconds=lambda target, name: result.timing.get(f"{ATTACK_TIME}/{target}/{name}"),
     )
 
 

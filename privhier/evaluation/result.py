@@ -80,8 +80,8 @@ class AttackScores(_Part):
     """The same scores on training records, by name."""
     validation: float | None = None
     selected: dict[str, Any] = Field(default_factory=dict)
-    seconds: float = 0.0
     queries: int = 0
+    """Releases of auxiliary records it used; its wall time is in the result's ``timing``."""
 
 
 class WorstAttack(_Part):
@@ -142,6 +142,17 @@ class UplinkTotals(_Part):
     total_bytes: int
 
 
+class GroupScores(_Part):
+    """One class of a sensitive attribute: how well it is served and how exposed it is."""
+
+    n: int = Field(ge=0)
+    """Test records of this class."""
+    task_accuracy: dict[str, Score] = Field(default_factory=dict)
+    """Balanced accuracy of the cloud within the class, by task: mean recall over the task classes there."""
+    attack_recall: Score | None = None
+    """Share of the class's victims in whom the worst attacker recognizes it."""
+
+
 class ReferenceRun(_Part):
     """An unprotected network trained and attacked beside, on the same splits."""
 
@@ -151,6 +162,7 @@ class ReferenceRun(_Part):
     utility_mean: UtilityMean
     leakage: dict[str, AttributeLeakage]
     reconstruction: dict[str, Reconstruction]
+    by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
 
 
 class Result(_Part):
@@ -170,6 +182,8 @@ class Result(_Part):
     leakage: dict[str, AttributeLeakage]
     reconstruction: dict[str, Reconstruction]
     references: dict[str, ReferenceRun] = Field(default_factory=dict)
+    by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
+    """Sensitive attribute (not identity) to class: who pays. Empty in results written before it existed."""
     guarantees: list[GuaranteeRow]
     uplink: UplinkTotals
     warnings: list[str] = Field(default_factory=list)

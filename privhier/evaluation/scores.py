@@ -155,7 +155,6 @@ class Outcome:
     predictions: IntArray
     validation: float
     selected: dict[str, object]
-    seconds: float
     queries: int
 
 
@@ -188,7 +187,6 @@ def classification_leakage(
                 training_records=_present(training, trained),
                 validation=outcome.validation if np.isfinite(outcome.validation) else None,
                 selected=outcome.selected,
-                seconds=outcome.seconds,
                 queries=outcome.queries,
             )
         )

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from privhier.attacks.base import Attack, AttackResult
+from privhier.attacks.base import Attack
 from privhier.attacks.bench import BenchEntry, run_bench
 from privhier.attacks.curious_cloud import curious_cloud_view, raw_image_view
 from privhier.attacks.view import View
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import ConfigError, DataError
+from privhier.evaluation.by_group import GroupTally
 from privhier.evaluation.pairs import Pairs
 from privhier.evaluation.pictures import image_scores
 from privhier.evaluation.result import (
-    AttackScores,
     AttributeLeakage,
     Ceilings,
+    GroupScores,
     Reconstruction,
-    Score,
     TaskUtility,
     UtilityMean,
     WorstAttack,
 )
 from privhier.evaluation.scores import (
-    Outcome,
     Sample,
     bayes_rule,
     classification_leakage,
     mean_score,
     task_scores,
 )
+from privhier.lab.outcomes import described, finished, outcome, reconstructions
 from privhier.lab.plan import Victims, build_attacks
 from privhier.metrics.bounds import macro_auc_lower_bound, recall_lower_bound
 from privhier.models.edge import EdgeSegment
@@ -59,6 +59,9 @@ class Assessment:
     utility_mean: UtilityMean
     leakage: dict[str, AttributeLeakage]
     reconstruction: dict[str, Reconstruction]
+    by_group: dict[str, dict[str, GroupScores]]
+    seconds: dict[str, float]
+    """Wall time of every attack, by ``view/target/attack``."""
 
 
 def assess(
@@ -87,12 +90,14 @@ def assess(
     plan = build_attacks(config)
     view = job.cloud_view()
     leakage = {name: job.leakage(name, plan[name], view) for name in config.dataset.sensitive}
+    by_group = job.groups.scores(job.test_classes())  # before the raw images: who pays for the releases
     if raw_images:
         raw = job.raw_view()
         for name, found in leakage.items():
             reference = job.leakage(name, plan[name], raw).worst
             leakage[name] = found.model_copy(update={"raw_image_attack": reference})
-    return Assessment(utility, utility_mean, leakage, job.reconstruction(plan["reconstruction"], view))
+    pictures = job.reconstruction(plan["reconstruction"], view)
+    return Assessment(utility, utility_mean, leakage, pictures, by_group, job.seconds)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,14 @@ class _Job:
     victims: Victims
     device: torch.device
     progress: Progress | None
+    groups: GroupTally = field(default_factory=GroupTally)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def test_classes(self) -> dict[str, tuple[IntArray, tuple[str, ...]]]:
+        """Class of every test record, and the classes' names, by sensitive attribute but identity."""
+        names = [name for name in self.config.dataset.sensitive if name != "identity"]
+        test, labels = self.prepared.data.splits.test, self.prepared.labels
+        return {name: (labels[name].values[test], tuple(labels[name].classes)) for name in names}
 
     def utility(self) -> tuple[dict[str, TaskUtility], UtilityMean]:
         """Each task on the test split's last release, by the cloud and by the edge's own exit."""
@@ -122,6 +135,7 @@ class _Job:
             at_cloud, *curves = task_scores(sample, _softmax(cloud[column]), prior)
             at_edge, *_ = task_scores(sample, _softmax(exits[column]), prior)
             limit = self._ceiling(sample.n_classes, releases=1)
+            self.groups.task(name, sample, bayes_rule(_softmax(cloud[column]), prior))
             for place, logits in (("cloud", cloud[column]), ("edge exit", exits[column])):
                 probabilities = _softmax(logits)
                 predictions = bayes_rule(probabilities, prior)
@@ -175,7 +189,7 @@ class _Job:
 
     def leakage(self, name: str, plan: Sequence[tuple[str, Attack]], view: View) -> AttributeLeakage:
         """Run the attackers of one attribute and score them, worst first."""
-        entries = run_bench(plan, view, self._bench_folder(view, name), progress=self.progress)
+        entries = self._run(plan, view, name)
         refused = {entry.name: entry.refusal for entry in entries if entry.refusal is not None}
         done = [entry for entry in entries if entry.result is not None]
         if not done:
@@ -188,16 +202,17 @@ class _Job:
         if plan[0][1].kind == "verification":
             return self._verification(name, done, refused)
         labels = self.prepared.labels[name]
-        outcomes = [_outcome(entry) for entry in done]
+        outcomes = [outcome(entry) for entry in done]
         test = self._sample(self.victims.test, labels.values, len(labels.classes), "victims")
         training = self._sample(self.victims.training, labels.values, len(labels.classes), "training")
         worst, attacks = classification_leakage(test, training, outcomes, identity=name == "identity")
+        self.groups.attack(name, test, next(o.predictions for o in outcomes if o.name == worst.attack))
         releases = self.config.schedule.releases_per_record
         limit = self._ceiling(len(labels.classes), releases) if view.threat_model != "raw_image" else None
-        for outcome in outcomes:
-            probabilities = outcome.probabilities[: len(test.truth)]
-            predictions = outcome.predictions[: len(test.truth)]
-            self._check(f"{outcome.name} on {name}", limit, test, probabilities, predictions)
+        for said in outcomes:
+            probabilities = said.probabilities[: len(test.truth)]
+            predictions = said.predictions[: len(test.truth)]
+            self._check(f"{said.name} on {name}", limit, test, probabilities, predictions)
         return AttributeLeakage(
             classes=list(labels.classes) if name != "identity" else [],
             worst=worst,
@@ -223,7 +238,7 @@ class _Job:
             )
         attacks, curves, trained = [], {}, {}
         for entry in entries:
-            embeddings = _result(entry).embeddings
+            embeddings = finished(entry).embeddings
             if embeddings is None:
                 raise TypeError(f"{entry.name} gave no embeddings")
             curves[entry.name] = test.curve(embeddings[:n])
@@ -231,7 +246,7 @@ class _Job:
             if training is not None:
                 trained[entry.name] = training.curve(embeddings[n:])
                 scores["verification_auc"] = training.score(trained[entry.name])
-            attacks.append(_described(entry, test.score(curves[entry.name]), scores))
+            attacks.append(described(entry, test.score(curves[entry.name]), scores))
         attacks.sort(key=lambda attack: -curves[attack.attack].value)
         best = attacks[0]
         worst = WorstAttack(
@@ -250,13 +265,13 @@ class _Job:
         view = _first(view, min(self.config.attacks.reconstruction_victims, len(self.victims.test)))
         originals = self.prepared.data.images[self.victims.test[: len(view.releases)]]
         groups = self.prepared.dataset.group[self.victims.test[: len(view.releases)]]
-        entries = run_bench(plan, view, self._bench_folder(view, "reconstruction"), progress=self.progress)
+        entries = self._run(plan, view, "reconstruction")
         evaluation = self.config.evaluation
         mean_image = view.aux.images.mean(axis=0) / 255
         return {
             entry.name: image_scores(
                 originals,
-                _reconstructions(entry),
+                reconstructions(entry),
                 mean_image.astype(np.float32),
                 groups,
                 resamples=evaluation.bootstrap,
@@ -275,6 +290,13 @@ class _Job:
             load_weights(edge, self.folder.snapshot(epoch))
             states.append(edge.eval().to(self.device))
         return states + ([self.trained.edge.to(self.device)] if schedule.cloud_epochs else [])
+
+    def _run(self, plan: Sequence[tuple[str, Attack]], view: View, name: str) -> list[BenchEntry]:
+        entries = run_bench(plan, view, self._bench_folder(view, name), progress=self.progress)
+        for entry in entries:
+            if entry.result is not None:
+                self.seconds[f"{view.threat_model}/{name}/{entry.name}"] = entry.result.seconds
+        return entries
 
     def _bench_folder(self, view: View, name: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
@@ -341,49 +363,6 @@ class _Job:
             return None
         m = self.mechanism
         return ceiling(m.mechanism, sigma=m.sigma, clip=m.clip, releases=releases, n_classes=n_classes)
-
-
-def _outcome(entry: BenchEntry) -> Outcome:
-    result = _result(entry)
-    if result.probabilities is None or result.predictions is None:
-        raise TypeError(f"{entry.name} gave no probabilities")
-    return Outcome(
-        name=entry.name,
-        representation=repr(entry.attack),
-        probabilities=result.probabilities,
-        predictions=result.predictions,
-        validation=result.validation,
-        selected=dict(result.selected),
-        seconds=result.seconds,
-        queries=result.queries,
-    )
-
-
-def _described(entry: BenchEntry, score: Score, training: dict[str, Score]) -> AttackScores:
-    result = _result(entry)
-    return AttackScores(
-        attack=entry.name,
-        repr=repr(entry.attack),
-        verification_auc=score,
-        training_records=training,
-        validation=result.validation if np.isfinite(result.validation) else None,
-        selected=dict(result.selected),
-        seconds=result.seconds,
-        queries=result.queries,
-    )
-
-
-def _result(entry: BenchEntry) -> AttackResult:
-    if entry.result is None:
-        raise TypeError(f"{entry.name} was refused: {entry.refusal}")
-    return entry.result
-
-
-def _reconstructions(entry: BenchEntry) -> FloatArray:
-    pictures = _result(entry).reconstructions
-    if pictures is None:
-        raise TypeError(f"{entry.name} gave no reconstructions")
-    return pictures
 
 
 def _first(view: View, n: int) -> View:

@@ -54,9 +54,9 @@ GROUPS = np.arange(30) // 3
 @pytest.fixture(scope="module")
 def edge():
     config = ModelConfig(bottleneck={"kind": "dimension", "size": 4}, exit_hidden=8)
-    return build_network(
-        config, image_size=32, task_classes={"t": 2}, sensitive_classes={"a": 2}, seed=0
-    )[0].eval()
+    return build_network(config, image_size=32, task_classes={"t": 2}, sensitive_classes={"a": 2}, seed=0)[
+        0
+    ].eval()
 
 
 def cloud_view(edge, sigma=0.3, draws=3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,9 @@ def sheet() -> ReconstructionSheet:
         original = rng.integers(0, 256, (3, 24, 24), dtype=np.uint8)
         rows.append((f"{label}, record 3", original, rng.random((3, 24, 24), dtype=np.float32), None))
     return ReconstructionSheet(rows)
+
+
+@pytest.fixture(scope="session")
+def make_sweep() -> Any:
+    """Writes made-up sweep folders; see ``made_up_sweep.py`` (read by path: tests import no tests)."""
+    return runpy.run_path(str(Path(__file__).with_name("made_up_sweep.py")))["make_sweep"]

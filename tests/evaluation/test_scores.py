@@ -27,7 +27,7 @@ def sample(truth, n_classes=2, groups=None):
 
 def outcome(name, scores):
     probabilities = np.stack([1 - scores, scores], axis=1).astype(np.float32)
-    return Outcome(name, f"{name}()", probabilities, probabilities.argmax(1), 0.5, {}, 1.0, 10)
+    return Outcome(name, f"{name}()", probabilities, probabilities.argmax(1), 0.5, {}, 10)
 
 
 def noisy(truth, strength):
@@ -71,8 +71,8 @@ def test_top1_leads_for_identity():
     truth = RNG.integers(0, 5, 300)
     probabilities = np.full((300, 5), 0.1, dtype=np.float32)
     probabilities[np.arange(300), truth] = 0.6
-    right = Outcome("right", "right()", probabilities, truth, 1.0, {}, 1.0, 1)
-    wrong = Outcome("wrong", "wrong()", probabilities, (truth + 1) % 5, 1.0, {}, 1.0, 1)
+    right = Outcome("right", "right()", probabilities, truth, 1.0, {}, 1)
+    wrong = Outcome("wrong", "wrong()", probabilities, (truth + 1) % 5, 1.0, {}, 1)
     worst, attacks = classification_leakage(sample(truth, 5), None, [wrong, right], identity=True)
     assert worst.attack == "right"
     assert worst.top1.value == 1.0
@@ -136,9 +136,7 @@ def test_pictures_are_scored_on_the_unit_range_and_beside_the_mean_image():
     mean = truth.mean(0)
 
     def scores(guess):
-        return image_scores(
-            originals, guess, mean, np.arange(20), resamples=100, confidence=0.95, seed=0
-        )
+        return image_scores(originals, guess, mean, np.arange(20), resamples=100, confidence=0.95, seed=0)
 
     exact, close = scores(truth), scores(noised)
     assert exact.ssim.value == pytest.approx(1, abs=1e-6)

@@ -1,0 +1,353 @@
+"""The privacy-utility frontier of a sweep: Pareto set, hypervolume and families against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from privhier.errors import ResultError
+from privhier.evaluation.figures import METRIC_NAMES, Metric, ceiling_value, chance, leading_metric
+from privhier.evaluation.points import Estimate, Point, estimate, group_by_setting
+from privhier.evaluation.result import AttributeLeakage, ReferenceRun, Result, Score
+from privhier.metrics.intervals import percentile_interval
+from privhier.metrics.pareto import additive_epsilon, coverage, hypervolume, pareto_mask
+from privhier.seeding import numpy_stream
+
+REFERENCE_POINT = (0.5, 1.0)
+"""(utility, leakage) of the hypervolume: a cloud that guesses, an attacker who knows."""
+DRAWS = 1000
+DRAW_METHOD = (
+    "Every draw moves every point by an independent normal error whose size is its interval's (each side on "
+    "its own), cut to [0, 1]. Errors that points share, because they are scored on the same records, are not "
+    "modeled. The volume's interval spans the percentile and the reflected bootstrap interval: the best of "
+    "many noisy points looks better than it is (its optimism); percentiles alone would add that a second "
+    "time, and reflecting alone would claim too much certainty near a volume of 0."
+)
+
+Draws = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """All seeds of one setting as one point of the plane.
+
+    Attributes:
+        points: Its runs, one per seed.
+        utility: The cloud's AUC, mean over the tasks.
+        leakage: The worst attacker's score on test records.
+        ceiling: The most any attacker can reach from these releases, where it is proven.
+        epsilon: Of the first guarantee that holds one; the largest over the seeds.
+        on_front: No other candidate is at least as good in both and better in one.
+        front_share: Share of the draws in which it is on the front.
+    """
+
+    points: tuple[Point, ...]
+    utility: Estimate
+    leakage: Estimate
+    ceiling: float | None
+    epsilon: float | None
+    on_front: bool
+    front_share: float
+
+    @property
+    def family(self) -> str:
+        """What colors it."""
+        return self.points[0].family
+
+    @property
+    def unprotected(self) -> bool:
+        """Neither noise nor a defense."""
+        return all(point.unprotected for point in self.points)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An unprotected network trained beside the points of one release shape."""
+
+    name: str
+    release_shape: tuple[int, ...]
+    utility: Estimate
+    leakage: Estimate
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A hypervolume with its interval; ``optimism`` is by how much noise flatters it on average."""
+
+    value: float
+    low: float
+    high: float
+    optimism: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Family ``a`` against family ``b``.
+
+    Attributes:
+        share_larger: Share of the draws in which a's hypervolume is larger (ties count one half).
+        share_larger_corrected: The same after each family's optimism is reflected out, so that a family is
+            not favored for having been tried more often.
+        share_covers: Share of the draws in which a matches or beats every point of b that counts.
+        additive_epsilon: How far a must be shifted to cover b; at most 0: a dominates b as measured.
+        coverage: Share of b's points that a matches or beats as measured.
+    """
+
+    a: str
+    b: str
+    share_larger: float
+    share_larger_corrected: float
+    share_covers: float
+    additive_epsilon: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """One data set, its tasks and one sensitive attribute; ``families`` and ``candidates`` in order."""
+
+    attribute: str
+    bench: str
+    metric: Metric
+    chance: float
+    majority: float
+    raw_image: Estimate | None
+    references: tuple[Reference, ...]
+    candidates: tuple[Candidate, ...]
+    volume: Volume
+    families: dict[str, Volume]
+    comparisons: tuple[Comparison, ...]
+    confidence: float
+    reference_point: tuple[float, float] = REFERENCE_POINT
+    draws: int = DRAWS
+
+    @property
+    def metric_name(self) -> str:
+        """The leakage score in words."""
+        return METRIC_NAMES[self.metric]
+
+    @property
+    def front(self) -> list[Candidate]:
+        """The Pareto set, most useful first."""
+        return sorted((c for c in self.candidates if c.on_front), key=lambda c: -c.utility.value)
+
+
+def panels(points: Iterable[Point]) -> list[tuple[str, str]]:
+    """Every ``(bench, attribute)`` that has a finished, scored point; in order of appearance."""
+    found: dict[tuple[str, str], None] = {}
+    for point in points:
+        for attribute, leakage in point.result.leakage.items() if point.result else ():
+            if leading_metric(leakage.worst) is not None:
+                found[point.bench, attribute] = None
+    return list(found)
+
+
+def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) -> Frontier:
+    """The frontier of ``attribute`` over the finished points of one bench (data set and tasks).
+
+    Raises:
+        ResultError: No finished point scores the attribute, or the points are of several benches and
+            ``bench`` does not say which; or their intervals have different confidences.
+    """
+    points = list(points)
+    scored = [point for point in points if _leakage(point, attribute) is not None]
+    benches = list(dict.fromkeys(point.bench for point in scored))
+    if bench is None and len(benches) > 1:
+        raise ResultError(
+            key="bench",
+            value=benches,
+            rule="holds several data sets or tasks, whose points cannot be compared",
+            remedy="Say which one: frontier(points, attribute, bench)",
+        )
+    chosen = [point for point in scored if point.bench == (bench if bench is not None else point.bench)]
+    if not chosen:
+        raise ResultError(
+            key="attribute",
+            value=attribute,
+            rule="is scored by no finished point",
+            remedy=f"Known: {sorted({name for _, name in panels(points)})}",
+        )
+    metric, confidence = _metric(chosen, attribute), chosen[0].confidence
+    if any(point.confidence != confidence for point in chosen):
+        raise ResultError(
+            key="evaluation.confidence",
+            value=sorted({point.confidence for point in chosen}),
+            rule="must be the same for all points of a frontier",
+            remedy="Do not sweep over evaluation.confidence",
+        )
+    groups = group_by_setting(chosen)
+    utility = [estimate([_result(p).utility_mean.auc for p in group], confidence) for group in groups]
+    leakage = [estimate([_worst(p, attribute, metric) for p in group], confidence) for group in groups]
+    u, v = _centers(utility, leakage)
+    draws_u, draws_v = _draw(utility, leakage, confidence, attribute, chosen[0].bench)
+    families: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        families.setdefault(group[0].family, []).append(index)
+    on_front, shares = pareto_mask(u, v), pareto_mask(draws_u, draws_v).mean(axis=0)
+    first = chosen[0]
+    leak = _known(first, attribute)
+    return Frontier(
+        attribute=attribute,
+        bench=first.bench,
+        metric=metric,
+        chance=chance(leak, metric),
+        majority=float(np.mean([_known(p, attribute).majority for p in chosen])),
+        raw_image=_raw_image(chosen, attribute, metric, confidence),
+        references=tuple(_references(chosen, attribute, metric, confidence)),
+        candidates=tuple(
+            Candidate(
+                group,
+                utility[i],
+                leakage[i],
+                _ceiling(group, attribute, metric),
+                _epsilon(group),
+                bool(on_front[i]),
+                float(shares[i]),
+            )
+            for i, group in enumerate(groups)
+        ),
+        volume=_volume(u, v, draws_u, draws_v, confidence),
+        families={
+            name: _volume(u[at], v[at], draws_u[:, at], draws_v[:, at], confidence)
+            for name, at in families.items()
+        },
+        comparisons=tuple(_compare(u, v, draws_u, draws_v, families)),
+        confidence=confidence,
+    )
+
+
+def _leakage(point: Point, attribute: str) -> AttributeLeakage | None:
+    found = point.result.leakage.get(attribute) if point.result is not None else None
+    return found if found is not None and leading_metric(found.worst) is not None else None
+
+
+def _known(point: Point, attribute: str) -> AttributeLeakage:
+    return _result(point).leakage[attribute]
+
+
+def _result(point: Point) -> Result:
+    if point.result is None:
+        raise TypeError(f"point {point.id} is not finished")
+    return point.result
+
+
+def _metric(points: Sequence[Point], attribute: str) -> Metric:
+    """The leading score of the first point that all points have."""
+    for metric in ("auc", "verification_auc", "top1", "balanced_accuracy"):
+        if all(getattr(_known(p, attribute).worst, metric) is not None for p in points):
+            return metric
+    raise ResultError(
+        key="leakage",
+        value=attribute,
+        rule="is scored differently by different points of the sweep",
+        remedy="Do not sweep over attackers that leave an attribute with another kind of score",
+    )
+
+
+def _worst(point: Point, attribute: str, metric: Metric) -> Score:
+    score: Score = getattr(_known(point, attribute).worst, metric)
+    return score
+
+
+def _centers(utility: Sequence[Estimate], leakage: Sequence[Estimate]) -> tuple[Draws, Draws]:
+    return np.array([e.value for e in utility]), np.array([e.value for e in leakage])
+
+
+def _draw(
+    utility: Sequence[Estimate], leakage: Sequence[Estimate], confidence: float, attribute: str, bench: str
+) -> tuple[Draws, Draws]:
+    rng, z = numpy_stream(0, "frontier", bench, attribute), float(ndtri((1 + confidence) / 2))
+    drawn = []
+    for estimates in (utility, leakage):
+        value, low, high = np.array([(e.value, e.low, e.high) for e in estimates]).T
+        noise = rng.standard_normal((DRAWS, len(estimates))) / z
+        drawn.append(np.clip(value + np.where(noise < 0, value - low, high - value) * noise, 0.0, 1.0))
+    return drawn[0], drawn[1]
+
+
+def _volume(u: Draws, v: Draws, draws_u: Draws, draws_v: Draws, confidence: float) -> Volume:
+    value = float(hypervolume(u, v, REFERENCE_POINT))
+    drawn = hypervolume(draws_u, draws_v, REFERENCE_POINT)
+    ends = [percentile_interval(value, d, confidence) for d in (drawn, np.maximum(2 * value - drawn, 0.0))]
+    low, high = min(end.low for end in ends), max(end.high for end in ends)
+    return Volume(value, low, high, float(drawn.mean()) - value)
+
+
+def _compare(
+    u: Draws, v: Draws, draws_u: Draws, draws_v: Draws, families: dict[str, list[int]]
+) -> Iterable[Comparison]:
+    r = REFERENCE_POINT
+    drawn = {name: hypervolume(draws_u[:, at], draws_v[:, at], r) for name, at in families.items()}
+    value = {name: float(hypervolume(u[at], v[at], r)) for name, at in families.items()}
+    for pair in combinations(families, 2):
+        both = families[pair[0]] + families[pair[1]]
+        union = hypervolume(draws_u[:, both], draws_v[:, both], r)
+        for a, b in (pair, pair[::-1]):
+            at_a, at_b = families[a], families[b]
+            plain = drawn[a] - drawn[b]
+            yield Comparison(
+                a,
+                b,
+                share_larger=_share(plain),
+                share_larger_corrected=_share(2 * (value[a] - value[b]) - plain),
+                # b adds nothing to a's volume exactly if a covers b (inside the reference box).
+                share_covers=float(np.mean(union - drawn[a] <= 1e-12)),
+                additive_epsilon=additive_epsilon(u[at_a], v[at_a], u[at_b], v[at_b]),
+                coverage=coverage(u[at_a], v[at_a], u[at_b], v[at_b]),
+            )
+
+
+def _share(difference: Draws) -> float:
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+
+def _ceiling(points: Sequence[Point], attribute: str, metric: Metric) -> float | None:
+    """The highest of the seeds' ceilings; None if one of them has none."""
+    values = [ceiling_value(_known(point, attribute), metric) for point in points]
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
+
+
+def _epsilon(points: Sequence[Point]) -> float | None:
+    values = [
+        next((row.epsilon for row in _result(point).guarantees if row.epsilon is not None), None)
+        for point in points
+    ]
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
+
+
+def _raw_image(points: Sequence[Point], attribute: str, metric: Metric, confidence: float) -> Estimate | None:
+    """Over the seeds; points that share a raw-image attack count once."""
+    by_seed: dict[tuple[int, float], Score] = {}
+    for point in points:
+        raw = _known(point, attribute).raw_image_attack
+        score: Score | None = getattr(raw, metric, None)
+        if score is not None:
+            by_seed[point.seed, score.value] = score
+    return estimate(list(by_seed.values()), confidence) if by_seed else None
+
+
+def _references(
+    points: Sequence[Point], attribute: str, metric: Metric, confidence: float
+) -> Iterable[Reference]:
+    """One per reference and release shape; points that share a reference network count once."""
+    runs: dict[tuple[str, tuple[int, ...]], dict[tuple[int, float, float], ReferenceRun]] = {}
+    for point in points:
+        for name, run in _result(point).references.items():
+            score = getattr(run.leakage[attribute].worst, metric) if attribute in run.leakage else None
+            if score is not None:
+                key = point.seed, run.utility_mean.auc.value, score.value
+                runs.setdefault((name, tuple(run.release_shape)), {})[key] = run
+    for (name, shape), found in runs.items():
+        yield Reference(
+            name,
+            shape,
+            estimate([run.utility_mean.auc for run in found.values()], confidence),
+            estimate([getattr(run.leakage[attribute].worst, metric) for run in found.values()], confidence),
+        )

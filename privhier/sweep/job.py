@@ -1,0 +1,277 @@
+"""A sweep from its file to finished points: check, claim the folder, let an engine work, sum up."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from privhier.config import RunConfig
+from privhier.errors import ConfigError, PrivhierError
+from privhier.sweep.local import LocalEngine, default_workers
+from privhier.sweep.parent_run import ParentRun
+from privhier.sweep.progress import Show, Standing
+from privhier.sweep.ray_engine import RayEngine
+from privhier.sweep.search import check_search, run_search
+from privhier.sweep.spec import Point, Sweep, load_sweep
+from privhier.sweep.state import Index, SweepFolder
+from privhier.sweep.task import Engine, Outcome, Task, shares_of
+
+EngineName = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """How a start of a sweep ended.
+
+    Attributes:
+        folder: The sweep folder.
+        total: Points the sweep names.
+        done: Finished ones.
+        before: Those of them that were finished when this start began.
+        failed: Label and error of those that failed.
+        seconds: Wall time of this start.
+        warnings: What else a reader should know.
+    """
+
+    folder: Path
+    total: int
+    done: int
+    before: int
+    failed: list[tuple[str, str]]
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every point is done and written down."""
+        return 0 if self.done == self.total and not self.warnings else 1
+
+    def lines(self) -> Iterator[str]:
+        """The summary as text."""
+        yield (
+            f"{self.done} of {self.total} points done ({self.before} were before), "
+            f"{len(self.failed)} failed, in {self.seconds:.0f} s"
+        )
+        for label, error in self.failed:
+            yield f"failed: {label}: {error}"
+        for warning in self.warnings:
+            yield f"warning: {warning}"
+        yield f"sweep: {self.folder}"
+
+
+def run_sweep(
+    spec: str | Path,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    out: Path | None = None,
+    progress: Show | None = None,
+) -> SweepSummary:
+    """Work on every point of a sweep that is not done yet.
+
+    Args:
+        spec: The sweep file.
+        engine: ``local``: worker processes here. ``ray``: tasks on a Ray cluster.
+        workers: Points at a time; default: as many as there are cores for.
+        out: The sweep folder; default ``runs/NAME-HASH``. An existing one of this sweep goes on.
+        progress: Called whenever a point begins or ends.
+
+    Raises:
+        PrivhierError: Bad input; nothing has been computed then.
+        KeyboardInterrupt: Stopped; what was finished or half done is kept.
+    """
+    started = time.perf_counter()
+    sweep = load_sweep(spec)
+    if workers is not None and workers < 1:
+        raise ConfigError(key="--workers", value=workers, rule="must be at least 1", remedy="Try 2")
+    if engine not in ("local", "ray"):
+        raise ConfigError(
+            key="--engine", value=engine, rule="must be local or ray", remedy="Try --engine local"
+        )
+    if sweep.file.search is None:
+        points = sweep.points()
+    else:  # a search has no grid, but its first setting shows whether base and axes fit together
+        check_search()
+        points = list(sweep.setting(tuple(axis.steps()[0] for axis in sweep.file.axes)))
+    check_points(points)
+    folder = SweepFolder(out if out is not None else Path("runs") / f"{sweep.name}-{sweep.hash()[:10]}")
+    folder.claim(sweep)
+    run = _Run(sweep, folder, engine, workers, progress)
+    try:
+        if sweep.file.search is not None:
+            run.total = sweep.file.search.n_trials * len(sweep.seeds())
+            run_search(sweep, folder, run.work)
+        else:
+            run.work(points)
+    except BaseException as error:
+        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    run.end("FINISHED")
+    return run.summary(time.perf_counter() - started)
+
+
+def check_points(points: Sequence[Point]) -> None:
+    """Refuse names and options that no registry knows, before anything is computed.
+
+    Raises:
+        ConfigError: The first one, with its point.
+    """
+    from privhier.datasets.load import build_source
+    from privhier.defenses.base import build_defense
+    from privhier.lab.plan import build_attacks
+    from privhier.models.backbones import backbones
+    from privhier.training.prepare import build_mechanism
+
+    seen: set[str] = set()
+
+    def once(config: RunConfig, *sections: str) -> bool:
+        key = json.dumps(config.model_dump(mode="json", include=set(sections)), sort_keys=True)
+        return key not in seen and not seen.add(key)  # type: ignore[func-returns-value]
+
+    for point in points:
+        config = point.config
+        try:
+            if once(config, "defense"):
+                build_defense(config.defense)
+            if once(config, "dataset"):
+                build_source(config.dataset)
+            if once(config, "attacks", "dataset"):
+                build_attacks(config)
+            if once(config, "release", "schedule", "privacy"):
+                build_mechanism(config)
+            backbones.get(config.model.backbone)
+        except PrivhierError as error:
+            raise ConfigError(
+                key=f"point ({point.label}): {error.key}",
+                value=error.value,
+                rule=error.rule,
+                remedy=f"{error.remedy}, or change the axes",
+            ) from error
+
+
+class _Run:
+    """One start of a sweep; also what its engine reports to."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: SweepFolder,
+        engine: EngineName,
+        workers: int | None,
+        progress: Show | None,
+    ) -> None:
+        self.sweep, self.folder, self.progress = sweep, folder, progress
+        self.index = Index(folder, sweep.hash())
+        self.total: int | None = None
+        self.before = 0
+        self._engine_name: EngineName = engine
+        self._workers = workers
+        self._engine: Engine | None = None
+        self._parent: ParentRun | None = None
+        self._seconds: list[float] = []
+        self._labels: dict[str, str] = {}
+        self._warnings: list[str] = []
+
+    def work(self, points: Sequence[Point]) -> None:
+        """Work on those of the points that are not done."""
+        self._labels |= {point.id: point.label for point in points}
+        todo = self.index.name(points)
+        self.before += len(points) - len(todo)
+        self.index.save()
+        self._show()
+        if not todo:
+            return
+        engine = self._staff(todo)
+        engine.prepare()
+        if self._parent is None and todo[0].config.tracking.enabled:
+            self._parent = ParentRun(self.folder, self.sweep, todo[0].config.tracking.experiment)
+        tasks = [
+            Task(
+                id=point.id,
+                config_hash=point.config_hash,
+                config=point.config.model_dump(mode="json"),
+                sweep=str(self.folder.root.absolute()),
+                nesting=self._parent.nest(point) if self._parent is not None else None,
+                shares=shares_of(point.config),
+            )
+            for point in todo
+        ]
+        engine.run(tasks, self)
+
+    def started(self, name: str) -> None:
+        """See ``Reporter``."""
+        self.index.set(name, "running")
+        self._show()
+
+    def put_back(self, name: str) -> None:
+        """See ``Reporter``."""
+        self.index.set(name, "pending")
+        self._show()
+
+    def ended(self, outcome: Outcome) -> None:
+        """See ``Reporter``."""
+        done = outcome.status == "done"
+        if done:
+            self._seconds.append(outcome.seconds)
+        self.index.set(outcome.id, "done" if done else "failed", seconds=outcome.seconds, error=outcome.error)
+        self._show()
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """Send the workers home and write everything down."""
+        if self._engine is not None:
+            self._engine.close()
+        for state in self.index.points.values():
+            if state.status == "running":
+                state.status = "pending"
+        self.index.save()
+        if self.index.unsaved is not None:
+            self._warnings.append(f"points.json could not be written: {self.index.unsaved}")
+        if self._parent is not None:
+            counts = {f"points_{name}": float(self.index.count(name)) for name in ("done", "failed")}
+            ended = "FAILED" if status == "FINISHED" and counts["points_failed"] else status
+            failure = self._parent.finish(ended, counts)
+            if failure is not None:
+                self._warnings.append(failure)
+
+    def summary(self, seconds: float) -> SweepSummary:
+        """What this start did."""
+        states = self.index.points.values()
+        return SweepSummary(
+            folder=self.folder.root,
+            total=len(self.index.points),
+            done=self.index.count("done"),
+            before=self.before,
+            failed=[
+                (self._labels[state.id], f"{state.error['type']}: {state.error['message']}")
+                for state in states
+                if state.status == "failed" and state.error is not None
+            ],
+            seconds=seconds,
+            warnings=self._warnings,
+        )
+
+    def _staff(self, points: Sequence[Point]) -> Engine:
+        if self._engine is None:
+            threads = max(int(point.config.runtime.threads) for point in points)
+            workers = self._workers if self._workers is not None else default_workers(threads)
+            if self._engine_name == "local":
+                self._engine = LocalEngine(workers, self.folder)
+            else:
+                cuda = any(point.config.runtime.device == "cuda" for point in points)
+                self._engine = RayEngine(workers, self.folder, self.sweep.file.ray, threads, cuda)
+        return self._engine
+
+    def _show(self) -> None:
+        if self.progress is None:
+            return
+        done, failed, running = (self.index.count(name) for name in ("done", "failed", "running"))
+        total = self.total if self.total is not None else len(self.index.points)
+        left = None
+        if self._seconds and self._engine is not None:
+            left = statistics.fmean(self._seconds) * (total - done - failed) / self._engine.workers
+        self.progress(Standing(total, done, running, failed, left))

@@ -1,0 +1,170 @@
+"""The local engine: worker processes on one machine, each lost one replaced, its point taken up again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from privhier.sweep.state import SweepFolder
+from privhier.sweep.task import Outcome, Reporter, Task, keep_error
+
+ATTEMPTS = 3
+BUSY_PAUSE = 2.0
+"""Seconds before a point that another machine holds is looked at again."""
+_TAIL = 2000
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection[object, object]
+    log: Path
+    task: Task | None = None
+    since: float = 0.0
+
+
+@dataclass
+class LocalEngine:
+    """``workers`` processes; each computes with the threads its point's configuration states.
+
+    Attributes:
+        workers: How many points at a time.
+        folder: The sweep's; worker output goes to its ``logs/``.
+    """
+
+    workers: int
+    folder: SweepFolder
+    _crew: list[_Worker] = field(default_factory=list)
+    _hired: int = 0
+
+    def prepare(self) -> None:
+        """Nothing to check: workers are hired as they are needed."""
+
+    def run(self, tasks: Iterable[Task], report: Reporter) -> None:
+        """See ``Engine``. The workers stay for the next call; ``close`` sends them home."""
+        pending, later = list(tasks), dict[str, float]()
+        lost: Counter[str] = Counter()
+        computed: set[str] = set()
+        try:
+            while pending or any(worker.task for worker in self._crew):
+                self._hire(len(pending))
+                for worker in self._crew:
+                    if worker.task is None and (task := self._next(pending, later, computed)) is not None:
+                        self._give(worker, task, report)
+                for worker in self._listen(bool(pending)):
+                    outcome = self._outcome(worker)
+                    task, worker.task = worker.task, None
+                    if task is None:
+                        continue
+                    if outcome is None:
+                        outcome = self._lose(worker, task, lost)
+                    if outcome is None or outcome.status == "busy":
+                        pending.append(task)
+                        if outcome is not None:
+                            later[task.id] = time.monotonic() + BUSY_PAUSE
+                        report.put_back(task.id)
+                    else:
+                        computed |= task.shares if outcome.status == "done" else set()
+                        report.ended(outcome)
+        except BaseException:
+            self.close(interrupt=True)
+            raise
+
+    def close(self, *, interrupt: bool = False) -> None:
+        """End all workers; ``interrupt`` lets a running point note that it was stopped."""
+        for worker in self._crew:
+            if interrupt:
+                with suppress(ProcessLookupError):
+                    worker.process.send_signal(signal.SIGTERM)
+            else:
+                worker.connection.close()
+        for worker in self._crew:
+            try:
+                worker.process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.connection.close()
+        self._crew.clear()
+
+    def _next(self, pending: list[Task], later: dict[str, float], computed: set[str]) -> Task | None:
+        """The first point that need not wait for what another one is computing, else the first."""
+        now = time.monotonic()
+        ready = [task for task in pending if later.get(task.id, 0.0) <= now]
+        if not ready:
+            return None
+        in_work = set[str]().union(*(worker.task.shares for worker in self._crew if worker.task))
+        free = (task for task in ready if not (task.shares - computed) & in_work)
+        task = next(free, ready[0])
+        pending.remove(task)
+        return task
+
+    def _hire(self, waiting: int) -> None:
+        busy = sum(worker.task is not None for worker in self._crew)
+        while len(self._crew) < min(self.workers, busy + waiting):
+            ours, theirs = socket.socketpair()
+            self._hired += 1
+            log = self.folder.logs / f"worker-{os.getpid()}-{self._hired}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            # Safe path: from the repository root, the folder datasets/ would shadow a library of that name.
+            command = [sys.executable, "-P", "-m", "privhier.sweep.worker", str(theirs.fileno())]
+            with theirs, log.open("wb") as output:
+                process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                )
+            self._crew.append(_Worker(process, Connection(ours.detach()), log))
+
+    def _give(self, worker: _Worker, task: Task, report: Reporter) -> None:
+        worker.task, worker.since = task, time.perf_counter()
+        with suppress(OSError):  # a worker that died while idle is found by the next listen
+            worker.connection.send(task)
+        report.started(task.id)
+
+    def _listen(self, impatient: bool) -> list[_Worker]:
+        ready = wait([worker.connection for worker in self._crew], timeout=0.5 if impatient else None)
+        return [worker for worker in self._crew if worker.connection in ready]
+
+    def _outcome(self, worker: _Worker) -> Outcome | None:
+        """What the worker says; None if it is gone."""
+        try:
+            outcome = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.connection.close()
+            worker.process.wait()
+            self._crew.remove(worker)
+            return None
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    def _lose(self, worker: _Worker, task: Task, lost: Counter[str]) -> Outcome | None:
+        lost[task.id] += 1
+        if lost[task.id] < ATTEMPTS:
+            return None
+        code = worker.process.returncode
+        end = f"signal {-code}" if code < 0 else f"exit code {code}"
+        error = {
+            "type": "WorkerLost",
+            "message": f"its worker was lost {ATTEMPTS} times, the last by {end}; see {worker.log.name}",
+            "traceback": worker.log.read_bytes()[-_TAIL:].decode(errors="replace"),
+            "seconds": round(time.perf_counter() - worker.since, 3),
+        }
+        return keep_error(self.folder, task.id, error)
+
+
+def default_workers(threads: int) -> int:
+    """As many as the machine has room for, by the threads of the hungriest point."""
+    return max(1, len(os.sched_getaffinity(0)) // max(threads, 1))

@@ -1,0 +1,165 @@
+"""Multi-objective search over a sweep's axes with Optuna, one generation of trials after the other.
+
+Objectives: the mean task AUC, up; the worst attacker on each sensitive attribute, down; both means over
+the seeds. A generation is suggested as a whole, from the finished ones only: what is suggested depends on
+the seed and on results, not on workers or engines, and a killed search goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privhier.errors import CheckpointError, ConfigError
+from privhier.evaluation.result import Result, WorstAttack
+from privhier.seeding import stream_seed
+from privhier.sweep.axis import Axis
+from privhier.sweep.spec import Point, Search, Sweep
+from privhier.sweep.state import SweepFolder
+from privhier.training.folder import write_json
+
+Steps = dict[str, Any]
+"""Axis label to the step taken on it: a listed value's or variant's position, or a drawn number."""
+
+
+def check_search() -> None:
+    """Refuse a search where Optuna is not installed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            key="SWEEP search",
+            value="optuna",
+            rule="needs Optuna, which is not installed",
+            remedy="pip install 'privhier[optuna]', or remove `search` for the full grid",
+        ) from error
+
+
+def run_search(sweep: Sweep, folder: SweepFolder, work: Callable[[list[Point]], None]) -> None:
+    """Suggest, work, learn, until the trials are used up.
+
+    Args:
+        sweep: With a ``search`` section.
+        folder: Its ``search.json`` holds the suggestions made so far.
+        work: Computes points, and returns when each is done or failed.
+    """
+    search = sweep.file.search
+    if search is None:
+        raise ValueError("a sweep without a search section")
+    trials = _read(folder, sweep)
+    first = 0
+    while first < search.n_trials:
+        size = min(search.generation, search.n_trials - first)
+        if len(trials) < first + size:
+            finished = [(trial, _objectives(sweep, folder, trial)) for trial in trials[:first]]
+            trials = trials[:first] + _suggest(sweep, search, finished, trials[first:], size)
+            write_json(folder.search, {"sweep_hash": sweep.hash(), "trials": trials})
+        points = [point for trial in trials[first : first + size] for point in points_of(sweep, trial)]
+        work(list({point.id: point for point in points}.values()))
+        first += size
+
+
+def points_of(sweep: Sweep, trial: Steps) -> list[Point]:
+    """A trial's points, one a seed."""
+    steps = tuple(_step(axis, trial[axis.label]) for axis in sweep.file.axes)
+    return list(sweep.setting(steps))
+
+
+def objectives(results: Sequence[Result]) -> list[float]:
+    """Mean task AUC, then the worst attack on each attribute, means over the results."""
+    attributes = list(results[0].leakage)
+    rows = [
+        [result.utility_mean.auc.value, *(_leak(result.leakage[name].worst) for name in attributes)]
+        for result in results
+    ]
+    return [float(value) for value in np.mean(rows, axis=0)]
+
+
+def _objectives(sweep: Sweep, folder: SweepFolder, trial: Steps) -> list[float] | None:
+    paths: list[Path] = [folder.point(point.id).result for point in points_of(sweep, trial)]
+    if not all(path.exists() for path in paths):
+        return None
+    return objectives([Result.read(path) for path in paths])
+
+
+def _leak(worst: WorstAttack) -> float:
+    for score in (worst.auc, worst.verification_auc, worst.top1, worst.balanced_accuracy):
+        if score is not None:
+            return score.value
+    raise ValueError(f"{worst.attack} has no score")
+
+
+def _suggest(
+    sweep: Sweep,
+    search: Search,
+    finished: list[tuple[Steps, list[float] | None]],
+    begun: list[Steps],
+    size: int,
+) -> list[Steps]:
+    """One generation: what an interrupted or shorter search began of it, and new suggestions."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spaces = {axis.label: _distribution(axis) for axis in sweep.file.axes}
+    scored = [(trial, values) for trial, values in finished if values is not None]
+    falling = len(scored[0][1]) - 1 if scored else len(sweep.data["dataset"]["sensitive"])
+    directions: list[Any] = ["maximize", *["minimize"] * falling]
+    seed = stream_seed(search.seed, "generation", len(finished), len(begun)) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.generation)
+        study = optuna.create_study(directions=directions, sampler=sampler)
+        for trial, values in scored:
+            study.add_trial(optuna.create_trial(params=trial, distributions=spaces, values=values))
+        suggested = [study.ask(spaces).params for _ in range(size - len(begun))]
+    return [*begun, *({name: _plain(value) for name, value in one.items()} for one in suggested)]
+
+
+def _distribution(axis: Axis) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    draws = axis.random
+    if draws is None:
+        return CategoricalDistribution(list(range(len(axis.steps()))))
+    if draws.integer:
+        return IntDistribution(int(draws.low), int(draws.high), log=draws.log)
+    return FloatDistribution(draws.low, draws.high, log=draws.log)
+
+
+def _step(axis: Axis, value: Any) -> tuple[Any, dict[str, Any]]:
+    if axis.random is not None:
+        return value, {str(axis.key): value}
+    steps = axis.steps()
+    if not isinstance(value, int) or value >= len(steps):
+        raise CheckpointError(
+            key="search.json",
+            value=value,
+            rule=f"names a value that the axis {axis.label} no longer has",
+            remedy="Put the removed value back at its place, or remove search.json to search anew",
+        )
+    return steps[value]
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int) else float(value)
+
+
+def _read(folder: SweepFolder, sweep: Sweep) -> list[Steps]:
+    try:
+        trials: list[Steps] = json.loads(folder.search.read_text())["trials"]
+    except FileNotFoundError:
+        return []
+    labels = {axis.label for axis in sweep.file.axes}
+    if any(set(trial) != labels for trial in trials):
+        raise CheckpointError(
+            key="search.json",
+            value=str(folder.search),
+            rule="was made with other axes",
+            remedy="Use the same axes, or remove search.json to search anew",
+        )
+    return trials

@@ -1,0 +1,51 @@
+"""A worker of the local engine: ``python -m privhier.sweep.worker FD``, tasks in, outcomes out.
+
+A process of its own and not a fork: torch's thread pools do not survive one, and the parent's main
+module need not be importable.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from types import FrameType
+
+from privhier.sweep.task import Memory, Task, run_task
+
+
+def main() -> None:
+    """Work until the parent closes the connection; die with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, _interrupt)
+    connection: Connection[object, object] = Connection(int(sys.argv[1]))
+    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+    memory = Memory()
+    try:
+        while True:
+            connection.send(run_task(tasks.get(), memory))
+    except KeyboardInterrupt:
+        pass
+
+
+def _receive(connection: Connection[object, object], tasks: queue.SimpleQueue[Task]) -> None:
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            # The parent closed, or was killed. A new parent may start at once: leave its points alone.
+            os._exit(0)
+        assert isinstance(task, Task)
+        tasks.put(task)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What runs of one sweep share: trained networks, unprotected references, attacks on raw images.
+
+Each lies under a hash of everything that determines it, the data's fingerprint included. A run folder
+links to its references and raw-image attacks; a finished training is copied in (hard links where the
+file is never changed). Under ``privacy.noise_source: system`` a shared training means the very same
+releases, attacked again: nothing more is released, and the ledger says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from privhier.config import RunConfig
+from privhier.locks import exclusive
+from privhier.training.folder import RunFolder
+
+_PATHS: dict[str, Any] = {"dataset": {"root", "cache"}}
+# The ledger next to last: a folder that has one, but no training.json, has work of its own in it.
+_FILES = ("edge.safetensors", "tail.safetensors", "history.json", "ledger.jsonl", "training.json")
+_FOLDERS = ("releases", "snapshots")
+
+
+def training_key(config: RunConfig) -> str:
+    """Hash of what determines a trained network and its releases."""
+    without = dict.fromkeys(("name", "attacks", "evaluation", "tracking"), True)
+    data = config.model_dump(mode="json", exclude={**without, **_PATHS})
+    return _digest("training", data | {"training_victims": config.attacks.training_victims})
+
+
+def reference_key(reference: RunConfig) -> str:
+    """Hash of an unprotected network's own configuration, attackers included."""
+    return _digest("reference", {"hash": reference.hash()})
+
+
+def raw_image_key(config: RunConfig) -> str:
+    """Hash of what determines attacks on raw images, but for the attackers (each names its own file)."""
+    sizes = {name: getattr(config.attacks, name) for name in ("auxiliary", "victims", "training_victims")}
+    parts = config.model_dump(mode="json", include={"dataset", "runtime", "seed"}, exclude={**_PATHS})
+    return _digest("raw_image", parts | sizes)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The shared folder of a sweep.
+
+    Attributes:
+        root: The folder.
+        fingerprint: The data set's; other data under the same configuration shares nothing.
+    """
+
+    root: Path
+    fingerprint: str
+
+    def link(self, folder: RunFolder, config: RunConfig, references: Mapping[str, RunConfig]) -> None:
+        """Make the run folder's references and raw-image attacks those of the sweep.
+
+        A folder that holds its own already keeps it.
+        """
+        self._link(folder.attacks / "raw_image", "raw_image", raw_image_key(config))
+        for name, reference in references.items():
+            self._link(folder.reference(name).root, "references", reference_key(reference))
+
+    @contextmanager
+    def training(self, folder: RunFolder, config: RunConfig) -> Iterator[None]:
+        """Train in the block unless ``folder`` holds a finished training when it is entered.
+
+        One process at a time for one network. What another run trained is taken over before the block,
+        what the block trained is published after it.
+        """
+        place = self._place("training", training_key(config))
+        with exclusive(self._lock(place)):
+            has_work = folder.checkpoint.exists() or folder.ledger.exists()
+            if (place / folder.training.name).exists() and not has_work:
+                _copy(place, folder.root)
+            yield
+            if folder.training.exists() and not place.exists():
+                self._publish(folder.root, place)
+
+    def _publish(self, source: Path, place: Path) -> None:
+        work = place.with_name(f"{place.name}.tmp")  # under the lock it can only be debris
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        _copy(source, work)
+        work.rename(place)
+
+    def _link(self, link: Path, kind: str, key: str) -> None:
+        if link.is_symlink() or link.exists():
+            return
+        place = self._place(kind, key)
+        place.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(place.resolve(), link.parent.resolve()), target_is_directory=True)
+
+    def _place(self, kind: str, key: str) -> Path:
+        return self.root / kind / hashlib.sha256(f"{key} {self.fingerprint}".encode()).hexdigest()[:16]
+
+    def _lock(self, place: Path) -> Path:
+        return self.root / "locks" / f"{place.parent.name}-{place.name}.lock"
+
+
+def _copy(source: Path, target: Path) -> None:
+    for name in _FOLDERS:
+        for path in sorted((source / name).glob("*")):
+            _take(path, target / name / path.name)
+    for name in _FILES:
+        _take(source / name, target / name)
+
+
+def _take(source: Path, target: Path) -> None:
+    """Hard-link what is only ever replaced whole; copy what may be appended to, or where links fail."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        if source.suffix == ".jsonl":
+            raise OSError("copied, never linked")
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _digest(kind: str, data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{kind} {json.dumps(data, sort_keys=True)}".encode()).hexdigest()
