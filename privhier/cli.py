@@ -124,11 +124,11 @@ def report(run: RunArgument) -> None:
     from privhier.evaluation.points import is_sweep
 
     if is_sweep(run):
-        from privhier.evaluation.sweep_page import write_sweep_report
+        from privhier.sweep.publish import publish
 
         with _progress() as progress:
-            page = write_sweep_report(run, progress=progress)
-        _say(f"report: {page}")
+            page, problem = publish(run, progress=progress)
+        _say(f"report: {page}", *([f"warning: MLflow: {problem}"] if problem else []))
         return
     from privhier import run as job
     from privhier.evaluation.result import Result

@@ -164,7 +164,7 @@ def classification_leakage(
     """All attackers on one attribute, worst first, and the worst of all.
 
     ``outcomes`` hold the test victims' rows first, the training victims' rows after them. The leading
-    score is the AUC; for ``identity`` (known people) it is top-1.
+    score is the AUC; for ``identity`` (known people) it is top-1, and there is no AUC.
     """
     n = len(test.truth)
     lead = "top1" if identity else "auc"
@@ -208,11 +208,10 @@ def classification_leakage(
 def _curves(
     sample: Sample, probabilities: FloatArray, predictions: IntArray, identity: bool
 ) -> dict[str, Curve]:
-    curves = {
-        "auc": auc_curve(sample, probabilities),
-        "balanced_accuracy": balanced_accuracy_curve(sample, predictions),
-    }
-    return curves | ({"top1": top1_curve(sample, predictions)} if identity else {})
+    curves = {"balanced_accuracy": balanced_accuracy_curve(sample, predictions)}
+    if identity:  # one AUC against the rest for each of hundreds of people says nothing that top-1 does not
+        return {"top1": top1_curve(sample, predictions), **curves}
+    return {"auc": auc_curve(sample, probabilities), **curves}
 
 
 def _present(sample: Sample | None, curves: dict[str, Curve]) -> dict[str, Score]:

@@ -31,6 +31,7 @@ def sweep(
     """Work on every point of a sweep that is not done yet; the same command goes on after a kill."""
     from privhier.sweep.job import run_sweep
     from privhier.sweep.progress import show_standing
+    from privhier.sweep.publish import publish
 
     parts = ["privhier", "sweep", str(sweep), *(["--engine", engine] if engine != "local" else [])]
     parts += [*(["--workers", str(workers)] if workers else []), *(["--out", str(out)] if out else [])]
@@ -47,5 +48,10 @@ def sweep(
     console = Console(highlight=False, soft_wrap=True)
     for line in summary.lines():
         console.print(line, markup=False)
+    if summary.done:
+        page, problem = publish(summary.folder)
+        console.print(f"report: {page}", markup=False)
+        if problem:
+            console.print(f"warning: MLflow: {problem}", markup=False)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

@@ -76,6 +76,7 @@ def test_top1_leads_for_identity():
     worst, attacks = classification_leakage(sample(truth, 5), None, [wrong, right], identity=True)
     assert worst.attack == "right"
     assert worst.top1.value == 1.0
+    assert worst.auc is None
     assert attacks[1].top1.value == 0.0
 
 

@@ -1,0 +1,22 @@
+"""The sweep's page, written and put into its MLflow run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from privhier.evaluation.sweep_page import write_sweep_report
+from privhier.sweep.parent_run import log_frontier
+
+
+def publish(
+    folder: Path, *, progress: Callable[[str, int, int], None] | None = None
+) -> tuple[Path, str | None]:
+    """Write the page of the sweep ``folder`` and log it with its figures to the sweep's MLflow run.
+
+    Returns:
+        The page, and what went wrong with the store, if anything.
+    """
+    page = write_sweep_report(folder, progress=progress)
+    files = [page, folder / "frontier.json", folder / "points.csv", *sorted(folder.glob("frontier_*.svg"))]
+    return page, log_frontier(folder, files)
