@@ -135,11 +135,18 @@ def test_data_check_and_cache_on_the_synthetic_set(repository):
     assert "400 images" in CliRunner().invoke(app, ["data", "cache", config]).output
 
 
+def hear_ctrl_c() -> None:
+    """A test run in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_keeps_the_state_and_prints_how_to_go_on(repository, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "privhier.cli", "run", str(repository / "configs/debug.yaml")]
     command += ["schedule.pretrain_epochs=500", "tracking.enabled=false", "--out", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=hear_ctrl_c
+    ) as process:
         deadline = time.monotonic() + 120
         while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -172,14 +172,15 @@ def test_an_unwritable_folder_is_refused(repository):
 def test_sabotage_no_noise_behind_a_claimed_epsilon_breaks_the_ceiling(repository, tmp_path, monkeypatch):
     """A mechanism that clips but forgets its noise: the task does better than its epsilon allows."""
     strong = [
-        "release.sigma=2.0",
+        "release.sigma=8.0",
         "dataset.options.images=3000",
         "dataset.options.identities=600",
         "schedule.pretrain_epochs=8",
         "schedule.joint_epochs=0",
         "schedule.cloud_epochs=2",
-        "training.edge.lr=0.01",
-        "dataset.sensitive=[male]",
+        "dataset.task=[male]",
+        "dataset.sensitive=[smiling]",
+        "defense.options.weight=0",
         "evaluation.references=[]",
         "attacks.reconstruction=[]",
         "attacks.raw_image=false",

@@ -134,9 +134,15 @@ def test_kill_9_of_a_worker_and_of_the_parent_loses_and_repeats_nothing(spec, fi
     assert set(statuses(out).values()) == {"done"}
 
 
+def hear_ctrl_c() -> None:
+    """A test run in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_leaves_no_worker_and_no_running_point(spec, tmp_path):
     out = tmp_path / "stopped"
-    process = subprocess.Popen([sys.executable, "-P", "-c", DRIVER, spec, "1", out], stderr=subprocess.PIPE)
+    command = [sys.executable, "-P", "-c", DRIVER, spec, "1", out]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c)
     until(lambda: any((out / "points").glob("*/config.yaml")))
     crew = children(process)
     process.send_signal(signal.SIGINT)
