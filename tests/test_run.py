@@ -150,6 +150,23 @@ def test_the_stages_one_by_one_give_the_whole(repository, finished, tmp_path):
     assert numbers(finished) == numbers(tmp_path / "parts")
 
 
+def test_known_people_are_recognized_on_raw_images(repository, tmp_path):
+    """Top-1 against the attribute's own codes: codes that do not match the truth give exactly 0."""
+    more = [
+        "dataset.identity_protocol=known_people",
+        "dataset.min_images_per_identity=3",
+        "dataset.sensitive=[identity]",
+        "attacks.attribute=[logistic_regression]",
+        "attacks.auxiliary=400",
+        "attacks.reconstruction=[]",
+        "evaluation.references=[]",
+    ]
+    identity = run(config_of(repository, *more), tmp_path / "known").leakage["identity"]
+    assert identity.ceiling is None
+    assert identity.worst.auc is None
+    assert identity.raw_image_attack.top1.low > 3 * identity.majority
+
+
 def test_a_taken_folder_is_refused_and_left_alone(repository, finished):
     before = sorted(path.name for path in finished.iterdir())
     with pytest.raises(OutputError, match="exists already"):

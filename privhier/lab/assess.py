@@ -305,7 +305,8 @@ class _Job:
     def _labels(self) -> dict[str, IntArray]:
         labels = {name: self.prepared.labels[name].values for name in self.config.dataset.sensitive}
         identity = self.prepared.dataset.identity
-        return labels | ({"identity": identity} if identity is not None else {})
+        # The attribute's own codes, not the data set's numbers, wherever identity is attacked.
+        return ({"identity": identity} if identity is not None else {}) | labels
 
     def _n_classes(self) -> dict[str, int]:
         return {name: int(values.max()) + 1 for name, values in self._labels().items()}
