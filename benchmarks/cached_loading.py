@@ -55,7 +55,7 @@ def main() -> None:
             image_size=SIZE,
             task=["smiling"],
             sensitive=["male"],
-            options={"csv": "faces.csv", "image_column": "image"},
+            options={"csv": "faces.csv", "image": "image"},
         )
         load_dataset(config, seed=0)  # decodes once
         transform = v2.Compose([v2.Resize((SIZE, SIZE)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
