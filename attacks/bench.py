@@ -14,6 +14,7 @@ import numpy as np
 
 from privhier.attacks.base import Attack, AttackResult
 from privhier.attacks.view import View
+from privhier.files import whole_file
 from privhier.locks import exclusive
 
 _ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss")
@@ -89,10 +90,8 @@ def _save(path: Path, result: AttackResult) -> None:
     arrays = {name: getattr(result, name) for name in _ARRAYS if getattr(result, name) is not None}
     rest = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in _ARRAYS}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with whole_file(path) as stream:
         np.savez(stream, meta=np.array(json.dumps(rest, default=_plain)), **arrays)
-    temporary.replace(path)
 
 
 def _load(path: Path) -> AttackResult:

@@ -13,7 +13,7 @@ import pytest
 
 FLOORS = [
     ["privhier.errors"],
-    ["privhier.registry", "privhier.config", "privhier.seeding", "privhier.locks"],
+    ["privhier.registry", "privhier.config", "privhier.seeding", "privhier.locks", "privhier.files"],
     ["privhier.datasets", "privhier.models", "privhier.metrics"],
     ["privhier.privacy", "privhier.defenses", "privhier.uplink"],
     ["privhier.training", "privhier.evaluation"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from privhier.evaluation.figures import (
     worst_first,
 )
 from privhier.evaluation.result import GuaranteeRow, Result, Score
+from privhier.files import whole_file
 
 ATTACK_TIME = "attack/curious_cloud"
 """Prefix of the attackers' wall times in the result's ``timing``: ``.../TARGET/ATTACK``."""
@@ -197,12 +197,8 @@ def _size(count: float) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with whole_file(path) as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _uri(kind: str, data: bytes) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from privhier.errors import ResultError
+from privhier.files import whole_file
 
 SCHEMA: Final = "privhier.result/1"
 
@@ -195,12 +195,8 @@ class Result(_Part):
         """Validate once more and write atomically (temporary file, flush, rename)."""
         text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
         Result.model_validate_json(text)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with whole_file(path) as stream:
+            stream.write(text.encode())
 
     @classmethod
     def read(cls, path: Path) -> Result:

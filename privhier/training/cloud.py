@@ -13,6 +13,7 @@ from torch.nn import functional
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import UplinkError
+from privhier.files import whole_file
 from privhier.models.tail import CloudTail
 from privhier.seeding import torch_stream
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
@@ -44,10 +45,8 @@ class ReleaseCache:
             "records": records,
         }
         for name, parts in arrays.items():
-            temporary = self.folder / f"{name}.npy.tmp"
-            with temporary.open("wb") as stream:
+            with whole_file(self.folder / f"{name}.npy") as stream:
                 np.save(stream, np.concatenate(parts))
-            temporary.replace(self.folder / f"{name}.npy")
 
     def load(self) -> tuple[FloatArray, IntArray, IntArray]:
         """Payload ``(n, *shape)`` as a memory map, record numbers ``(n,)``, labels ``(n, n_tasks)``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from privhier.datasets.base import FloatArray
 from privhier.errors import OutputError
+from privhier.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,9 @@ class RunFolder:
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write through a temporary file, flush to disk and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as stream:
+        with whole_file(path) as stream:
             stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise OutputError(
             key="--out",
@@ -115,9 +111,5 @@ def write_json(path: Path, data: Any) -> None:
 def write_array(path: Path, array: FloatArray) -> None:
     """Write an array as ``.npy``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with whole_file(path) as stream:
         np.save(stream, array)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
