@@ -60,7 +60,6 @@ def main() -> None:
         [
             "dataset.sensitive=[male]",
             "defense.name=none",
-            "defense.options={}",
             "schedule.pretrain_epochs=0",
             "schedule.joint_epochs=1",
             "schedule.cloud_epochs=0",

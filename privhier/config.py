@@ -287,6 +287,8 @@ class RunConfig(Section):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, merge ``key.path=value`` overrides and validate.
 
+    An override of ``dataset.name`` or ``defense.name`` drops the options that the file gives the old name.
+
     Raises:
         ConfigError: Unreadable file, malformed override, unknown key, wrong type or broken rule.
     """
@@ -314,9 +316,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
                 remedy="For instance: release.sigma=0.3",
             )
     try:
-        data = OmegaConf.to_container(
-            OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))), resolve=True
-        )
+        changes = OmegaConf.from_dotlist(list(overrides))
+        _forget_options(base, changes)
+        data = OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(
             key="override",
@@ -325,6 +327,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             remedy="Check the key path against the configuration file",
         ) from error
     return parse_config(data)
+
+
+def _forget_options(base: DictConfig, changes: DictConfig) -> None:
+    """Options belong to a name: an override that names another data set or defense drops the file's."""
+    for key in ("dataset", "defense"):
+        old, new = base.get(key), changes.get(key)
+        both = isinstance(old, DictConfig) and isinstance(new, DictConfig)
+        if both and new.get("name", old.get("name")) != old.get("name"):
+            old.pop("options", None)
 
 
 def parse_config(data: Any) -> RunConfig:

@@ -93,6 +93,13 @@ def test_overrides_reach_nested_keys_and_change_the_hash(repository):
     assert plain.hash() != changed.hash()
 
 
+def test_another_name_by_override_drops_the_old_names_options(repository):
+    path = repository / "configs" / "debug.yaml"
+    assert load_config(path).defense.options
+    assert load_config(path, ["defense.name=none"]).defense.options == {}
+    assert load_config(path, ["defense.name=gradient_reversal"]).defense == load_config(path).defense
+
+
 def test_hash_ignores_paths_and_tracking_but_not_threads():
     base = parse_config(minimal(runtime__threads=2))
     assert parse_config(minimal(runtime__threads=2, dataset__root="/x")).hash() == base.hash()
