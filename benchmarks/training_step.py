@@ -21,7 +21,8 @@ from privhier.models.inputs import normalize
 from privhier.training.batches import shuffled_batches
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.schedule import Trainer, build_model
+from privhier.training.schedule import Trainer
+from privhier.training.trained import build_model
 from privhier.uplink.local import LocalUplink
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -68,7 +69,7 @@ def main() -> None:
     )
     torch.set_num_threads(int(config.runtime.threads))
     data = prepare(config, load_dataset(config.dataset, seed=0)).data
-    mechanism = build_mechanism(config)
+    mechanism = build_mechanism(config, len(data.splits.train))
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             config,

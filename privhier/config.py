@@ -16,30 +16,37 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError, safe_dump
 
+from privhier.config_base import Choice, Scalar, Section
+from privhier.config_privacy import DpSgdConfig, EdgeConfig, PrivacyConfig, ReleaseConfig
 from privhier.errors import ConfigError
 
-Scalar = bool | int | float | str | None
-
-
-class Section(BaseModel):
-    """A frozen section that forbids keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Choice(Section):
-    """Something chosen by name from a registry, with its own options; a bare string is the name."""
-
-    name: str
-    options: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+__all__ = [
+    "AttacksConfig",
+    "AugmentConfig",
+    "BottleneckConfig",
+    "Choice",
+    "DatasetConfig",
+    "DpSgdConfig",
+    "EdgeConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PrivacyConfig",
+    "ReleaseConfig",
+    "RunConfig",
+    "RuntimeConfig",
+    "Scalar",
+    "ScheduleConfig",
+    "Section",
+    "SplitsConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+    "load_config",
+    "parse_config",
+]
 
 
 class SplitsConfig(Section):
@@ -141,37 +148,6 @@ class ScheduleConfig(Section):
         return self
 
 
-class ReleaseConfig(Section):
-    """How features become a release: clip to norm ``clip``, add noise, quantize."""
-
-    mechanism: Literal["none", "gaussian", "laplace"] = "none"
-    """``none``: raw features, no guarantee."""
-    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Norm bound C of one record's whole tensor: L2 for gaussian, L1 for laplace. A public constant."""
-    sigma: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """Noise scale in feature units: standard deviation (gaussian) or scale b (laplace); 0: clip only."""
-    target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Solve ``sigma`` for this replace-one epsilon of all the schedule's releases of one record."""
-    quantize: Literal["float32", "float16"] = "float32"
-
-    @model_validator(mode="after")
-    def _one_of(self) -> ReleaseConfig:
-        given = (self.sigma is not None) + (self.target_epsilon is not None)
-        if self.mechanism == "none" and given:
-            raise ValueError("mechanism 'none' takes neither sigma nor target_epsilon")
-        if self.mechanism != "none" and given != 1:
-            raise ValueError(f"mechanism {self.mechanism!r} takes exactly one of sigma and target_epsilon")
-        return self
-
-
-class PrivacyConfig(Section):
-    """Accounting constants and where the noise comes from."""
-
-    delta: float = Field(1e-5, gt=0, lt=1)
-    noise_source: Literal["seeded", "system"] = "seeded"
-    """``seeded``: reproducible studies, every guarantee is a simulation. ``system``: OS entropy."""
-
-
 class OptimizerConfig(Section):
     """One optimizer and its learning-rate schedule over its own phase."""
 
@@ -267,6 +243,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig
     release: ReleaseConfig = ReleaseConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    edge: EdgeConfig = EdgeConfig()
     defense: Choice = Choice(name="none")
     training: TrainingConfig = TrainingConfig()
     attacks: AttacksConfig = AttacksConfig()

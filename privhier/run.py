@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from privhier.config import BottleneckConfig, Choice, ReleaseConfig, RunConfig, load_config
+from privhier.config import BottleneckConfig, Choice, EdgeConfig, ReleaseConfig, RunConfig, load_config
 from privhier.datasets.base import FaceDataset
 from privhier.datasets.load import build_source, load_dataset
 from privhier.defenses.base import build_defense
@@ -30,8 +30,9 @@ from privhier.statement import account, git_state
 from privhier.tracking import Nesting, Tracker, open_tracker
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
-from privhier.training.schedule import Trained, Trainer, build_model, load_trained
+from privhier.training.schedule import Trainer
 from privhier.training.shared import Shared
+from privhier.training.trained import Trained, build_model, load_trained
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,7 +60,7 @@ class Session:
             config,
             folder,
             self.prepared,
-            build_mechanism(config),
+            build_mechanism(config, len(self.prepared.data.splits.train)),
             self.device,
             self.victims,
             self._labelled(name),
@@ -83,6 +84,8 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
         "name": f"{config.name}.{name}",
         "release": ReleaseConfig(mechanism="none", quantize=config.release.quantize),
         "defense": Choice(name="none"),
+        "edge": EdgeConfig(),
+        "privacy": config.privacy.model_copy(update={"label_epsilon": None}),
         "evaluation": config.evaluation.model_copy(update={"references": []}),
     }
     if name == "open_wide":
@@ -117,13 +120,13 @@ def open_session(
     folder = RunFolder(out)
     check_output(folder, config, resume=resume)
     device = pick_device(config)
-    mechanism = build_mechanism(config)
     build_attacks(config)
     build_defense(config.defense)
     build_source(config.dataset)
     if dataset is None:
         dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
     prepared = prepare(config, dataset)
+    mechanism = build_mechanism(config, len(prepared.data.splits.train))
     build_model(config, prepared.data)
     for name in config.evaluation.references:
         build_model(reference_config(config, name), prepared.data)

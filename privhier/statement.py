@@ -16,7 +16,7 @@ from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared
-from privhier.training.schedule import Trained
+from privhier.training.trained import Trained
 
 SPLITS = ("train", "val", "aux", "test")
 
@@ -82,7 +82,9 @@ def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> lis
         parts = {name: getattr(splits, name) for name in ("train", "test")}
         largest = {name: int(np.bincount(identity[records]).max()) for name, records in parts.items()}
     also = ["BatchNorm on the edge mixes the records of a batch"] if config.model.norm == "batch" else []
-    rows = ledger.guarantees(delta=config.privacy.delta, largest_person=largest, also_not_covered=also)
+    rows = ledger.guarantees(
+        delta=config.privacy.delta_for(len(splits.train)), largest_person=largest, also_not_covered=also
+    )
     return [GuaranteeRow(**asdict(row)) for row in rows]
 
 
@@ -112,9 +114,10 @@ def run_warnings(config: RunConfig, prepared: Prepared, mechanism: ReleaseMechan
     """What a reader should know before quoting a number of this run."""
     found = []
     n = len(prepared.data.splits.train)
-    if not mechanism.deterministic and config.privacy.delta >= 1 / n:
+    delta = config.privacy.delta_for(n)
+    if not mechanism.deterministic and delta >= 1 / n:
         found.append(
-            f"privacy.delta {config.privacy.delta:g} is not below 1/n = {1 / n:g}: "
+            f"privacy.delta {delta:g} is not below 1/n = {1 / n:g}: "
             "such a guarantee allows publishing a whole record"
         )
     if prepared.dataset.problems:

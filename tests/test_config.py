@@ -58,7 +58,7 @@ def test_every_shipped_config_parses_and_round_trips(repository):
         ({"release": {"mechanism": "gaussian", "sigma": float("nan")}}, "release.sigma", ["finite"]),
         ({"model__bottleneck": {"kind": "dimension"}}, "model.bottleneck", ["exactly when"]),
         ({"runtime__threads": 0}, "runtime.threads", ["at least 1"]),
-        ({"privacy__delta": 1}, "privacy.delta", ["less than 1"]),
+        ({"privacy__delta": 1}, "privacy.delta", ["between 0 and 1"]),
         ({"name": "a/b"}, "name", ["pattern"]),
     ],
 )

@@ -19,7 +19,7 @@ from privhier.errors import CheckpointError, GuaranteeError, OutputError
 from privhier.evaluation.result import Result
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.deploy import load_edge
-from privhier.training.schedule import load_trained
+from privhier.training.trained import load_trained
 
 OVERRIDES = [
     "dataset.sensitive=[male,identity]",

@@ -75,6 +75,9 @@ class Defense(nn.Module, ABC):
         """Extra adversary-only steps the training loop takes before each step of the edge."""
         return int(getattr(self.options, "adversary_steps", 0))
 
+    def attach(self, edge: EdgeSegment) -> None:
+        """Called once, before Opacus puts its hooks on the edge: copy here what must stay outside them."""
+
     @abstractmethod
     def loss(self, batch: DefenseBatch) -> Tensor:
         """One loss per record, ``(B,)``: task exits, adversarial exits and defense term together.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from privhier.defenses.base import (
@@ -19,6 +20,7 @@ from privhier.defenses.base import (
     defenses,
     task_loss,
 )
+from privhier.models.edge import EdgeSegment
 
 
 @defenses.register("max_entropy")
@@ -33,12 +35,23 @@ class MaxEntropy(Defense):
     Options: ClassVar[type[DefenseOptions]] = AdversarialOptions
     options: AdversarialOptions
 
+    _twins: tuple[nn.Module, ...] = ()
+
+    def attach(self, edge: EdgeSegment) -> None:
+        """Copies of the exits for the divergence: a hooked exit may be passed through only once a step.
+
+        They lend their layers only; the parameters are the exits' own, held constant.
+        """
+        self._twins = tuple(copy.deepcopy(head).requires_grad_(False) for head in edge.adversarial_exits)
+
     def loss(self, batch: DefenseBatch) -> Tensor:
         """Task cross-entropy, adversaries' cross-entropy and weighted divergence: ``(B,)``."""
         divergences = []
-        for head, labels in zip(batch.edge.adversarial_exits, batch.sensitive_labels, strict=True):
+        heads = batch.edge.adversarial_exits
+        twins = self._twins or heads
+        for head, twin, labels in zip(heads, twins, batch.sensitive_labels, strict=True):
             frozen = {name: parameter.detach() for name, parameter in head.named_parameters()}
-            divergence = kl_from_uniform(functional_call(head, frozen, (batch.z,)))
+            divergence = kl_from_uniform(functional_call(twin, frozen, (batch.z,)))
             divergences.append(divergence * (labels != UNKNOWN_LABEL))
         confusion = torch.stack(divergences).sum(0)
         learning = self.adversary_loss(batch.z, batch)

@@ -46,7 +46,7 @@ from privhier.training.cloud import cloud_logits
 from privhier.training.edge import edge_exit_logits
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared
-from privhier.training.schedule import Trained, build_model
+from privhier.training.trained import Trained, build_model
 
 Progress = Callable[[str, int, int], None]
 

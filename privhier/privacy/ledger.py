@@ -1,7 +1,8 @@
-"""The account of every release of every record; all guarantees are computed from it.
+"""The account of everything that touches private records; all guarantees are computed from it.
 
-One JSON line an event, on disk before the release it stands for is sent. A crash between the two
-leaves a charge without a release, never a release without a charge.
+Releases, DP-SGD epochs of the edge and randomized responses, one JSON line an event, on disk before what it
+stands for happens. A crash between the two leaves a charge without a release, never a release without a
+charge.
 """
 
 from __future__ import annotations
@@ -10,71 +11,23 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from privhier.errors import ConfigError, GuaranteeError
-from privhier.privacy.guarantees import Guarantee, ReleaseAccount, write_guarantees
+from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps
+from privhier.privacy.events import Event, Key, LabelEvent, ReleaseEvent, StepEvent, ledger_error, parse_event
+from privhier.privacy.guarantees import Guarantee, write_guarantees
 from privhier.privacy.release import ReleaseMechanism
 
 __all__ = ["Guarantee", "Ledger", "ReleaseEvent"]
 
-Key = tuple[str, str, int]
-"""(split, phase, epoch)"""
 _MAX_RECORD = 2**28
-
-
-@dataclass(frozen=True)
-class ReleaseEvent:
-    """One charge: every record of a split has been released (``releases`` times) in one epoch.
-
-    Attributes:
-        split: Which records: ``train``, ``val``, ``test``, ...
-        records: How many there are at most.
-        phase: Phase of the schedule, as on the wire.
-        epoch: Epoch of the phase, as on the wire.
-        releases: Releases of each record.
-        mechanism: ``none``, ``gaussian`` or ``laplace``.
-        clip: C.
-        sigma: Noise scale in feature units.
-        noise_source: ``seeded`` or ``system``.
-        kind: ``release``; DP-SGD steps and randomized responses will be further kinds.
-    """
-
-    split: str
-    records: int
-    phase: str
-    epoch: int
-    releases: int
-    mechanism: Literal["none", "gaussian", "laplace"]
-    clip: float
-    sigma: float
-    noise_source: Literal["seeded", "system"]
-    kind: Literal["release"] = "release"
-
-    def __post_init__(self) -> None:
-        for name, lowest in (("records", 1), ("epoch", 0), ("releases", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < lowest:
-                raise _error(name, value, f"must be an integer, at least {lowest}")
-        for name in ("split", "phase"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise _error(name, getattr(self, name), "must be a name")
-        if self.noise_source not in ("seeded", "system"):
-            raise _error("noise_source", self.noise_source, "must be seeded or system")
-        if self.kind != "release":
-            raise _error("kind", self.kind, "is not an event this version can account for")
-        ReleaseMechanism(self.mechanism, self.clip, self.sigma)  # refuses what is no mechanism
-
-    @property
-    def key(self) -> Key:
-        """What names this release."""
-        return (self.split, self.phase, self.epoch)
+E = TypeVar("E", ReleaseEvent, StepEvent, LabelEvent)
 
 
 class Ledger:
@@ -90,7 +43,7 @@ class Ledger:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._events: list[ReleaseEvent] = []
+        self._events: list[Event] = []
         self._observed: dict[Key, npt.NDArray[np.int64]] = {}
         if path is not None and path.exists():
             self._read(path)
@@ -99,11 +52,11 @@ class Ledger:
     def load(cls, path: Path) -> Ledger:
         """Read an existing ledger; raises ``GuaranteeError`` if there is none."""
         if not path.is_file():
-            raise _error("path", str(path), "must be an existing ledger")
+            raise ledger_error("path", str(path), "must be an existing ledger")
         return cls(path)
 
     @property
-    def events(self) -> tuple[ReleaseEvent, ...]:
+    def events(self) -> tuple[Event, ...]:
         """Everything charged, in order."""
         return tuple(self._events)
 
@@ -143,11 +96,25 @@ class Ledger:
             split, records, phase, epoch, releases, mechanism.mechanism, mechanism.clip, mechanism.sigma,
             noise_source,  # type: ignore[arg-type]  # checked by the event
         )  # fmt: skip
-        if not self._admit(event):
-            return False
-        self._append(event)
-        self._events.append(event)
-        return True
+        return self._enter(event)
+
+    def charge_steps(self, event: StepEvent) -> bool:
+        """Write down one epoch of DP-SGD **before** its first step; returns whether it was counted.
+
+        Raises:
+            GuaranteeError: Another noise source, or a seeded epoch repeated with other parameters.
+        """
+        return self._enter(event)
+
+    def charge_labels(self, event: LabelEvent) -> bool:
+        """Write down one task's randomized responses **before** they are drawn.
+
+        They are drawn once and cached, so the same charge again counts once whatever the noise source.
+
+        Raises:
+            GuaranteeError: Another noise source, or the same labels answered twice differently.
+        """
+        return self._enter(event)
 
     def releases_per_record(self, split: str | None = None) -> int:
         """T: the largest number of releases any record of ``split`` (None: of any split) has had."""
@@ -159,7 +126,7 @@ class Ledger:
     def accounts(self) -> dict[str, ReleaseAccount]:
         """Per split, the composed releases of one record; different noise scales compose exactly."""
         by_split: defaultdict[str, list[ReleaseEvent]] = defaultdict(list)
-        for event in self._events:
+        for event in self._of(ReleaseEvent):
             by_split[event.split].append(event)
         accounts = {}
         for split, events in by_split.items():
@@ -173,6 +140,18 @@ class Ledger:
                 epsilon=math.fsum(count * ratio for ratio, count in ratios),
             )
         return accounts
+
+    def steps(self) -> StepAccount:
+        """DP-SGD on the edge, composed: equal mechanisms of all epochs together."""
+        totals: defaultdict[tuple[float, float], int] = defaultdict(int)
+        for event in self._of(StepEvent):
+            totals[(event.noise_multiplier, event.sample_rate)] += event.compositions
+        return StepAccount(tuple(Steps(*key, count) for key, count in sorted(totals.items())))
+
+    def responses(self, split: str = "train") -> Responses:
+        """The randomized responses on one record's task labels."""
+        found = [event for event in self._of(LabelEvent) if event.split == split]
+        return Responses(tuple((event.epsilon, event.classes) for event in found))
 
     def observe(self, split: str, phase: str, epoch: int, records: npt.NDArray[np.int64]) -> None:
         """Tell the ledger which records the uplink really carried; call it on the decoded message.
@@ -188,13 +167,13 @@ class Ledger:
         if records.size == 0:
             return
         if records.min() < 0 or records.max() >= _MAX_RECORD:
-            raise _error("records", int(records.max()), "record numbers must index the data set")
+            raise ledger_error("records", int(records.max()), "record numbers must index the data set")
         counts = self._observed.get(key, np.zeros(0, dtype=np.int64))
         fresh = np.bincount(records, minlength=len(counts))
         fresh[: len(counts)] += counts
         self._observed[key] = fresh
         if fresh.max() > allowed:
-            raise _error(
+            raise ledger_error(
                 f"{split}/{phase}/{epoch}",
                 int(fresh.max()),
                 f"a record was carried more often than the {allowed} release(s) charged",
@@ -214,9 +193,10 @@ class Ledger:
         for key, counts in self._observed.items():
             totals[key[1:]] += int(counts.sum())
             distinct = int((counts > 0).sum())
-            charged = max((event.records for event in self._events if event.key == key), default=0)
+            releases = (event for event in self._of(ReleaseEvent) if event.key == key)
+            charged = max((event.records for event in releases), default=0)
             if counts.max() > self._allowed(key) or distinct > charged:
-                raise _error(
+                raise ledger_error(
                     "/".join(map(str, key)),
                     distinct,
                     f"more was carried than charged ({charged} records, {self._allowed(key)} times)",
@@ -225,10 +205,30 @@ class Ledger:
             return
         for name in sorted({*carried, *totals}):
             if carried.get(name, 0) != totals.get(name, 0):
-                raise _error(
+                raise ledger_error(
                     "/".join(map(str, name)),
                     carried.get(name, 0),
                     f"releases were carried, but {totals.get(name, 0)} were observed by the ledger",
+                )
+
+    def verify_steps(self, executed: Iterable[StepEvent]) -> None:
+        """Compare the DP-SGD epochs that were really run with those charged.
+
+        Args:
+            executed: What the optimizer did, epoch by epoch: its own count of noisy steps, and the noise
+                and the norm bound it used, saved with the checkpoint.
+
+        Raises:
+            GuaranteeError: A step that was not charged, or was charged as something cheaper.
+        """
+        charged = {event.key: event for event in self._of(StepEvent)}
+        for event in executed:
+            before = charged.get(event.key)
+            if before != event:
+                raise ledger_error(
+                    f"dp_sgd {event.phase}/{event.epoch}",
+                    asdict(event),
+                    f"was executed, but charged as {None if before is None else asdict(before)}",
                 )
 
     def guarantees(
@@ -251,45 +251,61 @@ class Ledger:
         Returns:
             The own-release row (of the split that spent most), the curious-cloud row, the person rows.
         """
-        first = self._events[0] if self._events else None
+        first = next(iter(self._of(ReleaseEvent)), None)
         return write_guarantees(
             self.accounts(),
+            steps=self.steps(),
+            responses=self.responses(),
             mechanism=first.mechanism if first else "none",
             noise_source=first.noise_source if first else "",
             delta=delta,
             largest_person=largest_person,
-            labels_in_clear=labels_in_clear,
+            labels_in_clear=labels_in_clear and not self.responses().answers,
             also_not_covered=also_not_covered,
         )
 
     def _allowed(self, key: Key) -> int:
-        allowed = sum(event.releases for event in self._events if event.key == key)
+        allowed = sum(event.releases for event in self._of(ReleaseEvent) if event.key == key)
         if allowed == 0:
-            raise _error(
+            raise ledger_error(
                 "/".join(map(str, key)), "carried", "a release went up that the ledger was never charged for"
             )
         return allowed
 
-    def _admit(self, event: ReleaseEvent) -> bool:
+    def _of(self, kind: type[E]) -> list[E]:
+        return [event for event in self._events if isinstance(event, kind)]
+
+    def _enter(self, event: Event) -> bool:
+        if not self._admit(event):
+            return False
+        self._append(event)
+        self._events.append(event)
+        return True
+
+    def _admit(self, event: Event) -> bool:
         """Whether to count an event; raises if it cannot stand beside the earlier ones."""
-        for name in ("mechanism", "noise_source"):
-            if self._events and getattr(event, name) != getattr(self._events[0], name):
-                before = getattr(self._events[0], name)
-                raise _error(name, getattr(event, name), f"one run has one {name}, it was {before!r} before")
-        if event.noise_source == "system":
+        for earlier in self._events[:1]:
+            _same("noise_source", event.noise_source, earlier.noise_source)
+        if isinstance(event, ReleaseEvent):
+            for release in self._of(ReleaseEvent)[:1]:
+                _same("mechanism", event.mechanism, release.mechanism)
+        if event.noise_source == "system" and not isinstance(event, LabelEvent):
             return True
-        same = next((earlier for earlier in self._events if earlier.key == event.key), None)
+        alike = (
+            earlier for earlier in self._events if (earlier.kind, earlier.key) == (event.kind, event.key)
+        )
+        same = next(alike, None)
         if same is None:
             return True
         if same != event:
-            raise _error(
+            raise ledger_error(
                 "/".join(map(str, event.key)),
                 asdict(event),
-                "a seeded release was charged before with other parameters; its noise would be reused",
+                "the same seeded draw was charged before with other parameters; its noise would be reused",
             )
         return False
 
-    def _append(self, event: ReleaseEvent) -> None:
+    def _append(self, event: Event) -> None:
         if self._path is None:
             return
         new = not self._path.exists()
@@ -308,13 +324,15 @@ class Ledger:
         data = path.read_bytes()
         whole, _, tail = data.rpartition(b"\n")
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
-            event = _parse(line)
+            event = parse_event(line)
             if event is None:
-                raise _error(f"{path.name}:{number}", line[:80], "is not an event; the account is incomplete")
+                raise ledger_error(
+                    f"{path.name}:{number}", line[:80], "is not an event; the account is incomplete"
+                )
             self._count(event)
         if not tail:
             return
-        event = _parse(tail)
+        event = parse_event(tail)
         with path.open("r+b") as stream:
             if event is None:
                 stream.truncate(len(data) - len(tail))
@@ -326,31 +344,11 @@ class Ledger:
         if event is not None:
             self._count(event)
 
-    def _count(self, event: ReleaseEvent) -> None:
+    def _count(self, event: Event) -> None:
         if self._admit(event):
             self._events.append(event)
 
 
-def _parse(line: bytes) -> ReleaseEvent | None:
-    """The event of a line, or None if the line is not whole; a whole line of another kind raises."""
-    try:
-        data: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(data, dict) and data.get("kind", "release") != "release":
-        raise _error("kind", data["kind"], "is not an event this version can account for")
-    if not isinstance(data, dict) or set(data) != {field.name for field in fields(ReleaseEvent)}:
-        return None
-    try:
-        return ReleaseEvent(**data)
-    except (ConfigError, GuaranteeError, TypeError):
-        return None
-
-
-def _error(field: str, value: object, rule: str) -> GuaranteeError:
-    return GuaranteeError(
-        key=f"ledger.{field}",
-        value=value,
-        rule=rule,
-        remedy="No epsilon can be defended for this run; find the cause and start it anew",
-    )
+def _same(name: str, now: str, before: str) -> None:
+    if now != before:
+        raise ledger_error(name, now, f"one run has one {name}, it was {before!r} before")

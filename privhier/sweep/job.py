@@ -143,7 +143,7 @@ def check_points(points: Sequence[Point]) -> None:
             if once(config, "attacks", "dataset"):
                 build_attacks(config)
             if once(config, "release", "schedule", "privacy"):
-                build_mechanism(config)
+                build_mechanism(config, 1000)  # any number: what is refused does not depend on it
             backbones.get(config.model.backbone)
         except PrivhierError as error:
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -76,6 +76,9 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, bool]]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
         annotation: Any = field.annotation
+        section = [part for part in get_args(annotation) if part is not type(None)]
+        if len(section) == 1:  # an optional section, such as edge.dp_sgd
+            annotation = section[0]
         nested = isinstance(annotation, type) and issubclass(annotation, BaseModel)
         yield key, not nested and name == "options"
         if nested:

@@ -15,6 +15,7 @@ from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import UplinkError
 from privhier.files import whole_file
 from privhier.models.tail import CloudTail
+from privhier.privacy.labels import corrected_cross_entropy
 from privhier.seeding import torch_stream
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.uplink.codec import decode
@@ -62,11 +63,20 @@ class CloudTrainer:
         tail: The cloud tail, on ``device``.
         total_steps: Optimizer steps of the whole schedule.
         keep: Record numbers whose joint releases the curious cloud keeps for the attack bench.
+        flips: The flip matrix of each task's randomized responses; None: labels are clear.
     """
 
     def __init__(
-        self, config: RunConfig, tail: CloudTail, *, total_steps: int, device: torch.device, keep: IntArray
+        self,
+        config: RunConfig,
+        tail: CloudTail,
+        *,
+        total_steps: int,
+        device: torch.device,
+        keep: IntArray,
+        flips: Sequence[Tensor] | None = None,
     ) -> None:
+        self._flips = flips
         self.tail, self.device, self.total_steps = tail, device, total_steps
         self.steps = 0
         self.optimizer = build_optimizer(tail.parameters(), config.training.cloud)
@@ -100,7 +110,7 @@ class CloudTrainer:
         self.tail.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             logits = self.tail(payload.to(self.device).float())
-        loss = task_loss(logits, labels.to(self.device))
+        loss = task_loss(logits, labels.to(self.device), self._flips)
         set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -130,9 +140,15 @@ class CloudTrainer:
             self.kept[epoch][self._keep[int(records[i])]] = payload[i]
 
 
-def task_loss(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Mean over the batch of the sum over tasks of the cross-entropy."""
-    terms = [functional.cross_entropy(z.float(), labels[:, t]) for t, z in enumerate(logits)]
+def task_loss(logits: list[Tensor], labels: Tensor, flips: Sequence[Tensor] | None = None) -> Tensor:
+    """Mean over the batch of the sum over tasks of the cross-entropy, forward-corrected for ``flips``."""
+    if flips is None:
+        terms = [functional.cross_entropy(z.float(), labels[:, t]) for t, z in enumerate(logits)]
+    else:
+        terms = [
+            corrected_cross_entropy(z.float(), labels[:, t], flip)
+            for t, (z, flip) in enumerate(zip(logits, flips, strict=True))
+        ]
     return torch.stack(terms).sum()
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from privhier.config import load_config
-from privhier.errors import CheckpointError
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
 from privhier.models.network import build_network
 from privhier.models.weights import load_weights
+from privhier.privacy.dpsgd import mend
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism
+from privhier.training.trained import finished_training
 
 
 class ReleasingEdge(nn.Module):
@@ -57,14 +57,7 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
         CheckpointError: Training has not finished there.
     """
     folder = RunFolder(run)
-    if not folder.training.exists():
-        raise CheckpointError(
-            key="RUN",
-            value=str(run),
-            rule="holds no finished training",
-            remedy="Finish it with `privhier run CONFIG --out FOLDER --resume`",
-        )
-    config, facts = load_config(folder.config), json.loads(folder.training.read_text())
+    config, facts = load_config(folder.config), finished_training(folder)
     edge, _ = build_network(
         config.model.model_copy(update={"weights": "none"}),
         image_size=facts["image_size"],
@@ -72,5 +65,7 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
         sensitive_classes=facts["sensitive_classes"],
         seed=config.seed,
     )
+    if config.edge.dp_sgd is not None:
+        edge, _ = mend(edge)
     load_weights(edge, weights or folder.edge)
-    return ReleasingEdge(edge.eval(), build_mechanism(config))
+    return ReleasingEdge(edge.eval(), build_mechanism(config, facts["n_train"]))

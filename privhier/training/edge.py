@@ -15,7 +15,7 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import ReleaseMechanism
-from privhier.training.batches import TrainingData
+from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 
 
@@ -45,6 +45,7 @@ class EdgeTrainer:
         self.edge, self.defense, self.mechanism, self.device = edge, defense, mechanism, device
         self.total_steps = total_steps
         self.steps = 0
+        self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
         self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
@@ -68,27 +69,41 @@ class EdgeTrainer:
             The batch's sanitized features, float32 ``(B, *release_shape)``, detached (what a joint
             epoch releases), and the mean loss.
         """
-        options = self._training.augment
-        pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
-        images = normalize(pixels.to(self.device, non_blocking=True))
-        with self._autocast():
-            z = self.edge.features(images)
-        z = self.mechanism.sanitize(z.float(), noise)
-        batch = DefenseBatch(
-            z=z,
-            task_labels=list(data.task[records].to(self.device).unbind(1)),
-            sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
-            edge=self.edge,
-        )
+        batch = self.look(data, records, noise, augmentation=augmentation)
         loss = self.defense.loss(batch).mean()
-        rate = learning_rate(self._training.edge, self.steps, self.total_steps)
-        set_learning_rate(self.optimizer, rate)
+        rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._train_adversary(batch, rate)
         self.steps += 1
-        return z.detach(), loss.detach()
+        return batch.z.detach(), loss.detach()
+
+    def look(
+        self, data: TrainingData, records: IntArray, noise: NoiseSource, *, augmentation: torch.Generator
+    ) -> DefenseBatch:
+        """One forward through the edge: what the defense sees of these records, still in the graph."""
+        options = self._training.augment
+        pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
+        images = normalize(pixels.to(self.device, non_blocking=True))
+        with self._autocast():
+            z = self.edge.features(images)
+        return DefenseBatch(
+            z=self.mechanism.sanitize(z.float(), noise),
+            task_labels=list(data.task[records].to(self.device).unbind(1)),
+            sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
+            edge=self.edge,
+        )
+
+    def set_rate(self) -> float:
+        """Write this step's learning rate into the optimizer and return it."""
+        rate = learning_rate(self._training.edge, self.steps, self.total_steps)
+        set_learning_rate(self.optimizer, rate)
+        return rate
+
+    def batches(self, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
+        """The batches of one epoch: disjoint, and together all records."""
+        return shuffled_batches(records, self._training.batch_size, self._seed, phase, epoch)
 
     def _train_adversary(self, batch: DefenseBatch, rate: float) -> None:
         """Extra steps of the adversarial exits alone: the trunk gets no gradient from them."""

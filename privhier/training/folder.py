@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from privhier.datasets.base import FloatArray
+from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import OutputError
 from privhier.files import whole_file
 
@@ -54,6 +54,11 @@ class RunFolder:
     def training(self) -> Path:
         """Facts of the finished training; its presence says that training is done."""
         return self.root / "training.json"
+
+    @property
+    def labels(self) -> Path:
+        """Randomized task labels, drawn once (``privacy.label_epsilon``)."""
+        return self.root / "sent_labels.npy"
 
     @property
     def cloud_cache(self) -> Path:
@@ -108,7 +113,7 @@ def write_json(path: Path, data: Any) -> None:
     write_atomic(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
-def write_array(path: Path, array: FloatArray) -> None:
+def write_array(path: Path, array: FloatArray | IntArray) -> None:
     """Write an array as ``.npy``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as stream:

@@ -79,15 +79,20 @@ def _known_to_edge(identity: IntArray, train: IntArray) -> tuple[IntArray, int]:
     return np.where(known, position, -1).astype(np.int64), len(people)
 
 
-def build_mechanism(config: RunConfig) -> ReleaseMechanism:
-    """The release mechanism, with sigma solved for ``target_epsilon`` and the schedule's releases."""
+def build_mechanism(config: RunConfig, n_train: int) -> ReleaseMechanism:
+    """The release mechanism, with sigma solved for ``target_epsilon`` and the schedule's releases.
+
+    Args:
+        config: The run.
+        n_train: Training records, for ``privacy.delta: auto``.
+    """
     release = config.release
     sigma = release.sigma if release.sigma is not None else 0.0
     if release.mechanism != "none" and release.target_epsilon is not None:
         sigma = solve_sigma(
             mechanism=release.mechanism,
             target_epsilon=release.target_epsilon,
-            delta=config.privacy.delta,
+            delta=config.privacy.delta_for(n_train),
             clip=release.clip,
             releases=config.schedule.releases_per_record,
         )

@@ -44,12 +44,24 @@ class Releaser:
         mechanism: Clip, noise, quantize.
         ledger: The account.
         run_id: Written into every message.
+        labels: int64 ``(N, n_tasks)``, what training messages carry; None: labels in the clear.
     """
 
     def __init__(
-        self, config: RunConfig, mechanism: ReleaseMechanism, ledger: Ledger, *, run_id: str
+        self,
+        config: RunConfig,
+        mechanism: ReleaseMechanism,
+        ledger: Ledger,
+        *,
+        run_id: str,
+        labels: Tensor | None = None,
     ) -> None:
         self.config, self.mechanism, self.ledger, self.run_id = config, mechanism, ledger, run_id
+        self._labels = labels
+
+    def labels(self, data: TrainingData, records: IntArray) -> Tensor:
+        """Task labels of these records as they go up, ``(B, n_tasks)``."""
+        return (data.task if self._labels is None else self._labels)[records]
 
     def noise(self, split: str, phase: str, epoch: int, batch: int) -> NoiseSource:
         """Fresh noise for one batch of releases."""
@@ -110,5 +122,5 @@ class Releaser:
         for number, batch in enumerate(ordered_batches(records, 256)):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
-            labels = data.task[batch] if with_labels else None
+            labels = self.labels(data, batch) if with_labels else None
             self.send(uplink, split, phase, epoch, batch, sanitized, labels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,89 +13,27 @@ import torch
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.defenses.base import build_defense
-from privhier.errors import CheckpointError
 from privhier.metrics.classification import balanced_accuracy, macro_auc
-from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
-from privhier.models.network import build_network
-from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights, save_weights
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import isolated_rng, torch_stream
-from privhier.training.batches import TrainingData, batch_count, shuffled_batches
+from privhier.training.batches import TrainingData, batch_count
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
 from privhier.training.cloud import CloudTrainer, ReleaseCache, cloud_logits
 from privhier.training.edge import EdgeTrainer, edge_exit_logits
 from privhier.training.folder import RunFolder, write_array, write_json
+from privhier.training.labels import flips, labels_to_send
+from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Collector, Releaser
+from privhier.training.trained import Trained, build_model, load_trained
 from privhier.uplink.local import LocalUplink
 
 Metrics = dict[str, float]
 OnEpoch = Callable[[str, int, Metrics], None]
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What training leaves in the run folder, read back.
-
-    Attributes:
-        edge: The trained edge segment, evaluation mode, CPU.
-        tail: The trained cloud tail, evaluation mode, CPU.
-        history: One dict per epoch: phase, epoch, metrics.
-        test_releases: float32 ``(n_test, T, *shape)``, all the releases the cloud holds of each.
-        training_releases: float32 ``(n_keep, T, *shape)``, the same of the training victims.
-        uplink: messages, records, bytes that went up.
-    """
-
-    edge: EdgeSegment
-    tail: CloudTail
-    history: list[dict[str, Any]]
-    test_releases: FloatArray
-    training_releases: FloatArray
-    uplink: dict[str, int]
-
-
-def build_model(
-    config: RunConfig, data: TrainingData, *, pretrained: bool = True
-) -> tuple[EdgeSegment, CloudTail]:
-    """The run's network, initialized from its seed; ``pretrained=False`` ignores ``model.weights``."""
-    model = config.model if pretrained else config.model.model_copy(update={"weights": "none"})
-    return build_network(
-        model,
-        image_size=data.image_size,
-        task_classes=data.task_classes,
-        sensitive_classes=data.sensitive_classes,
-        seed=config.seed,
-    )
-
-
-def load_trained(config: RunConfig, data: TrainingData, folder: RunFolder) -> Trained:
-    """Read a finished training back from its folder.
-
-    Raises:
-        CheckpointError: Training has not finished there.
-    """
-    if not folder.training.exists():
-        raise CheckpointError(
-            key="RUN",
-            value=str(folder.root),
-            rule="holds no finished training",
-            remedy="Finish it with `privhier run CONFIG --out FOLDER --resume`",
-        )
-    edge, tail = build_model(config, data, pretrained=False)
-    load_weights(edge, folder.edge)
-    load_weights(tail, folder.tail)
-    return Trained(
-        edge=edge.eval(),
-        tail=tail.eval(),
-        history=json.loads(folder.history.read_text()),
-        test_releases=np.load(folder.releases("test"), mmap_mode="r"),
-        training_releases=np.load(folder.releases("training_victims"), mmap_mode="r"),
-        uplink=json.loads(folder.training.read_text())["uplink"],
-    )
 
 
 class Trainer:
@@ -133,23 +70,23 @@ class Trainer:
         steps = batch_count(len(data.splits.train), config.training.batch_size)
         with isolated_rng(config.seed, "init", "defense"):
             defense = build_defense(config.defense)
-        self.edge = EdgeTrainer(
-            config,
-            edge.to(device),
-            defense.to(device),
-            mechanism,
-            total_steps=steps * (schedule.pretrain_epochs + schedule.joint_epochs),
-            device=device,
-        )
+        own = (config, edge.to(device), defense.to(device), mechanism)
+        if config.edge.dp_sgd is None:
+            total = steps * (schedule.pretrain_epochs + schedule.joint_epochs)
+            self.edge = EdgeTrainer(*own, total_steps=total, device=device)
+        else:
+            self.edge = PrivateEdgeTrainer(*own, n_train=len(data.splits.train), device=device)
         self.cloud = CloudTrainer(
             config,
             tail.to(device),
             total_steps=steps * (schedule.joint_epochs + schedule.cloud_epochs),
             device=device,
             keep=keep,
+            flips=flips(config, data),
         )
         self.ledger = Ledger(folder.ledger)
-        self.releaser = Releaser(config, mechanism, self.ledger, run_id=config.hash()[:16])
+        labels = labels_to_send(config, data, folder, self.ledger)
+        self.releaser = Releaser(config, mechanism, self.ledger, run_id=config.hash()[:16], labels=labels)
         self.cache = ReleaseCache(folder.cloud_cache)
         self.history: list[dict[str, Any]] = []
         self.uplink = {"messages": 0, "records": 0, "bytes": 0}
@@ -228,9 +165,10 @@ class Trainer:
         self.edge.edge.train()
         train = self.data.splits.train
         total = batch_count(len(train), self.config.training.batch_size)
+        if isinstance(self.edge, PrivateEdgeTrainer):
+            self.ledger.charge_steps(self.edge.event(phase, epoch))
         with isolated_rng(seed, "dropout", phase, epoch):
-            batches = shuffled_batches(train, self.config.training.batch_size, seed, phase, epoch)
-            for number, records in enumerate(batches):
+            for number, records in enumerate(self.edge.batches(train, phase, epoch)):
                 if uplink is None:
                     # This noise stays on the edge: it is not a release and costs nothing.
                     noise: NoiseSource = SeededNoise(seed, "edge", phase, epoch, number)
@@ -238,7 +176,7 @@ class Trainer:
                 else:
                     noise = self.releaser.noise("train", phase, epoch, number)
                     z, loss = self.edge.step(self.data, records, noise, augmentation=augmentation)
-                    labels = self.data.task[records]
+                    labels = self.releaser.labels(self.data, records)
                     self.releaser.send(uplink, "train", phase, epoch, records, z, labels)
                 losses.append(loss)
                 if self.progress is not None and number % 10 == 0:
@@ -332,6 +270,7 @@ class Trainer:
                 "kept": {epoch: torch.from_numpy(array) for epoch, array in self.cloud.kept.items()},
                 "history": self.history,
                 "uplink": self.uplink,
+                "dp_sgd": self.edge.state() if isinstance(self.edge, PrivateEdgeTrainer) else None,
             },
             config_hash=self.config.hash(),
         )
@@ -350,6 +289,8 @@ class Trainer:
         self.edge.steps, self.cloud.steps = state["edge_steps"], state["cloud_steps"]
         self.cloud.kept = {epoch: kept.numpy() for epoch, kept in state["kept"].items()}
         self.history, self.uplink = state["history"], state["uplink"]
+        if isinstance(self.edge, PrivateEdgeTrainer):
+            self.edge.restore(state["dp_sgd"])
         return int(state["done"])
 
     def _test(self, epoch: int) -> Metrics:
@@ -378,6 +319,8 @@ class Trainer:
             kept.append(np.asarray(payload[rows], dtype=np.float32))
         write_array(self.folder.releases("training_victims"), np.stack(kept, axis=1))
         self.ledger.verify(self._carried)
+        if isinstance(self.edge, PrivateEdgeTrainer):
+            self.ledger.verify_steps(self.edge.executed)
         save_weights(self.edge.edge, self.folder.edge)
         save_weights(self.cloud.tail, self.folder.tail)
         write_json(
@@ -386,6 +329,7 @@ class Trainer:
                 "uplink": self.uplink,
                 "release_shape": list(self.edge.edge.release_shape),
                 "image_size": self.data.image_size,
+                "n_train": len(self.data.splits.train),
                 "task_classes": dict(self.data.task_classes),
                 "sensitive_classes": dict(self.data.sensitive_classes),
                 "network": self.edge.edge.describe(),

@@ -16,7 +16,8 @@ from privhier.training.cloud import CloudTrainer
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.schedule import Trained, Trainer, load_trained
+from privhier.training.schedule import Trainer
+from privhier.training.trained import Trained, load_trained
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,8 @@ def trainer(config: RunConfig, folder: Path) -> Trainer:
     run = RunFolder(folder)
     write_atomic(run.config, config.to_yaml())
     keep = prepared.data.splits.train[:20]
-    return Trainer(config, prepared.data, build_mechanism(config), run, device=CPU, keep=keep)
+    mechanism = build_mechanism(config, len(prepared.data.splits.train))
+    return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=keep)
 
 
 def weights(trained: Trained) -> list[np.ndarray]:

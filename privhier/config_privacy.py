@@ -1,0 +1,90 @@
+"""The sections that guarantees come from: release, privacy, DP-SGD on the edge."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from privhier.config_base import Section
+
+
+class ReleaseConfig(Section):
+    """How features become a release: clip to norm ``clip``, add noise, quantize."""
+
+    mechanism: Literal["none", "gaussian", "laplace"] = "none"
+    """``none``: raw features, no guarantee."""
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Norm bound C of one record's whole tensor: L2 for gaussian, L1 for laplace. A public constant."""
+    sigma: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Noise scale in feature units: standard deviation (gaussian) or scale b (laplace); 0: clip only."""
+    target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Solve ``sigma`` for this replace-one epsilon of all the schedule's releases of one record."""
+    quantize: Literal["float32", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ReleaseConfig:
+        given = (self.sigma is not None) + (self.target_epsilon is not None)
+        if self.mechanism == "none" and given:
+            raise ValueError("mechanism 'none' takes neither sigma nor target_epsilon")
+        if self.mechanism != "none" and given != 1:
+            raise ValueError(f"mechanism {self.mechanism!r} takes exactly one of sigma and target_epsilon")
+        return self
+
+
+class PrivacyConfig(Section):
+    """Accounting constants, label privacy, and where the noise comes from."""
+
+    delta: float | Literal["auto"] = "auto"
+    """Of every (epsilon, delta) statement; ``auto``: the largest power of ten below 1/n, at most 1e-5."""
+    noise_source: Literal["seeded", "system"] = "seeded"
+    """``seeded``: reproducible studies, every guarantee is a simulation. ``system``: OS entropy."""
+    label_epsilon: float | None = Field(None, gt=0, le=50, allow_inf_nan=False)
+    """Randomize the task labels that go up (K-ary randomized response), this much for all tasks of one
+    record together, in equal shares; none: labels go up in the clear."""
+
+    @field_validator("delta")
+    @classmethod
+    def _delta(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("delta must be 'auto' or lie strictly between 0 and 1")
+        return value
+
+    def delta_for(self, n_train: int) -> float:
+        """The delta of a run on ``n_train`` training records."""
+        if self.delta != "auto":
+            return float(self.delta)
+        power = 5
+        while n_train * 10.0**-power >= 1:
+            power += 1
+        return float(f"1e-{power}")
+
+
+class DpSgdConfig(Section):
+    """DP-SGD (Abadi and others, 2016) on the whole edge: trunk, bottleneck and all exits, one mechanism."""
+
+    target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Solve ``noise_multiplier`` for this epsilon of all the schedule's edge epochs."""
+    adjacency: Literal["replace_one", "add_remove"] = "replace_one"
+    """Of ``target_epsilon``; both are printed."""
+    noise_multiplier: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Standard deviation of the noise over ``max_grad_norm``."""
+    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """L2 bound of one record's gradient over all the edge's parameters. A public constant."""
+    mode: Literal["auto", "hooks", "ghost"] = "auto"
+    """How per-record norms are found; ``auto``: the faster one as measured for the backbone."""
+    physical_batch_size: int = Field(256, ge=1)
+    """Records in memory at a time; a larger batch is split and its gradients are added up."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> DpSgdConfig:
+        if (self.target_epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError("dp_sgd takes exactly one of target_epsilon and noise_multiplier")
+        return self
+
+
+class EdgeConfig(Section):
+    """How the edge segment is trained."""
+
+    dp_sgd: DpSgdConfig | None = None
+    """None: plain training, no guarantee for training records against the curious cloud."""

@@ -1,0 +1,53 @@
+"""The task labels that go up: clear, or randomized once and kept in the run folder."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privhier.config import RunConfig
+from privhier.privacy.events import LabelEvent
+from privhier.privacy.labels import flip_matrix, randomize
+from privhier.privacy.ledger import Ledger
+from privhier.seeding import torch_stream
+from privhier.training.batches import TrainingData
+from privhier.training.folder import RunFolder, write_array
+
+
+def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, ledger: Ledger) -> Tensor:
+    """int64 ``(N, n_tasks)``: what messages of training records carry. Other splits' rows are never sent.
+
+    Randomized responses are charged, then drawn, then kept: a resumed run sends the same answers.
+    """
+    if config.privacy.label_epsilon is None:
+        return data.task
+    epsilon = config.privacy.label_epsilon / len(data.task_classes)
+    for name, classes in data.task_classes.items():
+        ledger.charge_labels(
+            LabelEvent(
+                split="train",
+                records=len(data.splits.train),
+                attribute=name,
+                classes=classes,
+                epsilon=epsilon,
+                noise_source=config.privacy.noise_source,
+            )
+        )
+    if not folder.labels.exists():
+        columns = []
+        for column, (name, classes) in enumerate(data.task_classes.items()):
+            generator = torch_stream(config.seed, "labels", name)
+            if config.privacy.noise_source == "system":
+                generator.seed()
+            columns.append(randomize(data.task[:, column], epsilon, classes, generator))
+        write_array(folder.labels, torch.stack(columns, dim=1).numpy())
+    return torch.from_numpy(np.load(folder.labels))
+
+
+def flips(config: RunConfig, data: TrainingData) -> list[Tensor] | None:
+    """The flip matrix of every task, which the cloud knows; None where labels are clear."""
+    if config.privacy.label_epsilon is None:
+        return None
+    epsilon = config.privacy.label_epsilon / len(data.task_classes)
+    return [flip_matrix(epsilon, classes) for classes in data.task_classes.values()]

@@ -1,0 +1,265 @@
+"""The edge's training under DP-SGD: Poisson sampling alone, disjoint batches where the cloud sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from opacus.utils.batch_memory_manager import BatchMemoryManager
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from privhier.config import RunConfig
+from privhier.datasets.base import IntArray
+from privhier.defenses.base import Defense
+from privhier.errors import ConfigError
+from privhier.models.edge import EdgeSegment
+from privhier.privacy.composition import solve_noise_multiplier
+from privhier.privacy.dpsgd import FASTEST, DpSgd, broken
+from privhier.privacy.events import StepEvent
+from privhier.privacy.noise import NoiseSource, SeededNoise
+from privhier.privacy.release import ReleaseMechanism
+from privhier.seeding import torch_stream
+from privhier.training.batches import TrainingData, shuffled_batches
+from privhier.training.edge import EdgeTrainer
+
+_ALARM = 6.5
+"""Standard errors of the participation test: a false alarm has probability below 1e-10."""
+
+
+class PrivateEdgeTrainer(EdgeTrainer):
+    """Trains the edge through Opacus and keeps the history of what was really executed.
+
+    Args:
+        config: The run, with ``edge.dp_sgd``.
+        edge: The edge segment, on ``device``.
+        defense: The defense; it may own no parameters and take no steps of its own.
+        mechanism: How features are sanitized.
+        n_train: Training records.
+        device: Where to compute.
+
+    Raises:
+        ConfigError: The defense or the batch size cannot live under DP-SGD.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        edge: EdgeSegment,
+        defense: Defense,
+        mechanism: ReleaseMechanism,
+        *,
+        n_train: int,
+        device: torch.device,
+    ) -> None:
+        check_defense(config, defense)
+        rate, steps = sampling_plan(config, n_train)
+        schedule, chosen = config.schedule, config.edge.dp_sgd
+        assert chosen is not None
+        joint_steps = len(list(shuffled_batches(np.arange(n_train), config.training.batch_size, 0, "", 0)))
+        total = steps * schedule.pretrain_epochs + joint_steps * schedule.joint_epochs
+        defense.attach(edge)
+        super().__init__(config, edge, defense, mechanism, total_steps=total, device=device)
+        self._source = config.privacy.noise_source
+        self._rate, self._poisson_steps, self._joint_steps = rate, steps, joint_steps
+        self._physical, self._n_train = chosen.physical_batch_size, n_train
+        self.dp = DpSgd(
+            edge,
+            self.optimizer,
+            noise_multiplier=noise_multiplier(config, n_train),
+            max_grad_norm=chosen.max_grad_norm,
+            expected_batch_size=config.training.batch_size,
+            mode=FASTEST.get(config.model.backbone, "hooks") if chosen.mode == "auto" else chosen.mode,
+        )
+        self.optimizer = self.dp.optimizer
+        self.taken = np.zeros(0, dtype=np.int64)
+        """How often each record was drawn in pre-training, by position in the split."""
+        self.executed: list[StepEvent] = []
+        self._now = ("", 0)
+        self._checked = False
+
+    def event(self, phase: str, epoch: int) -> StepEvent:
+        """What the ledger is charged for an epoch, before it begins."""
+        joint = phase == "joint"
+        return StepEvent(
+            records=self._n_train,
+            phase=phase,
+            epoch=epoch,
+            steps=self._joint_steps if joint else self._poisson_steps,
+            sampling="disjoint" if joint else "poisson",
+            sample_rate=1.0 if joint else self._rate,
+            noise_multiplier=self.dp.optimizer.noise_multiplier,
+            max_grad_norm=self.dp.optimizer.max_grad_norm,
+            noise_source=self._source,
+        )
+
+    def batches(self, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
+        """Physical batches of one epoch; Opacus' batch memory manager joins them into logical ones.
+
+        Pre-training: every record enters every step with probability batch size / n. Joint epochs:
+        disjoint, every record once, as the cloud sees who shares a batch.
+        """
+        generator = self._secret(torch.device("cpu"), "poisson", phase, epoch)
+        if phase == "joint":
+            size = self._training.batch_size
+            order = shuffled_batches(np.arange(len(records)), size, self._seed, phase, epoch)
+            sampler: Any = [batch.tolist() for batch in order]
+        else:
+            sampler = UniformWithReplacementSampler(
+                num_samples=len(records),
+                sample_rate=self._rate,
+                generator=generator,
+                steps=self._poisson_steps,
+            )
+        loader: DataLoader[Any] = DataLoader(
+            range(len(records)),  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=lambda drawn: np.asarray(drawn, dtype=np.int64),
+            generator=torch.Generator(),  # or torch would draw from the global one
+        )
+        self.dp.begin()
+        self._now = (phase, epoch)
+        counts = np.zeros(len(records), dtype=np.int64)
+        with BatchMemoryManager(
+            data_loader=loader, max_physical_batch_size=self._physical, optimizer=self.dp.optimizer
+        ) as physical:
+            for drawn in physical:
+                np.add.at(counts, drawn, 1)
+                yield records[drawn]
+        self._close(phase, epoch, counts)
+
+    def step(
+        self, data: TrainingData, records: IntArray, noise: NoiseSource, *, augmentation: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One physical batch, see ``EdgeTrainer.step``; the last of a logical batch takes the step."""
+        if not self._checked:
+            self._check(data)
+        batch = self.look(data, records, noise, augmentation=augmentation)
+        losses = self.defense.loss(batch)
+        self.set_rate()
+        before = self.dp.steps
+        self.dp.descend(losses, self._secret(self.device, "dp_sgd", *self._now, before))
+        self.steps += self.dp.steps - before
+        return batch.z.detach(), losses.detach().mean() if len(losses) else torch.zeros(())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside weights and optimizer: the executed history."""
+        return {
+            "taken": torch.from_numpy(self.taken),
+            "executed": [vars(event) for event in self.executed],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put ``state`` back."""
+        self.taken = state["taken"].numpy()
+        self.executed = [StepEvent(**event) for event in state["executed"]]
+
+    def _close(self, phase: str, epoch: int, counts: IntArray) -> None:
+        """Enter the finished epoch into the executed history, as the optimizer counted it."""
+        optimizer = self.dp.optimizer
+        if phase == "joint":
+            if not (counts == 1).all():
+                raise broken(
+                    "batches",
+                    f"{int((counts != 1).sum())} records not drawn exactly once",
+                    "joint epochs must use disjoint batches that hold every record once",
+                )
+        else:
+            self.taken = counts if not len(self.taken) else self.taken + counts
+            check_participation(self.taken, self._rate, (epoch + 1) * self._poisson_steps)
+        self.executed.append(
+            StepEvent(
+                records=len(counts),
+                phase=phase,
+                epoch=epoch,
+                steps=self.dp.steps,
+                sampling="disjoint" if phase == "joint" else "poisson",
+                sample_rate=1.0 if phase == "joint" else self._rate,
+                noise_multiplier=optimizer.noise_multiplier,
+                max_grad_norm=optimizer.max_grad_norm,
+                noise_source=self._source,
+            )
+        )
+
+    def _check(self, data: TrainingData) -> None:
+        """Per-record gradients against autograd, on three records."""
+        noise = SeededNoise(self._seed, "edge", "check")
+        augmentation = torch_stream(self._seed, "augment", "check")
+        batch = self.look(data, data.splits.train[:3], noise, augmentation=augmentation)
+        self.dp.check(self.defense.loss(batch))
+        self._checked = True
+
+    def _secret(self, device: torch.device, *names: str | int) -> torch.Generator:
+        """Randomness the guarantee rests on: a named stream, or fresh from the operating system."""
+        if self._source == "seeded":
+            return torch_stream(self._seed, *names, device=device)
+        generator = torch.Generator(device=device)
+        generator.seed()
+        return generator
+
+
+def check_defense(config: RunConfig, defense: Defense) -> None:
+    """Refuse a defense that cannot live under one loss, one backward, one optimizer."""
+    reason = None
+    if defense.adversary_steps:
+        reason = "takes extra adversary steps on private labels outside the one loss"
+    elif next(defense.parameters(), None) is not None:
+        reason = "trains parameters of its own on private records, outside the edge's mechanism"
+    if reason:
+        raise ConfigError(
+            key="defense",
+            value=config.defense.name,
+            rule=f"{reason}; under edge.dp_sgd nothing could be claimed",
+            remedy="Set defense.options.adversary_steps=0, choose another defense, or drop edge.dp_sgd",
+        )
+
+
+def sampling_plan(config: RunConfig, n_train: int) -> tuple[float, int]:
+    """Poisson sampling rate and steps of one pre-training epoch."""
+    size = config.training.batch_size
+    if size >= n_train:
+        raise ConfigError(
+            key="training.batch_size",
+            value=size,
+            rule=f"must be below the {n_train} training records under edge.dp_sgd",
+            remedy="Choose a smaller batch or more records",
+        )
+    return size / n_train, max(1, round(n_train / size))
+
+
+def noise_multiplier(config: RunConfig, n_train: int) -> float:
+    """As configured, or solved for ``edge.dp_sgd.target_epsilon`` over the whole schedule."""
+    chosen = config.edge.dp_sgd
+    assert chosen is not None
+    if chosen.target_epsilon is None:
+        assert chosen.noise_multiplier is not None
+        return chosen.noise_multiplier
+    rate, steps = sampling_plan(config, n_train)
+    schedule = config.schedule
+    plan = ((rate, steps * schedule.pretrain_epochs), (1.0, schedule.joint_epochs))
+    return solve_noise_multiplier(
+        chosen.target_epsilon,
+        config.privacy.delta_for(n_train),
+        tuple(part for part in plan if part[1]),
+        chosen.adjacency,
+    )
+
+
+def check_participation(taken: IntArray, rate: float, steps: int) -> None:
+    """Raise unless the records were drawn as Poisson sampling draws: all alike, at the rate charged.
+
+    Pearson's statistic of the counts, and their total, against Binomial(steps, rate).
+    """
+    n, mean, variance = len(taken), steps * rate, steps * rate * (1 - rate)
+    spread = float(((taken - mean) ** 2).sum() / variance)
+    deviation = (spread - n) / np.sqrt(n * (2 + (1 - 6 * rate * (1 - rate)) / variance))
+    drift = float(taken.sum() - n * mean) / np.sqrt(n * variance)
+    if max(abs(deviation), abs(drift)) > _ALARM:
+        raise broken(
+            "sampling",
+            f"counts {deviation:+.1f}, total {drift:+.1f} standard errors off",
+            "every record must enter every pre-training step with the one probability that was charged",
+        )

@@ -1,0 +1,95 @@
+"""The networks of a run: built from its seed, or read back from its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from privhier.config import RunConfig
+from privhier.datasets.base import FloatArray
+from privhier.errors import CheckpointError
+from privhier.models.edge import EdgeSegment
+from privhier.models.network import build_network
+from privhier.models.tail import CloudTail
+from privhier.models.weights import load_weights
+from privhier.privacy.dpsgd import mend
+from privhier.training.batches import TrainingData
+from privhier.training.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves in the run folder, read back.
+
+    Attributes:
+        edge: The trained edge segment, evaluation mode, CPU.
+        tail: The trained cloud tail, evaluation mode, CPU.
+        history: One dict per epoch: phase, epoch, metrics.
+        test_releases: float32 ``(n_test, T, *shape)``, all the releases the cloud holds of each.
+        training_releases: float32 ``(n_keep, T, *shape)``, the same of the training victims.
+        uplink: messages, records, bytes that went up.
+    """
+
+    edge: EdgeSegment
+    tail: CloudTail
+    history: list[dict[str, Any]]
+    test_releases: FloatArray
+    training_releases: FloatArray
+    uplink: dict[str, int]
+
+
+def build_model(
+    config: RunConfig, data: TrainingData, *, pretrained: bool = True
+) -> tuple[EdgeSegment, CloudTail]:
+    """The run's network, initialized from its seed; ``pretrained=False`` ignores ``model.weights``."""
+    model = config.model if pretrained else config.model.model_copy(update={"weights": "none"})
+    edge, tail = build_network(
+        model,
+        image_size=data.image_size,
+        task_classes=data.task_classes,
+        sensitive_classes=data.sensitive_classes,
+        seed=config.seed,
+    )
+    if config.edge.dp_sgd is not None:
+        edge, _ = mend(edge)
+    return edge, tail
+
+
+def load_trained(config: RunConfig, data: TrainingData, folder: RunFolder) -> Trained:
+    """Read a finished training back from its folder.
+
+    Raises:
+        CheckpointError: Training has not finished there.
+    """
+    facts = finished_training(folder)
+    edge, tail = build_model(config, data, pretrained=False)
+    load_weights(edge, folder.edge)
+    load_weights(tail, folder.tail)
+    return Trained(
+        edge=edge.eval(),
+        tail=tail.eval(),
+        history=json.loads(folder.history.read_text()),
+        test_releases=np.load(folder.releases("test"), mmap_mode="r"),
+        training_releases=np.load(folder.releases("training_victims"), mmap_mode="r"),
+        uplink=facts["uplink"],
+    )
+
+
+def finished_training(folder: RunFolder) -> dict[str, Any]:
+    """What the marker of a finished training says: shapes, classes, totals.
+
+    Raises:
+        CheckpointError: Training has not finished there.
+    """
+    if not folder.training.exists():
+        raise CheckpointError(
+            key="RUN",
+            value=str(folder.root),
+            rule="holds no finished training",
+            remedy="Finish it with `privhier run CONFIG --out FOLDER --resume`",
+        )
+    facts: dict[str, Any] = json.loads(folder.training.read_text())
+    return facts
