@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,5 +19,12 @@ def publish(
         The page, and what went wrong with the store, if anything.
     """
     page = write_sweep_report(folder, progress=progress)
-    files = [page, folder / "frontier.json", folder / "points.csv", *sorted(folder.glob("frontier_*.svg"))]
-    return page, log_frontier(folder, files)
+    frontier = folder / "frontier.json"
+    files = [page, frontier, folder / "points.csv", *sorted(folder.glob("frontier_*.svg"))]
+    panels = json.loads(frontier.read_text())["panels"]
+    volumes = {
+        f"hypervolume/{panel['attribute']}": panel["hypervolume"]["value"]
+        for panel in panels
+        if panel["hypervolume"]
+    }
+    return page, log_frontier(folder, files, volumes)

@@ -17,6 +17,7 @@ from privhier.errors import CheckpointError, ConfigError
 from privhier.evaluation.result import Result
 from privhier.sweep.job import run_sweep
 from privhier.sweep.progress import Standing
+from privhier.sweep.publish import publish
 from privhier.sweep.spec import load_sweep
 from privhier.sweep.state import SweepFolder
 from privhier.sweep.task import Task, run_task
@@ -132,6 +133,13 @@ def test_kill_9_of_a_worker_and_of_the_parent_loses_and_repeats_nothing(spec, fi
         assert written(out)[name] == done[name], "a finished point was computed again"
     assert numbers(out) == numbers(finished)
     assert set(statuses(out).values()) == {"done"}
+    frontiers = []
+    for folder in (out, finished):
+        page, problem = publish(folder)
+        assert page.exists()
+        assert problem is None
+        frontiers.append((folder / "frontier.json").read_text())
+    assert frontiers[0] == frontiers[1]
 
 
 def hear_ctrl_c() -> None:
