@@ -13,6 +13,7 @@ import pandas as pd
 
 
 def main(path: str, keys: list[str]) -> None:
+    """Print the table of ``path``, one row for each value of ``keys``."""
     points = pd.read_csv(path)
     found = {"utility/auc": "task_auc", "utility/balanced_accuracy": "task_balanced_accuracy"}
     for column in points.columns:

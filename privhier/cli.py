@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,13 +110,38 @@ def train(
 def attack(run: RunArgument) -> None:
     """Attack a trained run with fresh attackers, account, and write result.json."""
     from privhier import run as job
-    from privhier.training.schedule import load_trained
+    from privhier.training.trained import load_trained
 
     with _interruptible(f"privhier attack {run}"), _progress() as progress:
         session = job.reopen_session(run, progress=progress)
         trained = load_trained(session.config, session.prepared.data, session.folder)
         job.attack(session, trained)
     _say(f"attacked: {session.folder.result}", f"next:     privhier report {run}")
+
+
+@app.command(epilog="Example: privhier audit runs/try --draws 1000000 --seed 0")
+def audit(
+    run: RunArgument,
+    draws: Annotated[int, typer.Option("--draws", min=1000, help="Trials of the main rows")] = 1_000_000,
+    canaries: Annotated[
+        int,
+        typer.Option("--canaries", min=0, help="Gradient canaries for DP-SGD on the edge; 0: none"),
+    ] = 5000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything the auditor draws")] = 0,
+) -> None:
+    """Hold a run's claims against draws through its own code; exits with 1 if one is refuted.
+
+    Where the edge was trained under DP-SGD it is trained once more with canaries, which needs the data set.
+    """
+    from privhier.lab.audit import audit_run
+    from privhier.lab.audit_dp_sgd import canary_rows
+
+    more = (partial(canary_rows, canaries=canaries),) if canaries else ()
+    with _interruptible(f"privhier audit {run}"), _progress() as progress:
+        report = audit_run(run, draws=draws, seed=seed, more=more, progress=progress)
+    _say(*report.lines(), f"audit: {run / 'audit.json'}")
+    if report.refuted:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: privhier report runs/try")
@@ -132,7 +158,7 @@ def report(run: RunArgument) -> None:
         return
     from privhier import run as job
     from privhier.evaluation.result import Result
-    from privhier.training.schedule import load_trained
+    from privhier.training.trained import load_trained
 
     with _progress() as progress:
         session = job.reopen_session(run, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,7 +67,7 @@ def account(
             total_bytes=trained.uplink["bytes"],
         ),
         warnings=[
-            *run_warnings(config, prepared, mechanism),
+            *run_warnings(config, prepared, mechanism, mended=trained.edge.describe().get("mended", [])),
             *([f"MLflow stopped taking this run: {tracking_failure}"] if tracking_failure else []),
         ],
         timing=dict(timing),
@@ -81,7 +81,8 @@ def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> lis
     if identity is not None:
         parts = {name: getattr(splits, name) for name in ("train", "test")}
         largest = {name: int(np.bincount(identity[records]).max()) for name, records in parts.items()}
-    also = ["BatchNorm on the edge mixes the records of a batch"] if config.model.norm == "batch" else []
+    mixes = config.model.norm == "batch" and config.edge.dp_sgd is None
+    also = ["BatchNorm on the edge mixes the records of a batch"] if mixes else []
     rows = ledger.guarantees(
         delta=config.privacy.delta_for(len(splits.train)), largest_person=largest, also_not_covered=also
     )
@@ -110,7 +111,9 @@ def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def run_warnings(config: RunConfig, prepared: Prepared, mechanism: ReleaseMechanism) -> list[str]:
+def run_warnings(
+    config: RunConfig, prepared: Prepared, mechanism: ReleaseMechanism, *, mended: Sequence[str] = ()
+) -> list[str]:
     """What a reader should know before quoting a number of this run."""
     found = []
     n = len(prepared.data.splits.train)
@@ -123,7 +126,9 @@ def run_warnings(config: RunConfig, prepared: Prepared, mechanism: ReleaseMechan
     if prepared.dataset.problems:
         count = len(prepared.dataset.problems)
         found.append(f"{count} files or label rows were skipped (see the data section)")
-    if config.model.norm == "batch":
+    if mended:
+        found.append(f"for DP-SGD the edge was changed: {'; '.join(mended)}")
+    elif config.model.norm == "batch":
         found.append(
             "BatchNorm on the edge mixes the records of a batch: a record's features depend on its "
             "batch, so no release guarantee covers training records"

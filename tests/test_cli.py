@@ -20,6 +20,7 @@ VERBS = {
     "run": {"--out", "--resume"},
     "train": {"--out", "--resume"},
     "attack": set(),
+    "audit": {"--draws", "--canaries", "--seed"},
     "report": set(),
     "ui": {"--store", "--port"},
     "sweep": {"--engine", "--workers", "--out"},

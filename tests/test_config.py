@@ -111,6 +111,12 @@ def test_auto_threads_are_resolved_to_a_number():
     assert isinstance(parse_config(minimal(runtime__threads="auto")).runtime.threads, int)
 
 
+@pytest.mark.parametrize(("n", "delta"), [(300, 1e-5), (12_000, 1e-5), (99_999, 1e-5), (100_000, 1e-6)])
+def test_delta_is_below_one_over_n_unless_it_is_given(n, delta):
+    assert parse_config(minimal()).privacy.delta_for(n) == delta < 1 / n
+    assert parse_config(minimal(privacy__delta=0.01)).privacy.delta_for(n) == 0.01
+
+
 def test_a_bare_name_is_a_choice():
     assert Choice.model_validate("none") == Choice(name="none")
 

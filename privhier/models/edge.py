@@ -61,6 +61,10 @@ class EdgeSegment(nn.Module):
         """Same as ``features``."""
         return self.features(x)
 
+    def note(self, **facts: Any) -> None:
+        """Add facts to the description."""
+        self._description |= facts
+
     def describe(self) -> dict[str, Any]:
         """Plain data for the report: backbone, cut, shapes, parameter counts, origin of the weights."""
         parts = {"trunk": self.trunk, "bottleneck": self.bottleneck}

@@ -97,6 +97,14 @@ class StepAccount:
                 return float(self._opacus(PRVAccountant()).get_epsilon(delta))
         return compose(self, ReleaseAccount(), "none", Responses(), delta, interval=interval)
 
+    def pld_epsilon(self, delta: float) -> float:
+        """Add/remove epsilon by dp-accounting (PLD): good for deltas too small for the PRV accountant."""
+        accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
+        for step in self.steps:
+            event = dp_event.GaussianDpEvent(step.noise_multiplier)
+            accountant.compose(dp_event.PoissonSampledDpEvent(step.sample_rate, event), step.count)
+        return float(accountant.get_epsilon(delta))
+
     def rdp_epsilon(self, delta: float) -> float:
         """Add/remove epsilon by Opacus' RDP accountant (Mironov, 2017): looser, for comparison."""
         return float(self._opacus(RDPAccountant()).get_epsilon(delta))

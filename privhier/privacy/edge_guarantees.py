@@ -24,7 +24,11 @@ def edge_rows(account: Account) -> list[Guarantee]:
         return []
     relations: list[tuple[Literal["replace_one", "add_remove"], str]] = [
         ("replace_one", "replace one training record by any other (dp-accounting, PLD)"),
-        ("add_remove", "add or remove one training record (Opacus, PRV)"),
+        (
+            "add_remove",
+            "add or remove one training record, its place in the disjoint batches of joint epochs left "
+            "empty (Opacus, PRV)",
+        ),
     ]
     rows = []
     for relation, words in relations:

@@ -35,6 +35,11 @@ def write_guarantees(
         default=ReleaseAccount(),
     )
     open_ends = _not_covered(noise_source, labels_in_clear, also_not_covered)
+    if steps.steps and noise_source == "system":
+        open_ends.append(
+            "DP-SGD's noise and sampling: a Mersenne twister that the operating system seeds anew at every "
+            "step, in float32"
+        )
     account = Account(accounts, steps, responses, mechanism, noise_source, delta, open_ends)
     norm = "L1" if mechanism == "laplace" else "L2"
     covers = [

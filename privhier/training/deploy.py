@@ -66,6 +66,7 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
         seed=config.seed,
     )
     if config.edge.dp_sgd is not None:
-        edge, _ = mend(edge)
+        edge, changes = mend(edge)
+        edge.note(mended=changes)
     load_weights(edge, weights or folder.edge)
     return ReleasingEdge(edge.eval(), build_mechanism(config, facts["n_train"]))

@@ -40,6 +40,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         mechanism: How features are sanitized.
         n_train: Training records.
         device: Where to compute.
+        dp_sgd: The mechanism; an audit puts its canaries in through a class of its own.
 
     Raises:
         ConfigError: The defense or the batch size cannot live under DP-SGD.
@@ -54,6 +55,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         *,
         n_train: int,
         device: torch.device,
+        dp_sgd: type[DpSgd] = DpSgd,
     ) -> None:
         check_defense(config, defense)
         rate, steps = sampling_plan(config, n_train)
@@ -66,7 +68,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         self._source = config.privacy.noise_source
         self._rate, self._poisson_steps, self._joint_steps = rate, steps, joint_steps
         self._physical, self._n_train = chosen.physical_batch_size, n_train
-        self.dp = DpSgd(
+        self.dp = dp_sgd(
             edge,
             self.optimizer,
             noise_multiplier=noise_multiplier(config, n_train),

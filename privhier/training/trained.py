@@ -54,7 +54,8 @@ def build_model(
         seed=config.seed,
     )
     if config.edge.dp_sgd is not None:
-        edge, _ = mend(edge)
+        edge, changes = mend(edge)
+        edge.note(mended=changes)
     return edge, tail
 
 

@@ -169,6 +169,7 @@ def test_batchnorm_is_mended_with_a_message(tmp_path):
     assert all("BatchNorm2d became GroupNorm" in change for change in changes)
     trained = make_trainer(config, tmp_path, prepared).run()
     assert not [m for m in trained.edge.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert trained.edge.describe()["mended"] == changes
 
 
 # Refusals

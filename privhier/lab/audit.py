@@ -1,0 +1,214 @@
+"""The audit of a run: what it claims, held against draws through its own release code."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from privhier.config import RunConfig, load_config
+from privhier.errors import CheckpointError
+from privhier.evaluation.result import Result
+from privhier.lab.audit_file import AuditReport
+from privhier.lab.audit_paths import AuditedReleases
+from privhier.lab.audit_reload import audit_reload
+from privhier.lab.audit_tracking import log_audit
+from privhier.privacy.accounting import gaussian_epsilon
+from privhier.privacy.audit_row import AuditRow
+from privhier.privacy.audit_trials import Kind
+from privhier.privacy.guarantees import OWN_RELEASES
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.release_audit import ALARM, audit_release, strength_of
+from privhier.training.deploy import load_edge
+from privhier.training.folder import RunFolder
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run claims about one record's own releases.
+
+    Attributes:
+        kind: The mechanism.
+        epsilon: Of all ``releases`` together, replace-one.
+        delta: Of the claim; 0 for laplace.
+        releases: T, the most that any record has had.
+        test_releases: Releases of a test record.
+        strength: mu (gaussian) or epsilon (laplace) of a single release.
+    """
+
+    kind: Kind
+    epsilon: float
+    delta: float
+    releases: int
+    test_releases: int
+    strength: float
+
+    def of(self, releases: int) -> float:
+        """Epsilon that is claimed for that many releases of one record."""
+        if self.kind == "laplace":
+            return self.strength * releases
+        return gaussian_epsilon(self.strength * math.sqrt(releases), self.delta)
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """What every part of an audit may need.
+
+    Attributes:
+        run: The run folder.
+        config: Its configuration.
+        claim: What it claims of releases; None: nothing.
+        draws: Trials of a main row.
+        seed: Of everything that the auditor draws.
+        progress: Told what is going on.
+    """
+
+    run: Path
+    config: RunConfig
+    claim: Claim | None
+    draws: int
+    seed: int
+    progress: Progress | None = None
+
+
+RowProducer = Callable[[AuditContext], list[AuditRow]]
+"""One part of an audit; returns no rows where the run claims nothing that it could test."""
+
+
+def audit_run(
+    run: Path,
+    *,
+    draws: int = 1_000_000,
+    seed: int = 0,
+    more: tuple[RowProducer, ...] = (),
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Audit a finished run, write ``audit.json`` and its plot, and log them to MLflow.
+
+    Args:
+        run: A run folder whose training has finished; the data set is not needed.
+        draws: Trials of the release audit's main row, at least 1,000.
+        seed: Of everything that the auditor draws.
+        more: Further parts, whose rows come after the release audit's.
+        progress: Called with a text and how many parts of how many are done.
+
+    Returns:
+        The report; ``refuted`` says that a claim is wrong.
+
+    Raises:
+        CheckpointError: Training has not finished there.
+        GuaranteeError: The run has no ledger.
+        ReleaseError: The run's code refuses ordinary features.
+    """
+    folder = RunFolder(run)
+    if not (folder.config.exists() and folder.training.exists()):
+        raise CheckpointError(
+            key="RUN",
+            value=str(run),
+            rule="holds no finished training",
+            remedy="Give a folder that `privhier run` or `privhier train` finished",
+        )
+    config = load_config(folder.config)
+    claim = read_claim(folder, config)
+    context = AuditContext(run, config, claim, draws, seed, progress)
+    parts: tuple[RowProducer, ...] = (_training, _evaluation, _reloaded, *more)
+    rows: list[AuditRow] = []
+    for number, part in enumerate(parts):
+        if progress is not None:
+            progress("audit: parts", number, len(parts))
+        rows += part(context)
+    report = AuditReport(
+        name=config.name,
+        config_hash=config.hash(),
+        seed=seed,
+        alarm=ALARM,
+        note=_note(claim, config),
+        rows=rows,
+    )
+    problem = log_audit(config, run, report, report.write(run))
+    return report if problem is None else report.model_copy(update={"warnings": [problem]})
+
+
+def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
+    """The claim on own releases that ``result.json`` prints, else what the ledger would print.
+
+    T is what the ledger holds, but never less than the schedule's.
+
+    Raises:
+        GuaranteeError: There is no ledger, or it claims an epsilon of 0 for Laplace releases.
+    """
+    kind = config.release.mechanism
+    ledger = Ledger.load(folder.ledger)
+    accounts = ledger.accounts()
+    if kind == "none" or not accounts:
+        return None
+    delta = config.privacy.delta_for(json.loads(folder.training.read_text())["n_train"])
+    epsilon: float | None = max(account.spent(kind, delta) for account in accounts.values())
+    if folder.result.exists():
+        rows = Result.read(folder.result).guarantees
+        epsilon, printed = next(
+            ((row.epsilon, row.delta) for row in rows if row.name == OWN_RELEASES), (None, None)
+        )
+        delta = printed or delta
+    if epsilon is None or not math.isfinite(epsilon):
+        return None
+    releases = max(ledger.releases_per_record(), config.schedule.releases_per_record)
+    whole = strength_of(kind, epsilon, delta)
+    return Claim(
+        kind=kind,
+        epsilon=epsilon,
+        delta=delta if kind == "gaussian" else 0.0,
+        releases=releases,
+        test_releases=max(1, ledger.releases_per_record("test")),
+        strength=whole / (math.sqrt(releases) if kind == "gaussian" else releases),
+    )
+
+
+def _training(context: AuditContext) -> list[AuditRow]:
+    return _releases(context, "training")
+
+
+def _evaluation(context: AuditContext) -> list[AuditRow]:
+    return _releases(context, "evaluation")
+
+
+def _releases(context: AuditContext, path: str) -> list[AuditRow]:
+    claim = context.claim
+    if claim is None:
+        return []
+    edge = load_edge(context.run)
+    paths = AuditedReleases(context.config, edge.mechanism)
+    training = path == "training"
+    releases = claim.releases if training else claim.test_releases
+    return audit_release(
+        paths.training if training else paths.evaluation,
+        kind=claim.kind,
+        clip=context.config.release.clip,
+        claimed_epsilon=claim.epsilon if training else claim.of(releases),
+        delta=claim.delta,
+        releases=releases,
+        shape=edge.edge.release_shape,
+        draws=context.draws,
+        seed=context.seed,
+        name=path,
+    )
+
+
+def _reloaded(context: AuditContext) -> list[AuditRow]:
+    claim = context.claim
+    if claim is None:
+        return []
+    size = int(json.loads(RunFolder(context.run).training.read_text())["image_size"])
+    scale = 2 * context.config.release.clip / claim.strength
+    return [audit_reload(context.run, kind=claim.kind, scale=scale, image_size=size, seed=context.seed)]
+
+
+def _note(claim: Claim | None, config: RunConfig) -> str:
+    if claim is None:
+        return f"mechanism {config.release.mechanism!r} claims nothing on releases: nothing to audit"
+    text = f"claimed: epsilon {claim.epsilon:.3g} for {claim.releases} release(s) of one record"
+    return text + (f", delta {claim.delta:g}" if claim.delta else "")

@@ -1,0 +1,134 @@
+"""A run's own ways of releasing, as functions of features: what the release audit calls.
+
+No restatement: charge, clip, noise, quantization, encoding and decoding are the run's own code, with its
+noise streams; only the edge's features are replaced by the auditor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privhier.config import RunConfig
+from privhier.datasets.base import IntArray, Splits
+from privhier.models.edge import EdgeSegment
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.noise import NoiseSource
+from privhier.privacy.release import ReleaseMechanism
+from privhier.training.batches import TrainingData
+from privhier.training.release import Collector, Releaser
+from privhier.uplink.local import LocalUplink
+
+_CPU = torch.device("cpu")
+_STRIDE = 32
+"""Batches of a split's release that one call may take up: 32 times 256 records."""
+
+
+class AuditedReleases:
+    """The training path and the evaluation path of a run.
+
+    Args:
+        config: The run.
+        mechanism: As the run loads it.
+        ledger: Makes the account that every call is charged to; in memory by default.
+
+    Example:
+        >>> from privhier.config import load_config
+        >>> config = load_config("configs/debug.yaml")  # doctest: +SKIP
+        >>> paths = AuditedReleases(config, ReleaseMechanism("gaussian", 1.0, 0.3))  # doctest: +SKIP
+        >>> paths.evaluation(torch.zeros(4, 8), epoch=0, batch=0).shape  # doctest: +SKIP
+        torch.Size([4, 8])
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        mechanism: ReleaseMechanism,
+        *,
+        ledger: Callable[[], Ledger] = lambda: Ledger(None),
+    ) -> None:
+        self.config, self.mechanism, self._ledger = config, mechanism, ledger
+
+    def training(self, features: Tensor, *, epoch: int, batch: int) -> Tensor:
+        """Releases of training records: joint epochs first, then the one release of the cloud epochs."""
+        phase, number = self._phase(epoch)
+        if phase == "joint":
+            return self._joint(features, number, batch)
+        return self._split(features, "train", phase, number, batch)
+
+    def evaluation(self, features: Tensor, *, epoch: int, batch: int) -> Tensor:
+        """Releases of test records, in the same phases."""
+        return self._split(features, "test", *self._phase(epoch), batch)
+
+    def _phase(self, epoch: int) -> tuple[str, int]:
+        joint = self.config.schedule.joint_epochs
+        return ("joint", epoch) if epoch < joint else ("cloud", epoch - joint)
+
+    def _joint(self, features: Tensor, epoch: int, batch: int) -> Tensor:
+        """What a joint training step releases (``EdgeTrainer.step``, then ``Releaser.send``)."""
+        releaser = Releaser(self.config, self.mechanism, self._ledger(), run_id="audit")
+        records = np.arange(len(features), dtype=np.int64)
+        releaser.charge("train", "joint", epoch, len(records))
+        z = self.mechanism.sanitize(features.float(), releaser.noise("train", "joint", epoch, batch))
+        collector = Collector()
+        uplink = LocalUplink(collector.receive)
+        labels = torch.zeros(len(records), 1, dtype=torch.int64)
+        releaser.send(uplink, "train", "joint", epoch, records, z.detach(), labels)
+        return torch.from_numpy(collector.payload())
+
+    def _split(self, features: Tensor, split: str, phase: str, epoch: int, batch: int) -> Tensor:
+        """What ``Releaser.release_split`` releases, batches numbered from ``batch`` times 32."""
+        releaser = _Later(self.config, self.mechanism, self._ledger(), run_id="audit")
+        releaser.first = batch * _STRIDE
+        collector = Collector()
+        releaser.release_split(
+            LocalUplink(collector.receive),
+            cast(EdgeSegment, _GivenFeatures(features)),
+            _stand_in(len(features)),
+            split,
+            phase,
+            epoch,
+            device=_CPU,
+            with_labels=split == "train",
+        )
+        return torch.from_numpy(collector.payload())
+
+
+class _Later(Releaser):
+    """The run's releaser, with batches numbered from ``first``: every call draws its own noise."""
+
+    first = 0
+
+    def noise(self, split: str, phase: str, epoch: int, batch: int) -> NoiseSource:
+        return super().noise(split, phase, epoch, self.first + batch)
+
+
+class _GivenFeatures(nn.Module):
+    """An edge whose features of image k are row k; the images spell k in their three bytes."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self._rows = features
+
+    def features(self, x: Tensor) -> Tensor:
+        digits = ((x[:, :, 0, 0] + 1) * 127.5).round().long()
+        return self._rows[digits @ torch.tensor([1, 256, 65536])]
+
+
+def _stand_in(count: int) -> TrainingData:
+    """``count`` images that spell their own numbers."""
+    numbers: IntArray = np.arange(count, dtype=np.int64)
+    digits = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=1)
+    labels = torch.zeros(count, 1, dtype=torch.int64)
+    return TrainingData(
+        images=digits.astype(np.uint8)[:, :, None, None],
+        task=labels,
+        sensitive=labels,
+        task_classes={"task": 2},
+        sensitive_classes={"sensitive": 2},
+        splits=Splits(train=numbers, val=numbers, aux=numbers, test=numbers),
+    )

@@ -1,0 +1,95 @@
+"""An audit's copy in MLflow, beside the run it belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from privhier.config import RunConfig
+from privhier.evaluation.flat import clean_name
+from privhier.lab.audit_file import AuditReport
+from privhier.tracking import STATE, store_uri
+from privhier.tracking_store import first_line, probe, quiet, shown
+
+
+def log_audit(config: RunConfig, run: Path, report: AuditReport, files: Sequence[Path]) -> str | None:
+    """Log an audit's numbers and files to the run's MLflow run; never raises.
+
+    The run is the one that ``tracking.json`` names, else the newest of the same configuration.
+
+    Returns:
+        What went wrong with the store, or None; a missing copy is no reason to lose an audit.
+    """
+    if not config.tracking.enabled:
+        return None
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    problem = "no MLflow run of this folder was found"
+    for uri in _stores(run):
+        try:
+            probe(uri)
+            with quiet():
+                from mlflow import MlflowClient
+
+                client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                run_id = _find(client, config, run)
+                if run_id is None:
+                    continue
+                _log(client, run_id, report, files)
+            return None
+        except Exception as error:  # whatever the store's driver raises means the same to the user
+            problem = f"MLflow at {shown(uri)} did not take the audit: {first_line(error, uri)}"
+    return problem
+
+
+def _stores(run: Path) -> Iterator[str]:
+    """The run's own store; for a point of a sweep, the store beside the sweep's folder."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        yield store_uri(run)
+        return
+    for parent in list(run.resolve().parents)[:3]:
+        if (parent / "mlflow.db").is_file():
+            yield store_uri(parent / "any")
+
+
+def _find(client: Any, config: RunConfig, run: Path) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    state = run / STATE
+    known = json.loads(state.read_text()).get("run_id") if state.is_file() else None
+    if known is not None:
+        try:
+            active = client.get_run(known).info.lifecycle_stage == "active"
+        except MlflowException:
+            active = False
+        if active:
+            return str(known)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    if experiment is None:
+        return None
+    text = f"tags.config_hash = '{config.hash()}'"
+    found = client.search_runs([experiment.experiment_id], text, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _log(client: Any, run_id: str, report: AuditReport, files: Sequence[Path]) -> None:
+    from mlflow.entities import Metric
+
+    metrics = {"audit/refuted": float(report.refuted)}
+    for row in report.rows:
+        numbers = {
+            "claimed_epsilon": row.claimed_epsilon,
+            "lower_95": row.lower_95,
+            "lower_alarm": row.lower_alarm,
+            "refuted": float(row.refuted),
+        }
+        for name, value in numbers.items():
+            if value is not None:
+                metrics[clean_name(f"audit/{row.name}/{name}")] = value
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+    for path in files:
+        client.log_artifact(run_id, str(path))

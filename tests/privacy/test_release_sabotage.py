@@ -1,0 +1,283 @@
+"""Every way of breaking the release that we could think of, really broken, and really caught."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from privhier.config import parse_config
+from privhier.errors import ReleaseError, UplinkError
+from privhier.lab.audit_paths import AuditedReleases
+from privhier.privacy.accounting import solve_sigma
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.noise import SeededNoise
+from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release_audit import audit_release
+from privhier.training.release import Releaser
+
+DELTA = 1e-5
+EPSILONS = [4.0, 80.0]
+KINDS = ["gaussian", "laplace"]
+
+
+def config_of(kind, epsilon, joint=2):
+    return parse_config(
+        {
+            "name": "sabotage",
+            "dataset": {"name": "synthetic", "task": ["smiling"], "sensitive": ["male"]},
+            "schedule": {"joint_epochs": joint},
+            "release": {"mechanism": kind, "clip": 1.0, "target_epsilon": epsilon},
+            "privacy": {"delta": DELTA},
+        }
+    )
+
+
+def audit(
+    kind="gaussian", epsilon=8.0, *, mechanism=ReleaseMechanism, path="training", draws=20_000, joint=2
+):
+    """Audit a run's path with a mechanism of the class ``mechanism``; returns the refuted rows by name."""
+    sigma = solve_sigma(kind, epsilon, DELTA, 1.0, joint)
+    paths = AuditedReleases(config_of(kind, epsilon, joint), mechanism(kind, 1.0, sigma))
+    rows = audit_release(
+        getattr(paths, path),
+        kind=kind,
+        clip=1.0,
+        claimed_epsilon=epsilon,
+        delta=DELTA,
+        releases=joint,
+        shape=(8,),
+        draws=draws,
+        name=path,
+    )
+    return {row.name.removeprefix(f"{path}: "): row for row in rows if row.refuted}
+
+
+@pytest.mark.parametrize("path", ["training", "evaluation"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sound_mechanism_passes(kind, path):
+    assert audit(kind, path=path) == {}
+
+
+class NoNoise(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        return self.quantized(self.clip_features(z))
+
+
+class HalfNoise(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        return ReleaseMechanism(self.mechanism, self.clip, self.sigma / 2).sanitize(z, noise)
+
+
+class NoClip(ReleaseMechanism):
+    def clip_features(self, z):
+        return z.float()
+
+
+class ClipPerElement(ReleaseMechanism):
+    def clip_features(self, z):
+        return z.float().clamp(-self.clip, self.clip)
+
+
+class ClipByBatchNorm(ReleaseMechanism):
+    def clip_features(self, z):
+        return z * min(1.0, self.clip / max(float(z.norm()), 1e-9))
+
+
+class ClipByMeanNorm(ReleaseMechanism):
+    """Scales a batch by the root mean square of its records' norms."""
+
+    def clip_features(self, z):
+        return z * min(1.0, self.clip / (max(float(z.norm()), 1e-9) / len(z) ** 0.5))
+
+
+class L2Clip(ReleaseMechanism):
+    def clip_features(self, z):
+        return ReleaseMechanism("gaussian", self.clip, self.sigma).clip_features(z)
+
+
+class LetsThrough(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        return super().sanitize(torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0), noise)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_off(kind, epsilon):
+    assert "releases" in audit(kind, epsilon, mechanism=NoNoise)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_at_half_sigma(kind, epsilon):
+    assert "releases" in audit(kind, epsilon, mechanism=HalfNoise)
+
+
+def test_a_noise_source_of_half_the_scale_is_refused_by_the_mechanism(monkeypatch):
+    whole = SeededNoise.gaussian
+    monkeypatch.setattr(SeededNoise, "gaussian", lambda self, shape: whole(self, shape) / 2)
+    with pytest.raises(ReleaseError, match="unit scale"):
+        audit()
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_clip_off(kind, epsilon):
+    assert "clipping" in audit(kind, epsilon, mechanism=NoClip)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_clip_per_element(kind, epsilon):
+    assert "clipping" in audit(kind, epsilon, mechanism=ClipPerElement, draws=40_000, joint=1)
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 80.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_clip_by_the_batch_s_norm(kind, epsilon):
+    assert "other records" in audit(kind, epsilon, mechanism=ClipByBatchNorm, draws=40_000, joint=1)
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 80.0])
+def test_clip_by_the_batch_s_mean_norm(epsilon):
+    assert {"clipping", "other records"} <= audit(
+        "gaussian", epsilon, mechanism=ClipByMeanNorm, draws=40_000, joint=1
+    ).keys()
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_l2_clip_under_laplace_accounting(epsilon):
+    assert {"releases", "clipping"} & audit(
+        "laplace", epsilon, mechanism=L2Clip, draws=100_000, joint=1
+    ).keys()
+
+
+def test_non_finite_features_let_through():
+    assert set(audit(mechanism=LetsThrough)) == {"non-finite features"}
+
+
+def test_non_finite_features_that_pass_the_mechanism_are_refused_on_the_wire():
+    paths = AuditedReleases(config_of("gaussian", 8.0), Unchecked("gaussian", 1.0, 1.0))
+    with pytest.raises(UplinkError, match="finite"):
+        paths.evaluation(torch.full((4, 8), float("nan")), epoch=0, batch=0)
+
+
+class Unchecked(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        return z.float() + self.sigma * noise.gaussian(tuple(z.shape))
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sensitivity_c_charged_for_2c(kind, epsilon):
+    """An accountant that forgets the factor 2 solves for half the noise; the printed claim is too small."""
+    right = solve_sigma(kind, epsilon, DELTA, 1.0, 1)
+    paths = AuditedReleases(config_of(kind, epsilon, 1), ReleaseMechanism(kind, 1.0, right / 2))
+    rows = audit_release(
+        paths.training, kind=kind, clip=1.0, claimed_epsilon=epsilon, delta=DELTA, releases=1, shape=(8,),
+        draws=40_000,
+    )  # fmt: skip
+    assert rows[0].refuted
+    assert rows[0].lower_95 > 1.1 * epsilon
+
+
+class SharedByPairs(SeededNoise):
+    """Every noise row serves two records that follow each other."""
+
+    def gaussian(self, shape):
+        return (
+            super().gaussian((shape[0] // 2 + shape[0] % 2, *shape[1:])).repeat_interleave(2, 0)[: shape[0]]
+        )
+
+    def laplace(self, shape):
+        return super().laplace((shape[0] // 2, *shape[1:])).repeat_interleave(2, 0)
+
+
+class SharedByHalves(SeededNoise):
+    def gaussian(self, shape):
+        return super().gaussian((shape[0] // 2, *shape[1:])).repeat(2, *[1] * (len(shape) - 1))
+
+
+def names_of(noise_class, *dropped):
+    """A ``Releaser.noise`` that leaves parts of the stream's name away."""
+
+    def noise(self, split, phase, epoch, batch):
+        names = {"split": split, "phase": phase, "epoch": epoch, "batch": batch}
+        return noise_class(self.config.seed, "release", *(v for k, v in names.items() if k not in dropped))
+
+    return noise
+
+
+@pytest.mark.parametrize("epsilon", [8.0])
+@pytest.mark.parametrize("path", ["training", "evaluation"])
+@pytest.mark.parametrize("shared", [SharedByPairs, SharedByHalves])
+def test_noise_reused_across_records(monkeypatch, epsilon, path, shared):
+    monkeypatch.setattr(Releaser, "noise", names_of(shared))
+    assert "fresh noise" in audit(epsilon=epsilon, path=path)
+
+
+def test_noise_reused_across_records_under_laplace(monkeypatch):
+    monkeypatch.setattr(Releaser, "noise", names_of(SharedByPairs))
+    assert "fresh noise" in audit("laplace")
+
+
+def test_one_noise_for_all_records_of_a_batch_is_refused_by_the_mechanism(monkeypatch):
+    class OneForAll(SeededNoise):
+        def gaussian(self, shape):
+            return super().gaussian((1, *shape[1:])).expand(shape)
+
+    monkeypatch.setattr(Releaser, "noise", names_of(OneForAll))
+    with pytest.raises(ReleaseError, match="every record anew"):
+        audit()
+
+
+@pytest.mark.parametrize("epsilon", [8.0])
+@pytest.mark.parametrize("path", ["training", "evaluation"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_reused_across_epochs_counted_as_fresh(monkeypatch, kind, epsilon, path):
+    monkeypatch.setattr(Releaser, "noise", names_of(SeededNoise, "epoch"))
+    assert "fresh noise" in audit(kind, epsilon, path=path)
+
+
+@pytest.mark.parametrize("epsilon", [8.0])
+@pytest.mark.parametrize("path", ["training", "evaluation"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_seed_fixed_per_batch(monkeypatch, kind, epsilon, path):
+    monkeypatch.setattr(Releaser, "noise", names_of(SeededNoise, "batch"))
+    assert "fresh noise" in audit(kind, epsilon, path=path)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_noise_off_in_evaluation_only(monkeypatch, epsilon):
+    def release_split(self, *args, **kwargs):
+        mechanism = NoNoise(self.mechanism.mechanism, 1.0, self.mechanism.sigma)
+        quiet = Releaser(self.config, mechanism, self.ledger, run_id=self.run_id)
+        return whole(quiet, *args, **kwargs)
+
+    whole = Releaser.release_split
+    monkeypatch.setattr(Releaser, "release_split", release_split)
+    assert audit(epsilon=epsilon, path="training") == {}
+    assert "releases" in audit(epsilon=epsilon, path="evaluation")
+
+
+def test_a_release_that_is_not_charged_is_refused_by_the_ledger(monkeypatch):
+    monkeypatch.setattr(Releaser, "charge", lambda self, *args: None)
+    with pytest.raises(Exception, match="never charged"):
+        audit()
+
+
+def test_noise_at_two_scales_under_one_name_is_refused_by_the_ledger():
+    """The same seeded noise at sigma and at 2 sigma cancels; the ledger refuses the second charge."""
+    ledger = Ledger(None)
+    features = torch.zeros(4, 8)
+    for sigma in (1.0, 2.0):
+        paths = AuditedReleases(
+            config_of("gaussian", 8.0), ReleaseMechanism("gaussian", 1.0, sigma), ledger=lambda: ledger
+        )
+        release = functools.partial(paths.training, features, epoch=0, batch=0)
+        if sigma == 1.0:
+            release()
+        else:
+            with pytest.raises(Exception, match="reused"):
+                release()
