@@ -85,18 +85,8 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def event(self, phase: str, epoch: int) -> StepEvent:
         """What the ledger is charged for an epoch, before it begins."""
-        joint = phase == "joint"
-        return StepEvent(
-            records=self._n_train,
-            phase=phase,
-            epoch=epoch,
-            steps=self._joint_steps if joint else self._poisson_steps,
-            sampling="disjoint" if joint else "poisson",
-            sample_rate=1.0 if joint else self._rate,
-            noise_multiplier=self.dp.optimizer.noise_multiplier,
-            max_grad_norm=self.dp.optimizer.max_grad_norm,
-            noise_source=self._source,
-        )
+        steps = self._joint_steps if phase == "joint" else self._poisson_steps
+        return self._event(phase, epoch, self._n_train, steps)
 
     def batches(self, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
         """Physical batches of one epoch; Opacus' batch memory manager joins them into logical ones.
@@ -161,7 +151,6 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _close(self, phase: str, epoch: int, counts: IntArray) -> None:
         """Enter the finished epoch into the executed history, as the optimizer counted it."""
-        optimizer = self.dp.optimizer
         if phase == "joint":
             if not (counts == 1).all():
                 raise broken(
@@ -172,18 +161,21 @@ class PrivateEdgeTrainer(EdgeTrainer):
         else:
             self.taken = counts if not len(self.taken) else self.taken + counts
             check_participation(self.taken, self._rate, (epoch + 1) * self._poisson_steps)
-        self.executed.append(
-            StepEvent(
-                records=len(counts),
-                phase=phase,
-                epoch=epoch,
-                steps=self.dp.steps,
-                sampling="disjoint" if phase == "joint" else "poisson",
-                sample_rate=1.0 if phase == "joint" else self._rate,
-                noise_multiplier=optimizer.noise_multiplier,
-                max_grad_norm=optimizer.max_grad_norm,
-                noise_source=self._source,
-            )
+        self.executed.append(self._event(phase, epoch, len(counts), self.dp.steps))
+
+    def _event(self, phase: str, epoch: int, records: int, steps: int) -> StepEvent:
+        """An epoch with the noise and the norm bound that the optimizer really uses."""
+        joint, optimizer = phase == "joint", self.dp.optimizer
+        return StepEvent(
+            records=records,
+            phase=phase,
+            epoch=epoch,
+            steps=steps,
+            sampling="disjoint" if joint else "poisson",
+            sample_rate=1.0 if joint else self._rate,
+            noise_multiplier=optimizer.noise_multiplier,
+            max_grad_norm=optimizer.max_grad_norm,
+            noise_source=self._source,
         )
 
     def _check(self, data: TrainingData) -> None:
