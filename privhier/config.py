@@ -251,6 +251,12 @@ class RunConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @model_validator(mode="after")
+    def _precision(self) -> RunConfig:
+        if self.edge.dp_sgd is not None and self.runtime.precision == "bfloat16":
+            raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
+        return self
+
     def hash(self) -> str:
         """SHA-256 of everything that can change a number (paths and tracking cannot)."""
         data = self.model_dump(mode="json", exclude={"tracking": True, "dataset": {"root", "cache"}})

@@ -39,7 +39,7 @@ class PrivacyConfig(Section):
     """Of every (epsilon, delta) statement; ``auto``: the largest power of ten below 1/n, at most 1e-5."""
     noise_source: Literal["seeded", "system"] = "seeded"
     """``seeded``: reproducible studies, every guarantee is a simulation. ``system``: OS entropy."""
-    label_epsilon: float | None = Field(None, gt=0, le=50, allow_inf_nan=False)
+    label_epsilon: float | None = Field(None, gt=0, le=30, allow_inf_nan=False)
     """Randomize the task labels that go up (K-ary randomized response), this much for all tasks of one
     record together, in equal shares; none: labels go up in the clear."""
 

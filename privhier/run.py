@@ -30,6 +30,7 @@ from privhier.statement import account, git_state
 from privhier.tracking import Nesting, Tracker, open_tracker
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
+from privhier.training.private_edge import check_private
 from privhier.training.schedule import Trainer
 from privhier.training.shared import Shared
 from privhier.training.trained import Trained, build_model, load_trained
@@ -121,12 +122,13 @@ def open_session(
     check_output(folder, config, resume=resume)
     device = pick_device(config)
     build_attacks(config)
-    build_defense(config.defense)
+    defense = build_defense(config.defense)
     build_source(config.dataset)
     if dataset is None:
         dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
     prepared = prepare(config, dataset)
     mechanism = build_mechanism(config, len(prepared.data.splits.train))
+    check_private(config, len(prepared.data.splits.train), defense)
     build_model(config, prepared.data)
     for name in config.evaluation.references:
         build_model(reference_config(config, name), prepared.data)

@@ -79,7 +79,7 @@ def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> lis
     identity, splits = prepared.dataset.identity, prepared.data.splits
     largest = None
     if identity is not None:
-        parts = {name: getattr(splits, name) for name in ("train", "test")}
+        parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
         largest = {name: int(np.bincount(identity[records]).max()) for name, records in parts.items()}
     mixes = config.model.norm == "batch" and config.edge.dp_sgd is None
     also = ["BatchNorm on the edge mixes the records of a batch"] if mixes else []
@@ -118,7 +118,8 @@ def run_warnings(
     found = []
     n = len(prepared.data.splits.train)
     delta = config.privacy.delta_for(n)
-    if not mechanism.deterministic and delta >= 1 / n:
+    private = not mechanism.deterministic or config.edge.dp_sgd is not None
+    if private and delta >= 1 / n:
         found.append(
             f"privacy.delta {delta:g} is not below 1/n = {1 / n:g}: "
             "such a guarantee allows publishing a whole record"

@@ -16,6 +16,7 @@ from privhier.evaluation.points import Estimate, Point, estimate, group_by_setti
 from privhier.evaluation.result import AttributeLeakage, ReferenceRun, Result, Score
 from privhier.metrics.intervals import percentile_interval
 from privhier.metrics.pareto import additive_epsilon, coverage, hypervolume, pareto_mask
+from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.seeding import numpy_stream
 
 REFERENCE_POINT = (0.5, 1.0)
@@ -314,8 +315,9 @@ def _ceiling(points: Sequence[Point], attribute: str, metric: Metric) -> float |
 
 
 def _epsilon(points: Sequence[Point]) -> float | None:
+    """Of one record's own releases, the same statement for every point; None if one seed has none."""
     values = [
-        next((row.epsilon for row in _result(point).guarantees if row.epsilon is not None), None)
+        next((row.epsilon for row in _result(point).guarantees if row.name == OWN_RELEASES), None)
         for point in points
     ]
     known = [value for value in values if value is not None]

@@ -32,6 +32,7 @@ from privhier.evaluation.figures import (
 )
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.files import whole_file
+from privhier.privacy.guarantees import OWN_RELEASES
 
 ATTACK_TIME = "attack/curious_cloud"
 """Prefix of the attackers' wall times in the result's ``timing``: ``.../TARGET/ATTACK``."""
@@ -206,8 +207,8 @@ def _uri(kind: str, data: bytes) -> str:
 
 
 def _headline(rows: Sequence[GuaranteeRow]) -> GuaranteeRow | None:
-    """The first statement that holds an epsilon: the ledger puts the record's own release first."""
-    return next((row for row in rows if row.epsilon is not None), None)
+    """The record's own releases, if that row holds an epsilon: no other row says as much of raw features."""
+    return next((row for row in rows if row.name == OWN_RELEASES and row.epsilon is not None), None)
 
 
 def _common(rows: Sequence[GuaranteeRow]) -> list[str]:

@@ -3,7 +3,8 @@
 Who accounts what: Gaussian releases exactly (``accounting``); DP-SGD under add/remove by Opacus' PRV
 accountant (Gopi, Lee and Wutschitz, 2021); everything under replace-one by dp-accounting's privacy loss
 distributions with its REPLACE_ONE relation, which holds the factor 2 of the sensitivity itself. All
-three return upper bounds.
+three return upper bounds (under Poisson sampling and replace-one: for the pair of opposite gradients,
+which dp-accounting takes as the worst).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _LARGEST_MULTIPLIER = 1e4
 _MULTIPLIER_STEP = 1e-4
 _COARSE, _FINE = 1e-3, 1e-4
 """Discretization of privacy losses; both are rounded up, so both bound epsilon from above."""
+_LEAST_NOISE, _STRONGEST = 0.2, 20.0
+"""A noise multiplier, and a mu, beyond which epsilon is in the hundreds: no number is given."""
 _MOST_RECORDS = 16
 """Records of one person per unit of noise multiplier, above which no person's epsilon is computed."""
 _SMALLEST_DELTA = 1e-13
@@ -90,12 +93,18 @@ class StepAccount:
         self, delta: float, adjacency: Adjacency = "replace_one", *, interval: float = _FINE
     ) -> float:
         """Epsilon at ``delta``: ``add_remove`` by Opacus (PRV), ``replace_one`` by dp-accounting (PLD)."""
-        if not self.steps:
+        if not self.steps or self.vacuous:
             return math.inf
         if adjacency == "add_remove":
             with np.errstate(divide="ignore"):  # Opacus takes log(0) where it then discards it
                 return float(self._opacus(PRVAccountant()).get_epsilon(delta))
         return compose(self, ReleaseAccount(), "none", Responses(), delta, interval=interval)
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether so little noise was added that an accountant would only fill the memory with it."""
+        strength = sum(s.count * (2 * s.sample_rate / s.noise_multiplier) ** 2 for s in self.steps)
+        return strength > _STRONGEST**2 or any(s.noise_multiplier < _LEAST_NOISE for s in self.steps)
 
     def pld_epsilon(self, delta: float) -> float:
         """Add/remove epsilon by dp-accounting (PLD): good for deltas too small for the PRV accountant."""
@@ -156,6 +165,8 @@ def compose(
     Returns:
         An upper bound; ``inf`` where there is none.
     """
+    if steps.vacuous:
+        return math.inf
     accountant = PLDAccountant(NeighboringRelation.REPLACE_ONE, value_discretization_interval=interval)
     for step in steps.steps:
         event: dp_event.DpEvent = dp_event.GaussianDpEvent(step.noise_multiplier)
@@ -186,7 +197,7 @@ def person_epsilon(account: StepAccount, delta: float, records: int) -> float:
     ``inf`` where it would be vacuous by far.
     """
     weakest = min((step.noise_multiplier for step in account.steps), default=0.0)
-    if weakest == 0 or records > _MOST_RECORDS * weakest:
+    if weakest == 0 or account.vacuous or records > _MOST_RECORDS * weakest:
         return math.inf  # vacuous, and its distribution would fill the memory
     accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=_COARSE)
     for step in account.steps:

@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -22,7 +23,10 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privhier.errors import ConfigError, GuaranteeError
+from privhier.privacy.noise import NoiseSource
 
+_TOLERANCE = 1e-4
+"""Of a record's gradient norm: how far Opacus' per-record gradients may be from autograd's."""
 Mode = Literal["hooks", "ghost"]
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,6 +76,7 @@ class DpSgd:
         max_grad_norm: L2 bound of one record's gradient over all parameters together.
         expected_batch_size: What the noisy sum is divided by: a public constant, never the batch's size.
         mode: ``hooks`` or ``ghost``.
+        source: Where noise is drawn; None: from the generator handed to each step, by Opacus.
 
     Raises:
         GuaranteeError: The optimizer does not hold exactly the edge's parameters, or the edge has a layer
@@ -87,6 +92,7 @@ class DpSgd:
         max_grad_norm: float,
         expected_batch_size: int,
         mode: Mode,
+        source: NoiseSource | None = None,
     ) -> None:
         self.parameters = [parameter for parameter in edge.parameters() if parameter.requires_grad]
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -105,20 +111,25 @@ class DpSgd:
         # The loss is a sum over records, so backprops are per record as they are; the optimizer divides.
         if mode == "ghost":
             self.module: GradSampleModule = GradSampleModuleFastGradientClipping(
-                edge, loss_reduction="sum", max_grad_norm=max_grad_norm, use_ghost_clipping=True
+                edge,
+                loss_reduction="sum",
+                max_grad_norm=max_grad_norm * (1 - 2 * _TOLERANCE),  # its norms come from another backward
+                use_ghost_clipping=True,
             )
             self.optimizer: DPOptimizer = DPOptimizerFastGradientClipping(optimizer, **common)
         else:
             self.module = GradSampleModule(edge, loss_reduction="sum")
             self.optimizer = DPOptimizer(optimizer, **common)
         self.optimizer.attach_step_hook(self._count)
+        if source is not None:
+            self.optimizer.add_noise = partial(_add_noise, self.optimizer, source)  # type: ignore[method-assign]
         self.steps = 0
-        self._versions: list[int] | None = None
+        self._edge = edge
+        self._after: dict[str, Tensor] | None = None
 
     def begin(self) -> None:
-        """Start an epoch: from here on only ``descend`` may change the edge."""
+        """Start an epoch: its steps are counted from 0."""
         self.steps = 0
-        self._versions = None
 
     def descend(self, losses: Tensor, generator: torch.Generator) -> None:
         """Clip, add up and, where a logical batch ends, add noise and step.
@@ -141,7 +152,7 @@ class DpSgd:
                 self._check_gradients(len(losses))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        self._versions = [parameter._version for parameter in self.parameters]
+        self._after = {name: value.detach().clone() for name, value in self._edge.state_dict().items()}
 
     def check(self, losses: Tensor) -> None:
         """Compare Opacus' per-record gradients with autograd's, record by record; nothing is changed.
@@ -153,7 +164,8 @@ class DpSgd:
             losses: As for ``descend``, of a few records that may be made up.
 
         Raises:
-            GuaranteeError: They differ by more than 1 in 1,000 of the norm.
+            GuaranteeError: They differ by more than 1 in 10,000 of the norm (on CUDA and by hooks, where what
+                is clipped is the very gradient that is summed, 1 in 100: TF32 convolutions are that rough).
         """
         self.module.disable_hooks()
         with _in_our_words():
@@ -177,7 +189,8 @@ class DpSgd:
                     worst = max(worst, off / max(norms[row], 1e-6))
             self.optimizer.zero_grad(set_to_none=True)
         self._forget()
-        if not worst <= 1e-3:
+        rough = self.mode == "hooks" and losses.device.type == "cuda"
+        if not worst <= (100 * _TOLERANCE if rough else _TOLERANCE):
             raise broken(
                 "per_record_gradients",
                 f"off by {worst:.3g} of the norm",
@@ -195,8 +208,8 @@ class DpSgd:
         self.steps += 1
 
     def _check_untouched(self) -> None:
-        now = [parameter._version for parameter in self.parameters]
-        if self._versions is not None and now != self._versions:
+        now = self._edge.state_dict()
+        if self._after is not None and not all(torch.equal(now[k], v) for k, v in self._after.items()):
             raise broken(
                 "edge", "changed between two steps", "only the DP-SGD mechanism may change its parameters"
             )
@@ -253,6 +266,15 @@ def _in_our_words() -> Iterator[None]:
                 "every parameter of the edge and its exits must take part in the one loss",
             ) from error
         raise
+
+
+def _add_noise(optimizer: DPOptimizer, source: NoiseSource) -> None:
+    """Opacus' own step, but for where the noise comes from: 64 bits of entropy a value, float64 inside."""
+    std = optimizer.noise_multiplier * optimizer.max_grad_norm
+    for parameter in optimizer.params:
+        total: Tensor = parameter.summed_grad  # type: ignore[attr-defined]  # put there by Opacus
+        noise = std * source.gaussian(tuple(total.shape)).to(total)
+        parameter.grad = (total + noise).view_as(parameter)
 
 
 def _sample(parameter: nn.Parameter) -> Tensor:

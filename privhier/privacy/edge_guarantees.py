@@ -18,6 +18,15 @@ from privhier.privacy.guarantee import (
 _CLOUD = "honest but curious cloud: all releases of all records, task labels as sent, the tail"
 
 
+_WORST_PAIR: dict[str, list[str]] = {
+    "replace_one": [
+        "a proof that two opposite gradients are the worst pair under Poisson sampling: dp-accounting's "
+        "relation takes it so"
+    ],
+    "add_remove": [],
+}
+
+
 def edge_rows(account: Account) -> list[Guarantee]:
     """What the edge's weights say of one training record, under both adjacencies."""
     if not account.steps.steps:
@@ -33,7 +42,9 @@ def edge_rows(account: Account) -> list[Guarantee]:
     rows = []
     for relation, words in relations:
         epsilon, delta, note = number(
-            account, account.steps.epsilon(account.delta, relation), "none: no finite epsilon at this delta"
+            account,
+            account.steps.epsilon(account.delta, relation),
+            "none: so little noise that no number is worth printing",
         )
         rows.append(
             Guarantee(
@@ -51,7 +62,11 @@ def edge_rows(account: Account) -> list[Guarantee]:
                     "all parameters of the edge: trunk, bottleneck, task exits, adversarial exits",
                     "image, task labels and sensitive labels of the record",
                 ],
-                does_not_cover=["the record's own releases: see the curious-cloud row", *account.open_ends],
+                does_not_cover=[
+                    "the record's own releases: see the curious-cloud row",
+                    *_WORST_PAIR[relation],
+                    *account.open_ends,
+                ],
                 note=note,
             )
         )
@@ -77,7 +92,7 @@ def curious_cloud(account: Account) -> Guarantee:
     epsilon, delta, note = number(
         account,
         compose(account.steps, own, account.mechanism, account.responses, account.delta),
-        "none: releases without noise are among them",
+        "none: releases without noise are among them, or so little noise that no number is worth printing",
     )
     labels = " and the randomized responses on its task labels" if with_labels else ""
     return Guarantee(
@@ -121,6 +136,7 @@ def label_rows(account: Account) -> list[Guarantee]:
             ],
             does_not_cover=[
                 "what the record's features say about its labels: see the curious-cloud row",
+                "several records of one person: their epsilons add up",
                 *account.open_ends,
             ],
             note=note_on(epsilon, account.noise_source),

@@ -35,11 +35,6 @@ def write_guarantees(
         default=ReleaseAccount(),
     )
     open_ends = _not_covered(noise_source, labels_in_clear, also_not_covered)
-    if steps.steps and noise_source == "system":
-        open_ends.append(
-            "DP-SGD's noise and sampling: a Mersenne twister that the operating system seeds anew at every "
-            "step, in float32"
-        )
     account = Account(accounts, steps, responses, mechanism, noise_source, delta, open_ends)
     norm = "L1" if mechanism == "laplace" else "L2"
     covers = [
@@ -120,13 +115,16 @@ def _number(
 def _not_covered(noise_source: str, labels_in_clear: bool, more: Sequence[str]) -> list[str]:
     labels = ["task labels, sent in the clear with each training release"] if labels_in_clear else []
     generator = {
-        "seeded": "the random generator: a Mersenne twister, seeded, not cryptographic",
+        "seeded": "the random generator: a Mersenne twister with a seed of 32 bits, not cryptographic",
         "system": "the random generator: the operating system's, trusted and not proven",
     }
     return [
         *labels,
         "clip bounds, normalization constants, class weights and the number of records, where they were "
         "read off the data",
+        "splits, duplicate groups, dropped people and class lists: made from the data, held fixed and "
+        "counted as public; initial weights count as public",
+        "other runs, seeds, sweep points and audits on the same records: their epsilons add up",
         "early stopping, hyper-parameters, thresholds and sweep points chosen on private results",
         "scores, curves and reference networks published in this report: computed on private records "
         "without noise",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from privhier.errors import ConfigError
+from privhier.privacy.noise import NoiseSource
 
 
 def keep_probability(epsilon: float, classes: int) -> float:
@@ -34,14 +35,14 @@ def flip_matrix(epsilon: float, classes: int) -> Tensor:
     return matrix.fill_diagonal_(keep)
 
 
-def randomize(labels: Tensor, epsilon: float, classes: int, generator: torch.Generator) -> Tensor:
+def randomize(labels: Tensor, epsilon: float, classes: int, source: NoiseSource) -> Tensor:
     """One randomized response for each label. Draw once and keep: every draw costs ``epsilon``.
 
     Args:
         labels: int64 ``(n,)`` in [0, K).
         epsilon: Pure, replace-one, above 0.
         classes: K.
-        generator: Source of the draws, on the CPU.
+        source: Where the draws come from; never a generator of few bits, which could be searched.
 
     Returns:
         int64 ``(n,)``.
@@ -52,8 +53,9 @@ def randomize(labels: Tensor, epsilon: float, classes: int, generator: torch.Gen
     keep = keep_probability(epsilon, classes)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise _error("labels", int(labels.min()), f"must lie in [0, {classes})")
-    true = torch.rand(labels.shape, generator=generator, dtype=torch.float64) < keep
-    other = torch.randint(1, classes, labels.shape, generator=generator)
+    shape = tuple(labels.shape)
+    true = source.uniform(shape) < keep
+    other = 1 + (source.uniform(shape) * (classes - 1)).long()
     return torch.where(true, labels, (labels + other) % classes)
 
 

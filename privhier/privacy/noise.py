@@ -35,6 +35,10 @@ class NoiseSource(Protocol):
         """Laplace values of scale 1 (variance 2), float32 on the CPU."""
         ...
 
+    def uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Uniform values in [0, 1), float64 on the CPU: for sampling and randomized responses."""
+        ...
+
 
 class SeededNoise:
     """Reproducible noise: every guarantee built on it is a simulation.
@@ -66,6 +70,10 @@ class SeededNoise:
         size = -torch.log1p(-size)
         return torch.where(negative, -size, size).float()
 
+    def uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Uniform values in [0, 1), float64 on the CPU; every call goes on in the stream."""
+        return torch.rand(shape, generator=self._generator, dtype=torch.float64)
+
 
 class SystemNoise:
     """Noise from the operating system's entropy. It holds no state: nothing to store, copy or log."""
@@ -90,6 +98,10 @@ class SystemNoise:
         # The uniform is made of the upper 53 bits, so the lowest is free for the sign.
         values = np.where(words & np.uint64(1), -size, size)
         return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Uniform values in [0, 1), float64 on the CPU, 53 bits of entropy each."""
+        return torch.from_numpy(_uniform(_entropy(math.prod(shape)))).reshape(shape)
 
 
 def _entropy(count: int) -> npt.NDArray[np.uint64]:

@@ -45,6 +45,8 @@ class EdgeTrainer:
         self.edge, self.defense, self.mechanism, self.device = edge, defense, mechanism, device
         self.total_steps = total_steps
         self.steps = 0
+        self.stepped = True
+        """Whether the last batch ended in a step of the optimizer (under DP-SGD a batch may be split)."""
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"

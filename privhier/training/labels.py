@@ -10,7 +10,7 @@ from privhier.config import RunConfig
 from privhier.privacy.events import LabelEvent
 from privhier.privacy.labels import flip_matrix, randomize
 from privhier.privacy.ledger import Ledger
-from privhier.seeding import torch_stream
+from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.training.batches import TrainingData
 from privhier.training.folder import RunFolder, write_array
 
@@ -37,10 +37,9 @@ def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, led
     if not folder.labels.exists():
         columns = []
         for column, (name, classes) in enumerate(data.task_classes.items()):
-            generator = torch_stream(config.seed, "labels", name)
-            if config.privacy.noise_source == "system":
-                generator.seed()
-            columns.append(randomize(data.task[:, column], epsilon, classes, generator))
+            seeded = config.privacy.noise_source == "seeded"
+            source = SeededNoise(config.seed, "labels", name) if seeded else SystemNoise()
+            columns.append(randomize(data.task[:, column], epsilon, classes, source))
         write_array(folder.labels, torch.stack(columns, dim=1).numpy())
     return torch.from_numpy(np.load(folder.labels))
 

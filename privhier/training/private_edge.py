@@ -14,20 +14,20 @@ from torch.utils.data import DataLoader
 
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
-from privhier.defenses.base import Defense
+from privhier.defenses.base import Defense, DefenseBatch
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.privacy.composition import solve_noise_multiplier
 from privhier.privacy.dpsgd import FASTEST, DpSgd, broken
 from privhier.privacy.events import StepEvent
-from privhier.privacy.noise import NoiseSource, SeededNoise
+from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.edge import EdgeTrainer
 
 _ALARM = 6.5
-"""Standard errors of the participation test: a false alarm has probability below 1e-10."""
+"""Standard errors of the participation test; by the normal law a false alarm has probability 1e-10."""
 
 
 class PrivateEdgeTrainer(EdgeTrainer):
@@ -57,7 +57,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         device: torch.device,
         dp_sgd: type[DpSgd] = DpSgd,
     ) -> None:
-        check_defense(config, defense)
+        check_private(config, n_train, defense)
         rate, steps = sampling_plan(config, n_train)
         schedule, chosen = config.schedule, config.edge.dp_sgd
         assert chosen is not None
@@ -75,6 +75,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
             max_grad_norm=chosen.max_grad_norm,
             expected_batch_size=config.training.batch_size,
             mode=FASTEST.get(config.model.backbone, "hooks") if chosen.mode == "auto" else chosen.mode,
+            source=SystemNoise() if config.privacy.noise_source == "system" else None,
         )
         self.optimizer = self.dp.optimizer
         self.taken = np.zeros(0, dtype=np.int64)
@@ -94,18 +95,19 @@ class PrivateEdgeTrainer(EdgeTrainer):
         Pre-training: every record enters every step with probability batch size / n. Joint epochs:
         disjoint, every record once, as the cloud sees who shares a batch.
         """
-        generator = self._secret(torch.device("cpu"), "poisson", phase, epoch)
         if phase == "joint":
             size = self._training.batch_size
             order = shuffled_batches(np.arange(len(records)), size, self._seed, phase, epoch)
             sampler: Any = [batch.tolist() for batch in order]
-        else:
+        elif self._source == "seeded":
             sampler = UniformWithReplacementSampler(
                 num_samples=len(records),
                 sample_rate=self._rate,
-                generator=generator,
+                generator=torch_stream(self._seed, "poisson", phase, epoch),
                 steps=self._poisson_steps,
             )
+        else:
+            sampler = _secret_batches(len(records), self._rate, self._poisson_steps)
         loader: DataLoader[Any] = DataLoader(
             range(len(records)),  # type: ignore[arg-type]
             batch_sampler=sampler,
@@ -133,9 +135,10 @@ class PrivateEdgeTrainer(EdgeTrainer):
         losses = self.defense.loss(batch)
         self.set_rate()
         before = self.dp.steps
-        self.dp.descend(losses, self._secret(self.device, "dp_sgd", *self._now, before))
+        self.dp.descend(losses, torch_stream(self._seed, "dp_sgd", *self._now, before, device=self.device))
         self.steps += self.dp.steps - before
-        return batch.z.detach(), losses.detach().mean() if len(losses) else torch.zeros(())
+        self.stepped = self.dp.steps > before
+        return batch.z.detach(), losses.detach().sum() / max(len(losses), 1)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside weights and optimizer: the executed history."""
@@ -183,16 +186,51 @@ class PrivateEdgeTrainer(EdgeTrainer):
         noise = SeededNoise(self._seed, "edge", "check")
         augmentation = torch_stream(self._seed, "augment", "check")
         batch = self.look(data, data.splits.train[:3], noise, augmentation=augmentation)
-        self.dp.check(self.defense.loss(batch))
+        losses = self.defense.loss(batch)
+        with torch.no_grad():
+            alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
+        if not torch.allclose(alone, losses.detach(), rtol=1e-3, atol=1e-5):
+            raise broken(
+                "loss",
+                f"{losses.tolist()} together, {alone.tolist()} alone",
+                "a record's loss must not depend on the other records of its batch",
+            )
+        self.dp.check(losses)
         self._checked = True
 
-    def _secret(self, device: torch.device, *names: str | int) -> torch.Generator:
-        """Randomness the guarantee rests on: a named stream, or fresh from the operating system."""
-        if self._source == "seeded":
-            return torch_stream(self._seed, *names, device=device)
-        generator = torch.Generator(device=device)
-        generator.seed()
-        return generator
+
+def check_private(config: RunConfig, n_train: int, defense: Defense) -> None:
+    """Refuse, before anything is written, a run that cannot be trained under ``edge.dp_sgd``."""
+    if config.edge.dp_sgd is None:
+        return
+    check_defense(config, defense)
+    sampling_plan(config, n_train)
+    if "identity" in config.dataset.sensitive:
+        raise ConfigError(
+            key="dataset.sensitive",
+            value="identity",
+            rule="cannot be an exit under edge.dp_sgd: its width is the number of training people, "
+            "which the weights' shape would publish",
+            remedy="Leave identity out of dataset.sensitive, or drop edge.dp_sgd",
+        )
+
+
+def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
+    """The batch of one record alone."""
+    here = slice(row, row + 1)
+    return DefenseBatch(
+        z=batch.z[here],
+        task_labels=[labels[here] for labels in batch.task_labels],
+        sensitive_labels=[labels[here] for labels in batch.sensitive_labels],
+        edge=batch.edge,
+    )
+
+
+def _secret_batches(n: int, rate: float, steps: int) -> Iterator[list[int]]:
+    """Poisson sampling on the operating system's entropy: torch's generator holds 32 bits of a seed."""
+    source = SystemNoise()
+    for _ in range(steps):
+        yield (source.uniform((n,)) < rate).nonzero()[:, 0].tolist()
 
 
 def check_defense(config: RunConfig, defense: Defense) -> None:
@@ -202,6 +240,8 @@ def check_defense(config: RunConfig, defense: Defense) -> None:
         reason = "takes extra adversary steps on private labels outside the one loss"
     elif next(defense.parameters(), None) is not None:
         reason = "trains parameters of its own on private records, outside the edge's mechanism"
+    elif next(defense.buffers(), None) is not None:
+        reason = "keeps a state of its own that may hold private records"
     if reason:
         raise ConfigError(
             key="defense",

@@ -167,6 +167,7 @@ class Trainer:
         total = batch_count(len(train), self.config.training.batch_size)
         if isinstance(self.edge, PrivateEdgeTrainer):
             self.ledger.charge_steps(self.edge.event(phase, epoch))
+        waiting: list[tuple[IntArray, torch.Tensor]] = []
         with isolated_rng(seed, "dropout", phase, epoch):
             for number, records in enumerate(self.edge.batches(train, phase, epoch)):
                 if uplink is None:
@@ -176,8 +177,13 @@ class Trainer:
                 else:
                     noise = self.releaser.noise("train", phase, epoch, number)
                     z, loss = self.edge.step(self.data, records, noise, augmentation=augmentation)
-                    labels = self.releaser.labels(self.data, records)
-                    self.releaser.send(uplink, "train", phase, epoch, records, z, labels)
+                    waiting.append((records, z))
+                    if self.edge.stepped:  # one message for each step, however the batch was split
+                        whole = np.concatenate([part for part, _ in waiting])
+                        released = torch.cat([part for _, part in waiting])
+                        labels = self.releaser.labels(self.data, whole)
+                        self.releaser.send(uplink, "train", phase, epoch, whole, released, labels)
+                        waiting = []
                 losses.append(loss)
                 if self.progress is not None and number % 10 == 0:
                     self.progress(f"{phase} epoch {epoch + 1}: batches", number, total)

@@ -10,6 +10,7 @@ from scipy import stats
 from privhier.errors import ResultError
 from privhier.evaluation.frontier import REFERENCE_POINT, frontier, panels
 from privhier.evaluation.points import Point, estimate, group_by_setting, is_sweep, load_points, varying_keys
+from privhier.evaluation.report import _headline
 from privhier.evaluation.result import Result, Score
 from privhier.metrics.pareto import hypervolume
 
@@ -283,3 +284,17 @@ def test_results_written_before_groups_existed_are_still_read(result):
     for reference in old["references"].values():
         del reference["by_group"]
     assert Result.model_validate(old) == result
+
+
+def test_only_the_records_own_releases_lend_a_point_its_epsilon(make_point):
+    """A label's or the weights' epsilon must not stand beside raw features."""
+    one = make_point(0.8, 0.6)
+    assert one.result is not None
+    own, *rest = one.result.guarantees
+    assert frontier([one], "race==0").candidates[0].epsilon == own.epsilon
+    labels = own.model_copy(update={"name": "task labels of one training record", "epsilon": 3.0})
+    raw = own.model_copy(update={"epsilon": None, "delta": None})
+    bare = one.result.model_copy(update={"guarantees": [raw, *rest, labels]})
+    assert frontier([replace(one, result=bare)], "race==0").candidates[0].epsilon is None
+    assert _headline(bare.guarantees) is None
+    assert _headline(one.result.guarantees) == own

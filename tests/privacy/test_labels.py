@@ -9,6 +9,7 @@ import torch
 
 from privhier.errors import ConfigError
 from privhier.privacy.labels import corrected_cross_entropy, flip_matrix, keep_probability, randomize
+from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.seeding import torch_stream
 
 
@@ -17,7 +18,7 @@ def test_answers_are_as_often_true_as_claimed_and_worth_epsilon(epsilon, classes
     keep = keep_probability(epsilon, classes)
     assert keep == pytest.approx(math.exp(epsilon) / (math.exp(epsilon) + classes - 1))
     labels = torch.arange(classes).repeat(40_000)
-    answers = randomize(labels, epsilon, classes, torch_stream(0, "labels"))
+    answers = randomize(labels, epsilon, classes, SeededNoise(0, "labels"))
     counts = torch.zeros(classes, classes).index_put_(
         (labels, answers), torch.ones(len(labels)), accumulate=True
     )
@@ -27,9 +28,16 @@ def test_answers_are_as_often_true_as_claimed_and_worth_epsilon(epsilon, classes
     assert float((matrix.max(0).values / matrix.min(0).values).log().max()) == pytest.approx(epsilon)
 
 
+def test_the_operating_systems_answers_are_as_often_true():
+    labels = torch.arange(3).repeat(40_000)
+    answers = randomize(labels, 1.0, 3, SystemNoise())
+    assert float((answers == labels).double().mean()) == pytest.approx(keep_probability(1.0, 3), abs=0.01)
+    assert set(answers.tolist()) == {0, 1, 2}
+
+
 def test_the_same_stream_gives_the_same_answers_and_another_does_not():
     labels = torch.zeros(1000, dtype=torch.int64)
-    first, again, other = (randomize(labels, 1.0, 2, torch_stream(s, "labels")) for s in (0, 0, 1))
+    first, again, other = (randomize(labels, 1.0, 2, SeededNoise(s, "labels")) for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -38,7 +46,7 @@ def test_the_corrected_loss_is_least_at_the_clean_probabilities():
     """Of all constant predictions the best under corrected loss is the clean class share, not the noisy."""
     clean = torch.tensor([0.85, 0.15])
     labels = (torch.arange(100_000) >= 85_000).long()
-    answers = randomize(labels, 1.0, 2, torch_stream(3, "labels"))
+    answers = randomize(labels, 1.0, 2, SeededNoise(3, "labels"))
     logits = torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=50)
 
@@ -65,4 +73,4 @@ def test_refusals(epsilon, classes):
     with pytest.raises(ConfigError):
         keep_probability(epsilon, classes)
     with pytest.raises(ConfigError):
-        randomize(torch.tensor([3]), 1.0, 2, torch_stream(0))
+        randomize(torch.tensor([3]), 1.0, 2, SeededNoise(0))

@@ -22,7 +22,7 @@ from privhier.seeding import torch_stream
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
-from privhier.training.private_edge import PrivateEdgeTrainer, check_participation
+from privhier.training.private_edge import PrivateEdgeTrainer, check_participation, check_private
 from privhier.training.schedule import Trainer
 from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
@@ -186,6 +186,45 @@ def test_a_batch_as_large_as_the_data_is_refused(tmp_path):
         make_trainer(make_config(training__batch_size=500), tmp_path)
 
 
+def test_identity_exits_bfloat16_and_state_of_a_defense_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="number of training people"):
+        make_trainer(make_config(dataset__sensitive=["identity"]), tmp_path)
+    with pytest.raises(ConfigError, match="float32 under"):
+        make_config(runtime={"precision": "bfloat16", "threads": 1})
+    trainer = make_trainer(make_config(), tmp_path)
+    trainer.edge.defense.register_buffer("centers", torch.zeros(3))
+    with pytest.raises(ConfigError, match="may hold private records"):
+        check_private(trainer.config, 200, trainer.edge.defense)
+
+
+def test_the_operating_systems_noise_trains_and_is_charged(tmp_path):
+    config = make_config(1, 1, privacy={"noise_source": "system", "label_epsilon": 1.0})
+    trainer = make_trainer(config, tmp_path)
+    trainer.run()
+    sums, dp = [], private(trainer).dp
+    for _ in range(2):  # nothing in the batch: what is left is noise, fresh in every step
+        dp.descend(trainer.edge.defense.loss(trainer.edge.look(
+            trainer.data, trainer.data.splits.train[:0], trainer.releaser.noise("a", "b", 0, 0),
+            augmentation=torch_stream(0, "x"))), torch_stream(0, "same"))  # fmt: skip
+        total = torch.cat([p.detach().reshape(-1) for p in dp.parameters])
+        sums.append(total)
+    assert not torch.equal(sums[0], sums[1])
+    assert len({event.noise_source for event in trainer.ledger.events}) == 1
+
+
+def test_one_message_a_step_however_the_batch_is_split(tmp_path):
+    split = make_trainer(make_config(0, 1), tmp_path / "a")  # 48 records, 32 at a time
+    split.run()
+    assert split.cloud.steps == len(list(range(0, 200, 48)))
+
+
+def test_so_little_noise_that_no_number_is_printed(tmp_path):
+    trainer = make_trainer(make_config(1, 0, 1, edge={"dp_sgd": {"noise_multiplier": 0.01}}), tmp_path)
+    trainer.run()
+    rows = trainer.ledger.guarantees(delta=1e-5)
+    assert [row.epsilon for row in rows if "weights" in row.name or row.name == CURIOUS_CLOUD] == [None] * 3
+
+
 # Sabotage: each breaks the mechanism and is caught
 
 
@@ -239,6 +278,7 @@ def test_sabotage_adversarial_exit_outside_the_mechanism(tmp_path):
     trainer = make_trainer(make_config(), tmp_path)
     exits = trainer.edge.edge.adversarial_exits
     other = torch.optim.SGD(exits.parameters(), lr=0.1)
+    private(trainer)._checked = True
 
     def loss(self: Defense, batch: DefenseBatch):
         for parameter in exits.parameters():
@@ -352,6 +392,26 @@ def test_sabotage_less_noise_than_charged(tmp_path):
     edge.event = lambda phase, epoch: charged  # type: ignore[method-assign]
     edge.dp.optimizer.noise_multiplier = 0.75
     with pytest.raises(GuaranteeError, match="was executed, but charged as"):
+        trainer.run()
+
+
+def test_sabotage_a_loss_that_looks_at_the_whole_batch(tmp_path):
+    trainer = make_trainer(make_config(), tmp_path)
+
+    def loss(self: Defense, batch: DefenseBatch):
+        losses = GradientReversal.loss(self, batch)
+        return losses / losses.detach().mean()
+
+    sabotaged(trainer, loss)
+    with pytest.raises(GuaranteeError, match="must not depend on the other records"):
+        trainer.run()
+
+
+def test_sabotage_behind_autograds_back_and_between_epochs(tmp_path):
+    trainer = make_trainer(make_config(2, 0, 1), tmp_path)
+    bias = next(trainer.edge.edge.adversarial_exits.parameters())
+    trainer.on_epoch = lambda *epoch: bias.data.add_(1.0)
+    with pytest.raises(GuaranteeError, match="only the DP-SGD mechanism may change"):
         trainer.run()
 
 
