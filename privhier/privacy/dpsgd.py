@@ -122,7 +122,7 @@ class DpSgd:
             self.optimizer = DPOptimizer(optimizer, **common)
         self.optimizer.attach_step_hook(self._count)
         if source is not None:
-            self.optimizer.add_noise = partial(_add_noise, self.optimizer, source)  # type: ignore[method-assign]
+            self.optimizer.add_noise = partial(_add_noise, self.optimizer, source)
         self.steps = 0
         self._edge = edge
         self._after: dict[str, Tensor] | None = None
@@ -272,7 +272,7 @@ def _add_noise(optimizer: DPOptimizer, source: NoiseSource) -> None:
     """Opacus' own step, but for where the noise comes from: 64 bits of entropy a value, float64 inside."""
     std = optimizer.noise_multiplier * optimizer.max_grad_norm
     for parameter in optimizer.params:
-        total: Tensor = parameter.summed_grad  # type: ignore[attr-defined]  # put there by Opacus
+        total: Tensor = parameter.summed_grad  # put there by Opacus
         noise = std * source.gaussian(tuple(total.shape)).to(total)
         parameter.grad = (total + noise).view_as(parameter)
 
