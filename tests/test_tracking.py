@@ -382,7 +382,7 @@ def test_names_are_cleaned_and_stay_apart() -> None:
 def test_every_metric_of_a_result_is_a_number_with_a_name_mlflow_takes(result: Result) -> None:
     metrics = result_metrics(result)
     assert all(isinstance(value, float) and clean_name(name) == name for name, value in metrics.items())
-    assert metrics["epsilon/One_record_s_own_release"] == 7.9931
+    assert metrics["epsilon/own_releases_of_one_record"] == 7.9931
     assert not [name for name in metrics if name.startswith("epsilon/Training_record")]
 
 
