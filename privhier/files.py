@@ -16,8 +16,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     A crash leaves the old file or the new one. The folder must exist; ``OSError`` passes through.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ from privhier.evaluation.flat import (
     result_metrics,
 )
 from privhier.evaluation.result import AttackScores, Reconstruction, Result
+from privhier.files import whole_file
 from privhier.tracking_model import log_model
 from privhier.tracking_store import experiment_id, first_line, probe, quiet, serve_ui, shown, store_uri
 
@@ -352,9 +353,8 @@ class MlflowTracker:
             self._client.log_batch(run_id, params=entities[start : start + _BATCH])
 
     def _save(self) -> None:
-        temporary = self._run / f"{STATE}.tmp"
-        temporary.write_text(json.dumps(self._state, indent=2) + "\n")
-        temporary.replace(self._run / STATE)
+        with whole_file(self._run / STATE) as stream:
+            stream.write((json.dumps(self._state, indent=2) + "\n").encode())
 
 
 class _Gone:

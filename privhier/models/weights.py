@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,21 +9,15 @@ from safetensors.torch import load, save
 from torch import nn
 
 from privhier.errors import CheckpointError
+from privhier.files import whole_file
 
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
     """Write ``module.state_dict()`` to ``path``; a crash leaves the old file or the new one."""
     path = Path(path)
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(save(state))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        stream.write(save(state))
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:

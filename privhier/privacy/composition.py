@@ -78,6 +78,12 @@ class Steps:
     sample_rate: float
     count: int
 
+    @property
+    def event(self) -> dp_event.DpEvent:
+        """One of them, in dp-accounting's words."""
+        step = dp_event.GaussianDpEvent(self.noise_multiplier)
+        return step if self.sample_rate == 1 else dp_event.PoissonSampledDpEvent(self.sample_rate, step)
+
 
 @dataclass(frozen=True)
 class StepAccount:
@@ -110,8 +116,7 @@ class StepAccount:
         """Add/remove epsilon by dp-accounting (PLD): good for deltas too small for the PRV accountant."""
         accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
         for step in self.steps:
-            event = dp_event.GaussianDpEvent(step.noise_multiplier)
-            accountant.compose(dp_event.PoissonSampledDpEvent(step.sample_rate, event), step.count)
+            accountant.compose(step.event, step.count)
         return float(accountant.get_epsilon(delta))
 
     def rdp_epsilon(self, delta: float) -> float:
@@ -169,10 +174,7 @@ def compose(
         return math.inf
     accountant = PLDAccountant(NeighboringRelation.REPLACE_ONE, value_discretization_interval=interval)
     for step in steps.steps:
-        event: dp_event.DpEvent = dp_event.GaussianDpEvent(step.noise_multiplier)
-        if step.sample_rate < 1:
-            event = dp_event.PoissonSampledDpEvent(step.sample_rate, event)
-        accountant.compose(event, step.count)
+        accountant.compose(step.event, step.count)
     pure = 0.0
     if releases.releases and mechanism == "gaussian":
         if math.isinf(releases.mu_squared):

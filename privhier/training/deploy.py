@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from privhier.config import load_config
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
-from privhier.models.network import build_network
 from privhier.models.weights import load_weights
-from privhier.privacy.dpsgd import mend
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism
-from privhier.training.trained import finished_training
+from privhier.training.trained import finished_training, network_of
 
 
 class ReleasingEdge(nn.Module):
@@ -58,15 +56,7 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
     """
     folder = RunFolder(run)
     config, facts = load_config(folder.config), finished_training(folder)
-    edge, _ = build_network(
-        config.model.model_copy(update={"weights": "none"}),
-        image_size=facts["image_size"],
-        task_classes=facts["task_classes"],
-        sensitive_classes=facts["sensitive_classes"],
-        seed=config.seed,
-    )
-    if config.edge.dp_sgd is not None:
-        edge, changes = mend(edge)
-        edge.note(mended=changes)
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
+    edge, _ = network_of(plain, facts["image_size"], facts["task_classes"], facts["sensitive_classes"])
     load_weights(edge, weights or folder.edge)
     return ReleasingEdge(edge.eval(), build_mechanism(config, facts["n_train"]))

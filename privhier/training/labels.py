@@ -22,7 +22,7 @@ def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, led
     """
     if config.privacy.label_epsilon is None:
         return data.task
-    epsilon = config.privacy.label_epsilon / len(data.task_classes)
+    epsilon = _share(config.privacy.label_epsilon, data)
     for name, classes in data.task_classes.items():
         ledger.charge_labels(
             LabelEvent(
@@ -48,5 +48,10 @@ def flips(config: RunConfig, data: TrainingData) -> list[Tensor] | None:
     """The flip matrix of every task, which the cloud knows; None where labels are clear."""
     if config.privacy.label_epsilon is None:
         return None
-    epsilon = config.privacy.label_epsilon / len(data.task_classes)
+    epsilon = _share(config.privacy.label_epsilon, data)
     return [flip_matrix(epsilon, classes) for classes in data.task_classes.values()]
+
+
+def _share(label_epsilon: float, data: TrainingData) -> float:
+    """One task's part of what all labels of a record may cost."""
+    return label_epsilon / len(data.task_classes)

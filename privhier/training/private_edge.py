@@ -23,7 +23,7 @@ from privhier.privacy.events import StepEvent
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import torch_stream
-from privhier.training.batches import TrainingData, shuffled_batches
+from privhier.training.batches import TrainingData, batch_count, shuffled_batches
 from privhier.training.edge import EdgeTrainer
 
 _ALARM = 6.5
@@ -61,7 +61,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         rate, steps = sampling_plan(config, n_train)
         schedule, chosen = config.schedule, config.edge.dp_sgd
         assert chosen is not None
-        joint_steps = len(list(shuffled_batches(np.arange(n_train), config.training.batch_size, 0, "", 0)))
+        joint_steps = batch_count(n_train, config.training.batch_size)
         total = steps * schedule.pretrain_epochs + joint_steps * schedule.joint_epochs
         defense.attach(edge)
         super().__init__(config, edge, defense, mechanism, total_steps=total, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +47,23 @@ def build_model(
 ) -> tuple[EdgeSegment, CloudTail]:
     """The run's network, initialized from its seed; ``pretrained=False`` ignores ``model.weights``."""
     model = config.model if pretrained else config.model.model_copy(update={"weights": "none"})
+    return network_of(
+        config.model_copy(update={"model": model}), data.image_size, data.task_classes, data.sensitive_classes
+    )
+
+
+def network_of(
+    config: RunConfig,
+    image_size: int,
+    task_classes: Mapping[str, int],
+    sensitive_classes: Mapping[str, int],
+) -> tuple[EdgeSegment, CloudTail]:
+    """The run's network for images and classes of these sizes, mended where DP-SGD asks for it."""
     edge, tail = build_network(
-        model,
-        image_size=data.image_size,
-        task_classes=data.task_classes,
-        sensitive_classes=data.sensitive_classes,
+        config.model,
+        image_size=image_size,
+        task_classes=task_classes,
+        sensitive_classes=sensitive_classes,
         seed=config.seed,
     )
     if config.edge.dp_sgd is not None:
