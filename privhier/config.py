@@ -10,9 +10,9 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -335,7 +335,8 @@ def parse_config(data: Any) -> RunConfig:
 
 def _explain(error: ValidationError) -> ConfigError:
     first, *others = error.errors()
-    location = [part for part in first["loc"] if isinstance(part, str | int)]
+    # A part in brackets says which kind of value was taken to be meant; it is no key.
+    location = [part for part in first["loc"] if isinstance(part, int) or not part.startswith("(")]
     key = ".".join(str(part) for part in location) or "CONFIG"
     more = f" ({len(others)} more such errors)" if others else ""
     if first["type"] == "extra_forbidden":
@@ -362,7 +363,13 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
         field = model.model_fields.get(str(part))
         if field is None:
             continue
-        annotation: Any = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        model = next(_sections(field.annotation), model)
     return list(model.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections among the alternatives of a key's type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

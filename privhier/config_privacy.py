@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from privhier.config_base import Section
+
+
+class ClipQuantile(Section):
+    """A clip bound drawn from the training records, as a differentially private quantile of their norms.
+
+    The norms are those of the features before training. The exponential mechanism (McSherry and Talwar,
+    2007; for quantiles: Smith, 2011) picks one of 1,024 values between two public ends, evenly spaced on
+    a logarithmic scale; it is charged.
+    """
+
+    quantile: float = Field(0.5, gt=0, lt=1)
+    """Share of the training records that the bound leaves as they are, before training."""
+    epsilon: float = Field(gt=0, le=10, allow_inf_nan=False)
+    """Pure, replace-one; taken out of ``release.target_epsilon``."""
+    lowest: float = Field(1e-3, ge=1e-12, le=1e12)
+    """Lower public end, in feature units."""
+    highest: float = Field(1e3, ge=1e-12, le=1e12)
+    """Upper public end, in feature units."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ClipQuantile:
+        if self.lowest >= self.highest:
+            raise ValueError("lowest must be below highest")
+        return self
+
+
+def _kind_of_clip(value: object) -> str:
+    return "(quantile)" if isinstance(value, dict | ClipQuantile) else "(constant)"
 
 
 class ReleaseConfig(Section):
@@ -14,8 +42,13 @@ class ReleaseConfig(Section):
 
     mechanism: Literal["none", "gaussian", "laplace"] = "none"
     """``none``: raw features, no guarantee."""
-    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Norm bound C of one record's whole tensor: L2 for gaussian, L1 for laplace. A public constant."""
+    clip: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False), Tag("(constant)")]
+        | Annotated[ClipQuantile, Tag("(quantile)")],
+        Discriminator(_kind_of_clip),
+    ] = 1.0
+    """Norm bound C of one record's whole tensor: L2 for gaussian, L1 for laplace. A public constant, or
+    a section ``quantile, epsilon, lowest, highest``: drawn from the training records and charged."""
     sigma: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Noise scale in feature units: standard deviation (gaussian) or scale b (laplace); 0: clip only."""
     target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -29,7 +62,17 @@ class ReleaseConfig(Section):
             raise ValueError("mechanism 'none' takes neither sigma nor target_epsilon")
         if self.mechanism != "none" and given != 1:
             raise ValueError(f"mechanism {self.mechanism!r} takes exactly one of sigma and target_epsilon")
+        if isinstance(self.clip, ClipQuantile) and not self.clip.epsilon < (self.target_epsilon or 0):
+            raise ValueError(
+                "a clip bound drawn as a quantile needs target_epsilon above the quantile's epsilon, "
+                "so that the noise follows the bound"
+            )
         return self
+
+    @property
+    def quantile(self) -> ClipQuantile | None:
+        """How the clip bound is drawn; None: it is a constant."""
+        return self.clip if isinstance(self.clip, ClipQuantile) else None
 
 
 class PrivacyConfig(Section):

@@ -26,7 +26,6 @@ def account(
     config: RunConfig,
     folder: RunFolder,
     prepared: Prepared,
-    mechanism: ReleaseMechanism,
     trained: Trained,
     own: Assessment,
     references: Mapping[str, ReferenceRun],
@@ -34,7 +33,7 @@ def account(
     tracking_failure: str | None = None,
 ) -> Result:
     """Put everything a run found out into a validated result."""
-    ledger = Ledger.load(folder.ledger)
+    ledger, mechanism = Ledger.load(folder.ledger), trained.mechanism
     releases = ledger.releases_per_record()
     shape = list(trained.edge.release_shape)
     return Result(

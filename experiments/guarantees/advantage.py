@@ -39,8 +39,9 @@ def main(runs: list[Path]) -> None:
     shares, noised_all, clean_all = [], [], []
     for run in runs:
         session = reopen_session(run)
-        data, mechanism = session.prepared.data, session.mechanism
+        data = session.prepared.data
         trained = load_trained(session.config, data, session.folder)
+        mechanism = trained.mechanism
         other = session.reference("open")
         clean = load_trained(other.config, data, other.folder)
         test = data.splits.test

@@ -41,7 +41,6 @@ from privhier.metrics.bounds import macro_auc_lower_bound, recall_lower_bound
 from privhier.models.edge import EdgeSegment
 from privhier.models.weights import load_weights
 from privhier.privacy.ceilings import Ceiling, ceiling, check_ceiling
-from privhier.privacy.release import ReleaseMechanism
 from privhier.training.cloud import cloud_logits
 from privhier.training.edge import edge_exit_logits
 from privhier.training.folder import RunFolder
@@ -68,7 +67,6 @@ def assess(
     config: RunConfig,
     prepared: Prepared,
     trained: Trained,
-    mechanism: ReleaseMechanism,
     folder: RunFolder,
     victims: Victims,
     *,
@@ -85,7 +83,7 @@ def assess(
     Raises:
         GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling.
     """
-    job = _Job(config, prepared, trained, mechanism, folder, victims, device, progress)
+    job = _Job(config, prepared, trained, folder, victims, device, progress)
     utility, utility_mean = job.utility()
     plan = build_attacks(config)
     view = job.cloud_view()
@@ -105,7 +103,6 @@ class _Job:
     config: RunConfig
     prepared: Prepared
     trained: Trained
-    mechanism: ReleaseMechanism
     folder: RunFolder
     victims: Victims
     device: torch.device
@@ -161,7 +158,7 @@ class _Job:
         releases = [self.trained.test_releases[victims.test_rows], self.trained.training_releases]
         return curious_cloud_view(
             edges=self._edge_states(),
-            mechanism=self.mechanism,
+            mechanism=self.trained.mechanism,
             victims=np.concatenate(releases),
             images=prepared.data.images,
             aux=victims.aux,
@@ -362,7 +359,7 @@ class _Job:
         """None where DESIGN 6.9 binds nobody: no noise, or an attacker who knows the person."""
         if self.config.dataset.identity_protocol == "known_people":
             return None
-        m = self.mechanism
+        m = self.trained.mechanism
         return ceiling(m.mechanism, sigma=m.sigma, clip=m.clip, releases=releases, n_classes=n_classes)
 
 

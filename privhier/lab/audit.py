@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from privhier.privacy.audit_trials import Kind
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release_audit import ALARM, audit_release, strength_of
+from privhier.training.clip import mechanism_of
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.trained import finished_training
 
 Progress = Callable[[str, int, int], None]
 
@@ -146,7 +147,7 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
     accounts = ledger.accounts()
     if kind == "none" or not accounts:
         return None
-    delta = config.privacy.delta_for(json.loads(folder.training.read_text())["n_train"])
+    delta = config.privacy.delta_for(finished_training(folder)["n_train"])
     epsilon: float | None = max(account.spent(kind, delta) for account in accounts.values())
     if folder.result.exists():
         rows = Result.read(folder.result).guarantees
@@ -156,6 +157,8 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
         delta = printed or delta
     if epsilon is None or not math.isfinite(epsilon):
         return None
+    # The choice of a clip bound is no release: what is claimed of releases alone is the rest.
+    epsilon -= max(account.clip_epsilon for account in accounts.values())
     releases = max(ledger.releases_per_record(), config.schedule.releases_per_record)
     whole = strength_of(kind, epsilon, delta)
     return Claim(
@@ -187,7 +190,7 @@ def _releases(context: AuditContext, path: str) -> list[AuditRow]:
     return audit_release(
         paths.training if training else paths.evaluation,
         kind=claim.kind,
-        clip=context.config.release.clip,
+        clip=edge.mechanism.clip,
         claimed_epsilon=claim.epsilon if training else claim.of(releases),
         delta=claim.delta,
         releases=releases,
@@ -202,9 +205,14 @@ def _reloaded(context: AuditContext) -> list[AuditRow]:
     claim = context.claim
     if claim is None:
         return []
-    size = int(json.loads(RunFolder(context.run).training.read_text())["image_size"])
-    scale = 2 * context.config.release.clip / claim.strength
-    return [audit_reload(context.run, kind=claim.kind, scale=scale, image_size=size, seed=context.seed)]
+    folder = RunFolder(context.run)
+    facts = finished_training(folder)
+    scale = 2 * mechanism_of(context.config, facts["n_train"], folder).clip / claim.strength
+    return [
+        audit_reload(
+            context.run, kind=claim.kind, scale=scale, image_size=facts["image_size"], seed=context.seed
+        )
+    ]
 
 
 def _note(claim: Claim | None, config: RunConfig) -> str:

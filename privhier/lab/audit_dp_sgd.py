@@ -28,7 +28,9 @@ from privhier.privacy.dpsgd import DpSgd
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release_audit import ALARM
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
-from privhier.training.prepare import build_mechanism, prepare
+from privhier.training.clip import mechanism_of
+from privhier.training.folder import RunFolder
+from privhier.training.prepare import prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trained import build_model
 
@@ -158,7 +160,7 @@ def _train_with_canaries(
     edge, _ = build_model(config, data)
     with isolated_rng(seed, "init", "defense"):
         defense = build_defense(config.defense)
-    release = build_mechanism(config, len(train))
+    release = mechanism_of(config, len(train), RunFolder(context.run))
     trainer = PrivateEdgeTrainer(
         config, edge, defense, release, n_train=len(train), device=torch.device("cpu"), dp_sgd=mechanism
     )

@@ -46,22 +46,26 @@ class ReleaseAccount:
         releases: T.
         mu_squared: Sum of ``(2C / sigma)**2`` over them (gaussian); ``inf`` if one had no noise.
         epsilon: Sum of ``2C / b`` over them (laplace); ``inf`` if one had no noise.
+        clip_epsilon: Pure epsilon of drawing C from the split's records; 0 where C is a constant.
     """
 
     releases: int = 0
     mu_squared: float = 0.0
     epsilon: float = 0.0
+    clip_epsilon: float = 0.0
 
     def spent(self, mechanism: str, delta: float, records: int = 1) -> float:
         """Replace-one epsilon of all releases of ``records`` records of one person together.
 
-        Gaussian: k records of T releases each are sqrt(k T) (2C / sigma)-GDP. Laplace: k times.
+        Gaussian: k records of T releases each are sqrt(k T) (2C / sigma)-GDP. Laplace: k times. The choice
+        of C is pure and added.
         """
+        clip = records * self.clip_epsilon
         if self.releases == 0:
-            return 0.0
+            return clip
         if mechanism == "gaussian":
-            return gaussian_epsilon(math.sqrt(records * self.mu_squared), delta)
-        return records * self.epsilon if mechanism == "laplace" else math.inf
+            return gaussian_epsilon(math.sqrt(records * self.mu_squared), delta) + clip
+        return records * self.epsilon + clip if mechanism == "laplace" else math.inf
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ def compose(
 
     The edge's weights, everybody's releases and the responses: an adaptive composition, so privacy loss
     distributions convolve. Gaussian parts enter with standard deviation ``2 / mu`` and a relation that
-    doubles the sensitivity. Laplace releases are added to the rest's epsilon as they are pure.
+    doubles the sensitivity. Laplace releases are added to the rest's epsilon as they are pure. The choice
+    of C enters as a randomized response.
 
     Args:
         steps: DP-SGD on the edge; empty: no claim can be made (``inf``) unless nothing was trained.
@@ -182,7 +187,10 @@ def compose(
         accountant.compose(dp_event.GaussianDpEvent(2 / math.sqrt(releases.mu_squared)))
     elif releases.releases:
         pure = releases.epsilon if mechanism == "laplace" else math.inf
-    for epsilon, classes in responses.answers:
+    # A pure mechanism loses no more than a randomized response between two answers (Kairouz, Oh and
+    # Viswanath, 2015).
+    clip = ((releases.clip_epsilon, 2),) if releases.clip_epsilon else ()
+    for epsilon, classes in (*responses.answers, *clip):
         noise = classes / (math.exp(epsilon) + classes - 1)
         accountant.compose(dp_event.RandomizedResponseDpEvent(noise, classes))
     if math.isinf(pure):

@@ -31,6 +31,7 @@ def edge_rows(account: Account) -> list[Guarantee]:
     """What the edge's weights say of one training record, under both adjacencies."""
     if not account.steps.steps:
         return []
+    chosen = account.of("train").clip_epsilon  # pure under both adjacencies
     relations: list[tuple[Literal["replace_one", "add_remove"], str]] = [
         ("replace_one", "replace one training record by any other (dp-accounting, PLD)"),
         (
@@ -43,7 +44,7 @@ def edge_rows(account: Account) -> list[Guarantee]:
     for relation, words in relations:
         epsilon, delta, note = number(
             account,
-            account.steps.epsilon(account.delta, relation),
+            account.steps.epsilon(account.delta, relation) + chosen,
             "none: so little noise that no number is worth printing",
         )
         rows.append(
@@ -61,6 +62,7 @@ def edge_rows(account: Account) -> list[Guarantee]:
                     "share a batch",
                     "all parameters of the edge: trunk, bottleneck, task exits, adversarial exits",
                     "image, task labels and sensitive labels of the record",
+                    *([f"the clip bound, drawn as a quantile (pure, {chosen:g})"] if chosen else []),
                 ],
                 does_not_cover=[
                     "the record's own releases: see the curious-cloud row",
@@ -109,6 +111,11 @@ def curious_cloud(account: Account) -> Guarantee:
             f"the edge's weights (DP-SGD), all {own.releases} releases of the record{labels}, composed as "
             "one adaptive sequence",
             "whatever is computed from those: cloud tails, attacks, decoders",
+            *(
+                [f"the clip bound, drawn as a quantile (pure, {own.clip_epsilon:g})"]
+                if own.clip_epsilon
+                else []
+            ),
         ]
         if epsilon is not None
         else [],

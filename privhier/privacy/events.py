@@ -1,4 +1,4 @@
-"""What a run can be charged for: releases, DP-SGD epochs, randomized responses. One JSON line each."""
+"""What a run can be charged for: releases, DP-SGD epochs, randomized responses, a clip bound."""
 
 from __future__ import annotations
 
@@ -151,11 +151,48 @@ class LabelEvent:
         return (self.split, f"label {self.attribute}", 0)
 
 
-Event = ReleaseEvent | StepEvent | LabelEvent
+@dataclass(frozen=True)
+class ClipEvent:
+    """One charge: the clip bound was drawn from the norms of a split's records.
+
+    Attributes:
+        split: Which records.
+        records: How many.
+        quantile: In (0, 1).
+        epsilon: Pure, replace-one, above 0.
+        noise_source: ``seeded`` or ``system``.
+        kind: ``clip_quantile``.
+    """
+
+    split: str
+    records: int
+    quantile: float
+    epsilon: float
+    noise_source: Literal["seeded", "system"]
+    kind: Literal["clip_quantile"] = "clip_quantile"
+
+    NUMBER: ClassVar[dict[str, int]] = {"records": 1}
+    NAME: ClassVar[tuple[str, ...]] = ("split",)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if not 0 < self.quantile < 1:
+            raise ledger_error("quantile", self.quantile, "must lie strictly between 0 and 1")
+        if not 0 < self.epsilon < math.inf:
+            raise ledger_error("epsilon", self.epsilon, "must be above 0 and finite")
+
+    @property
+    def key(self) -> Key:
+        """What names this event among those of its kind."""
+        return (self.split, "clip", 0)
+
+
+Event = ReleaseEvent | StepEvent | LabelEvent | ClipEvent
 KINDS: dict[str, type[Event]] = {
     "release": ReleaseEvent,
     "dp_sgd": StepEvent,
     "randomized_response": LabelEvent,
+    "clip_quantile": ClipEvent,
 }
 
 

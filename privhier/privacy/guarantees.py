@@ -42,6 +42,11 @@ def write_guarantees(
         f"(the largest number of releases any record has had: {counts or 'none'})",
         "whatever is computed from those releases: cloud tails, attacks, decoders",
     ]
+    if worst.clip_epsilon:
+        covers.append(
+            "the clip bound, drawn once as a quantile of training records' norms (pure, "
+            f"{worst.clip_epsilon:g})"
+        )
     epsilon, spent_delta, note = _number(worst, mechanism, noise_source, delta, 1)
     rows = [
         Guarantee(
@@ -102,7 +107,7 @@ def _number(
     account: ReleaseAccount, mechanism: str, noise_source: str, delta: float, records: int
 ) -> tuple[float | None, float | None, str]:
     """Epsilon, delta and the note on them."""
-    if account.releases == 0:
+    if account.releases == 0 and not account.clip_epsilon:
         return 0.0, 0.0, "nothing was released"
     if mechanism == "none":
         return None, None, "no guarantee: raw features were released"
@@ -120,8 +125,8 @@ def _not_covered(noise_source: str, labels_in_clear: bool, more: Sequence[str]) 
     }
     return [
         *labels,
-        "clip bounds, normalization constants, class weights and the number of records, where they were "
-        "read off the data",
+        "clip bounds (unless drawn as a charged quantile), normalization constants, class weights and the "
+        "number of records, where they were read off the data",
         "splits, duplicate groups, dropped people and class lists: made from the data, held fixed and "
         "counted as public; initial weights count as public",
         "other runs, seeds, sweep points and audits on the same records: their epsilons add up",

@@ -1,8 +1,8 @@
 """The account of everything that touches private records; all guarantees are computed from it.
 
-Releases, DP-SGD epochs of the edge and randomized responses, one JSON line an event, on disk before what it
-stands for happens. A crash between the two leaves a charge without a release, never a release without a
-charge.
+Releases, DP-SGD epochs of the edge, randomized responses and the choice of a clip bound, one JSON line an
+event, on disk before what it stands for happens. A crash between the two leaves a charge without a release,
+never a release without a charge.
 """
 
 from __future__ import annotations
@@ -20,14 +20,23 @@ import numpy as np
 import numpy.typing as npt
 
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps
-from privhier.privacy.events import Event, Key, LabelEvent, ReleaseEvent, StepEvent, ledger_error, parse_event
+from privhier.privacy.events import (
+    ClipEvent,
+    Event,
+    Key,
+    LabelEvent,
+    ReleaseEvent,
+    StepEvent,
+    ledger_error,
+    parse_event,
+)
 from privhier.privacy.guarantees import Guarantee, write_guarantees
 from privhier.privacy.release import ReleaseMechanism
 
 __all__ = ["Guarantee", "Ledger", "ReleaseEvent"]
 
 _MAX_RECORD = 2**28
-E = TypeVar("E", ReleaseEvent, StepEvent, LabelEvent)
+E = TypeVar("E", ReleaseEvent, StepEvent, LabelEvent, ClipEvent)
 
 
 class Ledger:
@@ -116,6 +125,14 @@ class Ledger:
         """
         return self._enter(event)
 
+    def charge_clip(self, event: ClipEvent) -> bool:
+        """Write down the choice of a clip bound **before** it is drawn; returns whether it was counted.
+
+        Raises:
+            GuaranteeError: Another noise source, or a seeded draw repeated with other parameters.
+        """
+        return self._enter(event)
+
     def releases_per_record(self, split: str | None = None) -> int:
         """T: the largest number of releases any record of ``split`` (None: of any split) has had."""
         accounts = self.accounts()
@@ -128,8 +145,12 @@ class Ledger:
         by_split: defaultdict[str, list[ReleaseEvent]] = defaultdict(list)
         for event in self._of(ReleaseEvent):
             by_split[event.split].append(event)
+        chosen: defaultdict[str, float] = defaultdict(float)
+        for choice in self._of(ClipEvent):
+            chosen[choice.split] += choice.epsilon
         accounts = {}
-        for split, events in by_split.items():
+        for split in sorted({*by_split, *chosen}):
+            events = by_split[split]
             ratios = [
                 (math.inf if event.sigma == 0 else 2 * event.clip / event.sigma, event.releases)
                 for event in events
@@ -138,6 +159,7 @@ class Ledger:
                 releases=sum(event.releases for event in events),
                 mu_squared=math.fsum(count * ratio * ratio for ratio, count in ratios),
                 epsilon=math.fsum(count * ratio for ratio, count in ratios),
+                clip_epsilon=chosen[split],
             )
         return accounts
 
@@ -230,6 +252,21 @@ class Ledger:
                     asdict(event),
                     f"was executed, but charged as {None if before is None else asdict(before)}",
                 )
+
+    def verify_clip(self, quantile: float, epsilon: float) -> None:
+        """Compare how the clip bound was really drawn with what was charged.
+
+        Raises:
+            GuaranteeError: A bound read off records that was not charged, or was charged as less.
+        """
+        charged = self._of(ClipEvent)
+        if any((event.quantile, event.epsilon) == (quantile, epsilon) for event in charged):
+            return
+        raise ledger_error(
+            "clip_quantile",
+            {"quantile": quantile, "epsilon": epsilon},
+            f"was drawn, but charged as {[asdict(event) for event in charged] or None}",
+        )
 
     def guarantees(
         self,

@@ -13,8 +13,8 @@ from privhier.models.inputs import normalize
 from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
+from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
-from privhier.training.prepare import build_mechanism
 from privhier.training.trained import finished_training, network_of
 
 
@@ -59,4 +59,4 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
     plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
     edge, _ = network_of(plain, facts["image_size"], facts["task_classes"], facts["sensitive_classes"])
     load_weights(edge, weights or folder.edge)
-    return ReleasingEdge(edge.eval(), build_mechanism(config, facts["n_train"]))
+    return ReleasingEdge(edge.eval(), mechanism_of(config, facts["n_train"], folder))

@@ -61,6 +61,11 @@ class RunFolder:
         return self.root / "sent_labels.npy"
 
     @property
+    def clip(self) -> Path:
+        """The clip bound, where it was drawn from the training records."""
+        return self.root / "clip.json"
+
+    @property
     def cloud_cache(self) -> Path:
         """What the cloud keeps of release-once."""
         return self.root / "cloud_cache"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from privhier.config import RunConfig
+from privhier.config_privacy import ClipQuantile
 from privhier.datasets.attributes import evaluate_attribute
 from privhier.datasets.base import AttributeLabels, FaceDataset, IntArray
 from privhier.datasets.splits import split_dataset
@@ -79,26 +80,32 @@ def _known_to_edge(identity: IntArray, train: IntArray) -> tuple[IntArray, int]:
     return np.where(known, position, -1).astype(np.int64), len(people)
 
 
-def build_mechanism(config: RunConfig, n_train: int) -> ReleaseMechanism:
+def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = None) -> ReleaseMechanism:
     """The release mechanism, with sigma solved for ``target_epsilon`` and the schedule's releases.
 
     Args:
         config: The run.
         n_train: Training records, for ``privacy.delta: auto``.
+        drawn: The bound that was drawn, where ``release.clip`` is a quantile; None: its lower end, for
+            checks before anything is drawn.
     """
     release = config.release
+    target = release.target_epsilon
+    if isinstance(release.clip, ClipQuantile):
+        assert target is not None
+        clip, target = drawn or release.clip.lowest, target - release.clip.epsilon
+    else:
+        clip = release.clip
     sigma = release.sigma if release.sigma is not None else 0.0
-    if release.mechanism != "none" and release.target_epsilon is not None:
+    if release.mechanism != "none" and target is not None:
         sigma = solve_sigma(
             mechanism=release.mechanism,
-            target_epsilon=release.target_epsilon,
+            target_epsilon=target,
             delta=config.privacy.delta_for(n_train),
-            clip=release.clip,
+            clip=clip,
             releases=config.schedule.releases_per_record,
         )
-    return ReleaseMechanism(
-        mechanism=release.mechanism, clip=release.clip, sigma=sigma, quantize=release.quantize
-    )
+    return ReleaseMechanism(mechanism=release.mechanism, clip=clip, sigma=sigma, quantize=release.quantize)
 
 
 def pick_device(config: RunConfig) -> torch.device:

@@ -22,6 +22,7 @@ from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import TrainingData, batch_count
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
+from privhier.training.clip import settle_clip
 from privhier.training.cloud import CloudTrainer, ReleaseCache, cloud_logits
 from privhier.training.edge import EdgeTrainer, edge_exit_logits
 from privhier.training.folder import RunFolder, write_array, write_json
@@ -42,7 +43,7 @@ class Trainer:
     Args:
         config: The run.
         data: What the edge owns.
-        mechanism: The release mechanism.
+        mechanism: The release mechanism; where its clip bound is to be drawn, as it is before that.
         folder: The run folder.
         device: Where to compute.
         keep: Training records whose releases the curious cloud keeps for the attack bench.
@@ -63,13 +64,16 @@ class Trainer:
         progress: Progress | None = None,
     ) -> None:
         self.config, self.data, self.folder, self.device, self.keep = config, data, folder, device, keep
-        self.mechanism = mechanism
         self.on_epoch, self.progress = on_epoch, progress
         edge, tail = build_model(config, data)
         schedule = config.schedule
         steps = batch_count(len(data.splits.train), config.training.batch_size)
         with isolated_rng(config.seed, "init", "defense"):
             defense = build_defense(config.defense)
+        self.ledger = Ledger(folder.ledger)
+        self.mechanism = mechanism = settle_clip(
+            config, data, edge.to(device), mechanism, folder, self.ledger, device=device
+        )
         own = (config, edge.to(device), defense.to(device), mechanism)
         if config.edge.dp_sgd is None:
             total = steps * (schedule.pretrain_epochs + schedule.joint_epochs)
@@ -84,7 +88,6 @@ class Trainer:
             keep=keep,
             flips=flips(config, data),
         )
-        self.ledger = Ledger(folder.ledger)
         labels = labels_to_send(config, data, folder, self.ledger)
         self.releaser = Releaser(config, mechanism, self.ledger, run_id=config.hash()[:16], labels=labels)
         self.cache = ReleaseCache(folder.cloud_cache)
@@ -325,6 +328,8 @@ class Trainer:
             kept.append(np.asarray(payload[rows], dtype=np.float32))
         write_array(self.folder.releases("training_victims"), np.stack(kept, axis=1))
         self.ledger.verify(self._carried)
+        if (chosen := self.config.release.quantile) is not None:
+            self.ledger.verify_clip(chosen.quantile, chosen.epsilon)
         if isinstance(self.edge, PrivateEdgeTrainer):
             self.ledger.verify_steps(self.edge.executed)
         save_weights(self.edge.edge, self.folder.edge)

@@ -25,6 +25,7 @@ from privhier.training.folder import RunFolder
 _PATHS: dict[str, Any] = {"dataset": {"root", "cache"}}
 # The ledger next to last: a folder that has one, but no training.json, has work of its own in it.
 _FILES = ("edge.safetensors", "tail.safetensors", "history.json", "ledger.jsonl", "training.json")
+_WHERE_PRESENT = ("clip.json", "sent_labels.npy")
 _FOLDERS = ("releases", "snapshots")
 
 
@@ -110,6 +111,9 @@ def _copy(source: Path, target: Path) -> None:
     for name in _FOLDERS:
         for path in sorted((source / name).glob("*")):
             _take(path, target / name / path.name)
+    for name in _WHERE_PRESENT:
+        if (source / name).exists():
+            _take(source / name, target / name)
     for name in _FILES:
         _take(source / name, target / name)
 

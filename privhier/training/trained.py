@@ -17,7 +17,9 @@ from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights
 from privhier.privacy.dpsgd import mend
+from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData
+from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
 
 
@@ -32,6 +34,7 @@ class Trained:
         test_releases: float32 ``(n_test, T, *shape)``, all the releases the cloud holds of each.
         training_releases: float32 ``(n_keep, T, *shape)``, the same of the training victims.
         uplink: messages, records, bytes that went up.
+        mechanism: What sanitized its releases.
     """
 
     edge: EdgeSegment
@@ -40,6 +43,7 @@ class Trained:
     test_releases: FloatArray
     training_releases: FloatArray
     uplink: dict[str, int]
+    mechanism: ReleaseMechanism
 
 
 def build_model(
@@ -89,6 +93,7 @@ def load_trained(config: RunConfig, data: TrainingData, folder: RunFolder) -> Tr
         test_releases=np.load(folder.releases("test"), mmap_mode="r"),
         training_releases=np.load(folder.releases("training_victims"), mmap_mode="r"),
         uplink=facts["uplink"],
+        mechanism=mechanism_of(config, facts["n_train"], folder),
     )
 
 
