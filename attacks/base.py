@@ -14,7 +14,7 @@ from privhier.registry import Registry
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-Kind = Literal["attribute", "verification", "reconstruction"]
+Kind = Literal["attribute", "verification", "reconstruction", "property"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class AttackResult:
             validation split to maximize balanced accuracy.
         embeddings: verification: float32 ``(n, E)``; cosine similarity says "same person".
         reconstructions: reconstruction: float32 ``(n, 3, H, W)`` in [0, 1].
+        shares: property: float32 ``(P, K)``, the estimated share of every class in every population.
         own_loss: reconstruction: float32 ``(n,)``, the attacker's own estimate of its error.
         validation: The attacker's score on its own validation split (AUC, or -loss).
         selected: Hyper-parameters it chose there.
@@ -41,6 +42,7 @@ class AttackResult:
     embeddings: FloatArray | None = None
     reconstructions: FloatArray | None = None
     own_loss: FloatArray | None = None
+    shares: FloatArray | None = None
     validation: float = float("nan")
     selected: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -55,6 +57,10 @@ class Attack(Protocol):
     """
 
     kind: ClassVar[Kind]
+    white_box: ClassVar[bool]
+    """Whether it needs the edge's weights; such an attack runs on the white-box view only."""
+    expensive: ClassVar[bool]
+    """Whether it optimizes for every victim anew, so that it may be given fewer of them."""
 
     @property
     def target(self) -> str:

@@ -17,7 +17,7 @@ from privhier.attacks.view import View
 from privhier.files import whole_file
 from privhier.locks import exclusive
 
-_ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss")
+_ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss", "shares")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from privhier.attacks.features import LastDraw
 from privhier.attacks.mlp import class_probabilities
 from privhier.attacks.nets import FitPlan, channel_norm, count_macs, fit, stack_releases, take, trunk
 from privhier.attacks.options import option
-from privhier.attacks.selection import SCORED_DRAWS, attribute_refusal, pose_attribute
+from privhier.attacks.selection import SCORED_DRAWS, attribute_refusal, label_refusal, pose_attribute
 from privhier.attacks.view import FloatArray, View
 from privhier.seeding import isolated_rng, torch_stream
 
@@ -69,6 +69,8 @@ class CnnAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
+    white_box: ClassVar[bool] = False
+    expensive: ClassVar[bool] = False
     target: str = ""
     width: int = option(16, low=4)
     learning_rates: tuple[float, ...] = option((2e-3,), low=1e-7)
@@ -81,7 +83,7 @@ class CnnAttack:
 
     def refuses(self, view: View) -> str | None:
         """See ``Attack``."""
-        return map_refusal(view) or attribute_refusal(view, self.target)
+        return label_refusal(view) or map_refusal(view) or attribute_refusal(view, self.target)
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""

@@ -17,7 +17,7 @@ from privhier.attacks.cnn import affordable_epochs
 from privhier.attacks.features import LastDraw
 from privhier.attacks.nets import FitPlan, channel_norm, fit, stack_releases, take
 from privhier.attacks.options import option
-from privhier.attacks.selection import MIN_RECORDS, own_split
+from privhier.attacks.selection import MIN_RECORDS, label_refusal, own_split
 from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
@@ -180,6 +180,8 @@ class DecoderAttack:
     """
 
     kind: ClassVar[Kind] = "reconstruction"
+    white_box: ClassVar[bool] = False
+    expensive: ClassVar[bool] = False
     target: str = ""
     width: int = option(64, low=4)
     blocks: int = option(3, low=1)
@@ -190,6 +192,8 @@ class DecoderAttack:
 
     def refuses(self, view: View) -> str | None:
         """See ``Attack``."""
+        if view.task_labels is not None:
+            return label_refusal(view)
         if len(view.aux.images) < MIN_RECORDS:
             return f"only {len(view.aux.images)} auxiliary images, {MIN_RECORDS} are needed"
         if len(np.unique(view.aux.groups)) < 2:

@@ -13,6 +13,8 @@ from privhier.seeding import stream_seed
 
 _PCA_ROWS = 6000
 """Rows the principal axes are fitted on: enough for 256 axes, and bounds time and memory."""
+_SHARED_AXES = 256
+"""Axes that are fitted at once, so that attackers who want fewer take the first of them."""
 _BLOCK = 512
 """Records projected at a time, so that a wide release is never copied whole."""
 
@@ -35,6 +37,29 @@ def _principal_axes(rows: FloatArray, components: int, seed: int) -> _Projection
     count = min(components, rows.shape[1], max(1, len(rows) - 1))
     pca = PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed % 2**32).fit(rows)
     return _Projection(pca.mean_.astype(np.float32), np.ascontiguousarray(pca.components_.T, np.float32))
+
+
+def _shared_axes(view: View, draw: FloatArray, count: int) -> _Projection:
+    """The first ``count`` principal axes of the view's releases; fitted once for all attacks on it."""
+    wanted = max(count, _SHARED_AXES)
+    key = f"axes/{wanted}"
+    if key not in view.scratch:
+        mean = np.array(draw, dtype=np.float32)
+        for k in range(1, view.aux.draws):
+            mean += view.aux.releases(k)
+        mean /= view.aux.draws
+        rows = mean.reshape(draw.shape[0] * draw.shape[1], -1)
+        view.scratch[key] = _principal_axes(rows, wanted, stream_seed(view.seed, "attack", "pca"))
+    whole: _Projection = view.scratch[key]
+    return _Projection(whole.mean, np.ascontiguousarray(whole.axes[:, :count]))
+
+
+def task_columns(labels: IntArray | None, classes: tuple[int, ...]) -> FloatArray | None:
+    """Task labels ``(n, tasks)`` one-hot side by side, float32 ``(n, sum of classes)``; None stays None."""
+    if labels is None:
+        return None
+    blocks = [labels[:, [task]] == np.arange(count) for task, count in enumerate(classes)]
+    return np.hstack(blocks).astype(np.float32)
 
 
 class FeatureMap:
@@ -64,13 +89,7 @@ class FeatureMap:
         self.records, self.releases_per_record = int(n), int(self._t)
         width = int(np.prod(draw.shape[2:]))
         if width > max_columns:
-            mean = np.array(draw, dtype=np.float32)
-            for k in range(1, aux.draws):
-                mean += aux.releases(k)
-            mean /= aux.draws
-            seed = stream_seed(view.seed, "attack", name, "pca")
-            self._first = _principal_axes(mean.reshape(n * self._t, width), max_columns, seed)
-            del mean
+            self._first = _shared_axes(view, draw, max_columns)
         columns = self._flatten(draw)
         if columns.shape[1] > 2 * max_columns:
             seed = stream_seed(view.seed, "attack", name, "pca-of-releases")
@@ -105,8 +124,14 @@ class FeatureMap:
         return (columns - self.mean) / self.spread
 
 
+def _beside(columns: FloatArray, labels: FloatArray | None) -> FloatArray:
+    return columns if labels is None else np.hstack([columns, labels])
+
+
 class FeatureBank:
     """Features of every draw of the auxiliary set and of the victims, computed once and kept.
+
+    Where the view holds task labels, they are further columns, one-hot.
 
     ``K * n * q`` float32 values: 65 MB for 16 draws of 4,000 records in 256 columns.
     """
@@ -115,8 +140,13 @@ class FeatureBank:
         self._view = view
         self._map = FeatureMap(view, max_columns=max_columns, name=name)
         self._draws: dict[int, FloatArray] = {}
-        self.victims: FloatArray = self._map(view.releases)
-        self.spread: FloatArray = self._map.spread / self._map.spread.max()
+        self._labels = task_columns(view.aux.task_labels, view.task_classes)
+        self.victims: FloatArray = _beside(
+            self._map(view.releases), task_columns(view.task_labels, view.task_classes)
+        )
+        spread = self._map.spread / self._map.spread.max()
+        known = 0 if self._labels is None else self._labels.shape[1]
+        self.spread: FloatArray = np.concatenate([spread, np.ones(known, dtype=np.float32)])
         """Spread of each column over the largest one, in (0, 1]: undoes standardization."""
 
     @property
@@ -133,7 +163,7 @@ class FeatureBank:
         """Standardized features of draw ``k % K`` of the auxiliary set, float32 ``(n, q)``."""
         k %= self.draws
         if k not in self._draws:
-            self._draws[k] = self._map(self._view.aux.releases(k))
+            self._draws[k] = _beside(self._map(self._view.aux.releases(k)), self._labels)
         return self._draws[k]
 
     def rows(self, indices: IntArray, draws: int) -> FloatArray:

@@ -57,6 +57,8 @@ class MlpAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
+    white_box: ClassVar[bool] = False
+    expensive: ClassVar[bool] = False
     target: str = ""
     widths: tuple[int, ...] = option((64, 256, 256), low=2)
     dropouts: tuple[float, ...] = option((0.1, 0.5, 0.2), low=0.0, high=0.95)

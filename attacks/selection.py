@@ -218,6 +218,13 @@ def attribute_refusal(view: View, target: str) -> str | None:
     return None
 
 
+def label_refusal(view: View) -> str | None:
+    """Why an attack that makes no use of task labels skips a view that holds them, or None."""
+    if view.task_labels is None:
+        return None
+    return "makes no use of the task labels: see it on the view without them"
+
+
 def normalized(probabilities: FloatArray) -> FloatArray:
     """float32 rows that sum to 1 exactly enough for the scorer, from any non-negative rows."""
     rows = np.clip(probabilities.astype(np.float64), 1e-12, None)

@@ -56,6 +56,8 @@ class LogisticRegressionAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
+    white_box: ClassVar[bool] = False
+    expensive: ClassVar[bool] = False
     target: str = ""
     penalties: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0), low=1e-8)
     max_columns: int = option(256, low=2)
@@ -127,6 +129,8 @@ class GradientBoostingAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
+    white_box: ClassVar[bool] = False
+    expensive: ClassVar[bool] = False
     target: str = ""
     learning_rates: tuple[float, ...] = option((0.1, 0.05, 0.1), low=1e-4, high=1.0)
     leaves: tuple[int, ...] = option((5, 15, 31), low=2)

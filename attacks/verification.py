@@ -19,7 +19,7 @@ from privhier.attacks.features import FeatureBank, LastDraw
 from privhier.attacks.mlp import perceptron
 from privhier.attacks.nets import FitPlan, apply_in_blocks, channel_norm, fit, stack_releases, take, trunk
 from privhier.attacks.options import option
-from privhier.attacks.selection import own_split
+from privhier.attacks.selection import label_refusal, own_split
 from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
@@ -162,6 +162,8 @@ class MetricAttack:
     """
 
     kind: ClassVar[Kind] = "verification"
+    white_box: ClassVar[bool] = False
+    expensive: ClassVar[bool] = False
     target: str = ""
     max_columns: int = option(192, low=2)
     max_rows: int = option(16_000, low=100)
@@ -174,6 +176,8 @@ class MetricAttack:
     def refuses(self, view: View) -> str | None:
         """See ``Attack``."""
         people = view.aux.labels.get("identity")
+        if view.task_labels is not None:
+            return label_refusal(view)
         if people is None:
             return "the auxiliary set names no people"
         pairs = int((np.bincount(people[people >= 0]) >= 2).sum()) if (people >= 0).any() else 0

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+
+from privhier.models.edge import EdgeSegment
+from privhier.privacy.release import ReleaseMechanism
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -27,6 +31,8 @@ class AuxiliarySet:
             deterministic).
         releases: ``releases(k)`` gives draw ``k < draws`` as float32 ``(n, T, *shape)``; the same k
             gives the same array again.
+        task_labels: int64 ``(n, tasks)``, where the threat model reads task labels off the uplink;
+            made as the victims' are (randomized where theirs are).
     """
 
     images: ImageArray
@@ -35,6 +41,21 @@ class AuxiliarySet:
     groups: IntArray
     draws: int
     releases: Callable[[int], FloatArray]
+    task_labels: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class WhiteBox:
+    """The edge's weights and its mechanism. The noise's scale is known, its draws are not.
+
+    Attributes:
+        edges: The T edge states that made a record's releases, in order; evaluation mode, frozen, on
+            the view's device. Copy before training one.
+        mechanism: Clip, noise, quantization.
+    """
+
+    edges: tuple[EdgeSegment, ...]
+    mechanism: ReleaseMechanism
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,14 @@ class View:
         seed: The attacker's seed; every attacker draws from its own named stream of it.
         device: Where an attacker that needs torch may compute.
         tail: The cloud tail, where the threat model has it.
+        white_box: The edge's weights, where the threat model has them.
+        task_labels: int64 ``(n, tasks)``, the victims' task labels as the uplink carried them; None where
+            the threat model sees none.
+        task_classes: Number of classes of every task; empty without ``task_labels``.
+        populations: Rows of ``releases``, int64 each: sets of records whose make-up is asked for
+            (property inference).
+        scratch: What attacks on this very view compute once and share (projections). Nothing in it
+            depends on which attack came first; a changed copy of the view begins with none.
     """
 
     threat_model: str
@@ -58,3 +87,8 @@ class View:
     seed: int
     device: str = "cpu"
     tail: nn.Module | None = field(default=None, repr=False)
+    white_box: WhiteBox | None = field(default=None, repr=False)
+    task_labels: IntArray | None = None
+    task_classes: tuple[int, ...] = ()
+    populations: tuple[IntArray, ...] = ()
+    scratch: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_many_wide_releases_stay_bounded():
 def test_nothing_is_fitted_on_the_victims(max_columns):
     clean = np.random.default_rng(3).standard_normal((100, 40))
     view = view_of(clean, t=1, draws=1, noise=0.1)
-    shifted = View(**{**vars(view), "releases": view.releases + 100})
+    shifted = replace(view, releases=view.releases + 100)
     bank = FeatureBank(view, max_columns=max_columns, name="x")
     other = FeatureBank(shifted, max_columns=max_columns, name="x")
     assert np.array_equal(bank.draw(0), other.draw(0))
