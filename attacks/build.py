@@ -8,12 +8,44 @@ import types
 from dataclasses import Field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
-from privhier.attacks import cnn, decoder, mlp, tabular, verification
+from privhier.attacks import (
+    averaging,
+    cnn,
+    decensor,
+    decoder,
+    deep_prior,
+    embed_reconstructions,
+    fine_tune,
+    generative,
+    inversion,
+    kernel,
+    mlp,
+    property,
+    substitute,
+    tabular,
+    verification,
+)
 from privhier.attacks.base import Attack, Kind, attacks
 from privhier.config import Choice
 from privhier.errors import ConfigError, UnknownNameError
 
-FAMILIES: tuple[types.ModuleType, ...] = (tabular, mlp, cnn, verification, decoder)
+FAMILIES: tuple[types.ModuleType, ...] = (
+    tabular,
+    mlp,
+    cnn,
+    verification,
+    decoder,
+    embed_reconstructions,
+    kernel,
+    averaging,
+    fine_tune,
+    decensor,
+    property,
+    inversion,
+    deep_prior,
+    generative,
+    substitute,
+)
 """Modules that register the built-in attacks on import."""
 
 
@@ -63,7 +95,7 @@ def build_attack(choice: Choice, *, kind: Kind, target: str) -> Attack:
             near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
             remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(options)}"
             raise ConfigError(key=key, value=value, rule="is not a known option", remedy=remedy)
-        values[name] = _checked(key, value, hints[name], options[name])
+        values[name] = checked_option(key, value, hints[name], options[name])
     try:
         made: Attack = attack(target=target, **values)
     except ValueError as error:
@@ -76,7 +108,7 @@ def build_attack(choice: Choice, *, kind: Kind, target: str) -> Attack:
     return made
 
 
-def _checked(key: str, value: Any, hint: Any, field: Field[Any]) -> Any:
+def checked_option(key: str, value: Any, hint: Any, field: Field[Any]) -> Any:
     """The value in the field's type; a list where a tuple is wanted, an integer where a float is."""
     if get_origin(hint) is tuple:
         item = get_args(hint)[0]

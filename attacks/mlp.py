@@ -15,6 +15,7 @@ from privhier.attacks.base import AttackResult, Kind, attacks
 from privhier.attacks.features import FeatureBank
 from privhier.attacks.nets import FitPlan, apply_in_blocks, fit, take
 from privhier.attacks.options import option
+from privhier.attacks.search import LogUniform, OneOf, Range, random_settings
 from privhier.attacks.selection import SCORED_DRAWS, attribute_refusal, pose_attribute
 from privhier.attacks.view import FloatArray, View
 from privhier.seeding import isolated_rng, torch_stream
@@ -50,6 +51,7 @@ class MlpAttack:
         widths: Hidden widths tried, pairwise with ``dropouts`` and ``learning_rates``.
         dropouts: Dropout probabilities.
         learning_rates: Peak rates of AdamW.
+        trials: Random settings of the three tried beside them.
         epochs: Most epochs of a candidate; each sees one draw of every training record.
         patience: Epochs without a better own-validation score before a candidate stops.
         batch: Records a step.
@@ -63,6 +65,7 @@ class MlpAttack:
     widths: tuple[int, ...] = option((64, 256, 256), low=2)
     dropouts: tuple[float, ...] = option((0.1, 0.5, 0.2), low=0.0, high=0.95)
     learning_rates: tuple[float, ...] = option((3e-3, 1e-3, 1e-3), low=1e-7)
+    trials: int = option(1, low=0)
     epochs: int = option(32, low=1)
     patience: int = option(10, low=1)
     batch: int = option(128, low=2)
@@ -76,6 +79,17 @@ class MlpAttack:
         """See ``Attack``."""
         return attribute_refusal(view, self.target)
 
+    def _settings(self, view: View) -> list[tuple[int, float, float]]:
+        """Width, dropout and rate of every candidate: the given ones, then the random ones."""
+        space: dict[str, Range] = {
+            "width": OneOf((32, 64, 128, 256, 512)),
+            "dropout": OneOf((0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)),
+            "rate": LogUniform(3e-4, 1e-2),
+        }
+        drawn = random_settings(view, "mlp", self.target, space, self.trials)
+        given = list(zip(self.widths, self.dropouts, self.learning_rates, strict=True))
+        return given + [(s["width"], s["dropout"], s["rate"]) for s in drawn]
+
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
         start = time.perf_counter()
@@ -86,8 +100,7 @@ class MlpAttack:
         scored = min(bank.draws, SCORED_DRAWS)
         held_out = bank.rows(problem.split.validation, scored)
         candidates: list[tuple[float, str, FloatArray, FloatArray]] = []
-        settings = zip(self.widths, self.dropouts, self.learning_rates, strict=True)
-        for number, (width, dropout, rate) in enumerate(settings):
+        for number, (width, dropout, rate) in enumerate(self._settings(view)):
             generator = torch_stream(view.seed, "attack", "mlp", self.target, number)
             with isolated_rng(view.seed, "attack", "mlp", self.target, number):
                 network = perceptron(bank.columns, width, problem.n_classes, dropout).to(view.device)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,19 +17,32 @@ from sklearn.linear_model import LogisticRegression
 from privhier.attacks.base import AttackResult, Kind, attacks
 from privhier.attacks.features import FeatureBank
 from privhier.attacks.options import option
+from privhier.attacks.search import Integers, LogUniform, OneOf, Range, random_settings
 from privhier.attacks.selection import SCORED_DRAWS, AttributeProblem, attribute_refusal, pose_attribute
 from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.seeding import numpy_stream, stream_seed
 
+_COLUMNS = {0.0: "standardized", 1.0: "spread"}
 
-def _all_classes(probabilities: FloatArray, classes: IntArray, n_classes: int) -> FloatArray:
-    """Columns of the classes that training had, put in their places among all K."""
+
+def all_classes(probabilities: FloatArray, classes: IntArray, n_classes: int) -> FloatArray:
+    """Columns ``(n, seen classes)`` put in their places among all K: float32 ``(n, K)``, 0 elsewhere."""
     full = np.zeros((len(probabilities), n_classes), dtype=np.float32)
     full[:, classes] = probabilities
     return full
 
 
-def _training_rows(
+def fit_logistic(
+    columns: FloatArray, labels: IntArray, penalty: float, max_iterations: int
+) -> LogisticRegression:
+    """Multinomial logistic regression of ``labels`` ``(n,)`` on ``columns`` ``(n, q)``, L2 penalty 1 / C."""
+    with warnings.catch_warnings():
+        # The iteration limit is a stopping rule chosen for time; selection judges the outcome.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=penalty, max_iter=max_iterations, tol=1e-3).fit(columns, labels)
+
+
+def training_rows(
     bank: FeatureBank, problem: AttributeProblem, indices: IntArray, max_rows: int, rng: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
     """As many draws of the records as fit ``max_rows``; a random part of the records if none does."""
@@ -49,7 +62,8 @@ class LogisticRegressionAttack:
 
     Attributes:
         target: Attribute under attack.
-        penalties: Inverse penalty strengths C that are tried.
+        penalties: Inverse penalty strengths C that are tried, with both column scales each.
+        trials: Random settings tried beside them: C over the same decades, columns between both scales.
         max_columns: Principal components kept of a wider release.
         max_cells: Bound on rows * columns * classes of one fit: how many draws are stacked.
         max_iterations: L-BFGS iterations of one fit.
@@ -60,6 +74,7 @@ class LogisticRegressionAttack:
     expensive: ClassVar[bool] = False
     target: str = ""
     penalties: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, 100.0), low=1e-8)
+    trials: int = option(4, low=0)
     max_columns: int = option(256, low=2)
     max_cells: int = option(20_000_000, low=1000)
     max_iterations: int = option(200, low=1)
@@ -77,39 +92,42 @@ class LogisticRegressionAttack:
         held_out = bank.rows(problem.split.validation, min(bank.draws, SCORED_DRAWS))
         logits = problem.n_classes if problem.n_classes > 2 else 1
         max_rows = max(1000, self.max_cells // (bank.columns * logits))
-        columns, labels = _training_rows(bank, problem, problem.split.train, max_rows, rng)
+        columns, labels = training_rows(bank, problem, problem.split.train, max_rows, rng)
         best: tuple[float, float, float, FloatArray] | None = None
-        for power in (0.0, 1.0):
+        for power, penalty in self._settings(view):
             scale = bank.spread**power
-            for penalty in self.penalties:
-                model = self._fit(columns * scale, labels, penalty)
-                probabilities = self._predict(model, held_out * scale, problem)
-                score = problem.score(probabilities)
-                if best is None or score > best[0]:
-                    best = (score, power, penalty, probabilities)
+            model = fit_logistic(columns * scale, labels, penalty, self.max_iterations)
+            probabilities = self._predict(model, held_out * scale, problem)
+            score = problem.score(probabilities)
+            if best is None or score > best[0]:
+                best = (score, power, penalty, probabilities)
         assert best is not None
         _, power, penalty, probabilities = best
         everyone = np.sort(np.concatenate([problem.split.train, problem.split.validation]))
-        columns, labels = _training_rows(bank, problem, everyone, 2 * max_rows, rng)
+        columns, labels = training_rows(bank, problem, everyone, 2 * max_rows, rng)
         scale = bank.spread**power
-        model = self._fit(columns * scale, labels, penalty)
+        model = fit_logistic(columns * scale, labels, penalty, self.max_iterations)
         return problem.result(
             validation=probabilities,
             victims=self._predict(model, bank.victims * scale, problem),
-            selected={"C": penalty, "columns": "standardized" if power == 0 else "spread"},
+            selected={"C": penalty, "columns": _COLUMNS.get(power, f"spread^{power:g}")},
             seconds=time.perf_counter() - start,
             queries=bank.queries,
         )
 
-    def _fit(self, columns: FloatArray, labels: IntArray, penalty: float) -> LogisticRegression:
-        with warnings.catch_warnings():
-            # The iteration limit is a stopping rule chosen for time; selection judges the outcome.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return LogisticRegression(C=penalty, max_iter=self.max_iterations, tol=1e-3).fit(columns, labels)
+    def _settings(self, view: View) -> Iterator[tuple[float, float]]:
+        """Powers of the columns' spread and inverse penalties: the grid, then the random ones."""
+        yield from product((0.0, 1.0), self.penalties)
+        space: dict[str, Range] = {
+            "power": OneOf((0.0, 0.25, 0.5, 0.75, 1.0)),
+            "penalty": LogUniform(min(self.penalties), max(self.penalties)),
+        }
+        for setting in random_settings(view, "logistic_regression", self.target, space, self.trials):
+            yield setting["power"], setting["penalty"]
 
     @staticmethod
     def _predict(model: LogisticRegression, columns: FloatArray, problem: AttributeProblem) -> FloatArray:
-        return _all_classes(model.predict_proba(columns), model.classes_, problem.n_classes)
+        return all_classes(model.predict_proba(columns), model.classes_, problem.n_classes)
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,7 @@ class GradientBoostingAttack:
         target: Attribute under attack.
         learning_rates: Tried pairwise with ``leaves``.
         leaves: Largest number of leaves a tree, tried pairwise with ``learning_rates``.
+        trials: Random pairs tried beside them.
         iterations: Most boosting iterations.
         max_columns: Principal components kept of a wider release.
         max_cells: Bound on rows * columns of one fit: how many draws are stacked.
@@ -134,6 +153,7 @@ class GradientBoostingAttack:
     target: str = ""
     learning_rates: tuple[float, ...] = option((0.1, 0.05, 0.1), low=1e-4, high=1.0)
     leaves: tuple[int, ...] = option((5, 15, 31), low=2)
+    trials: int = option(2, low=0)
     iterations: int = option(120, low=1)
     max_columns: int = option(96, low=2)
     max_cells: int = option(600_000, low=1000)
@@ -158,9 +178,12 @@ class GradientBoostingAttack:
         seed = stream_seed(view.seed, "attack", "gradient_boosting", self.target, "fit") % 2**32
         held_out = bank.rows(problem.split.validation, min(bank.draws, SCORED_DRAWS))
         max_rows = max(1000, self.max_cells // bank.columns)
-        columns, labels = _training_rows(bank, problem, problem.split.train, max_rows, rng)
+        columns, labels = training_rows(bank, problem, problem.split.train, max_rows, rng)
         best: tuple[float, dict[str, Any], FloatArray] | None = None
-        for rate, leaves in zip(self.learning_rates, self.leaves, strict=True):
+        space: dict[str, Range] = {"rate": LogUniform(0.03, 0.3), "leaves": Integers(3, 40)}
+        drawn = random_settings(view, "gradient_boosting", self.target, space, self.trials)
+        settings = list(zip(self.learning_rates, self.leaves, strict=True))
+        for rate, leaves in settings + [(setting["rate"], setting["leaves"]) for setting in drawn]:
             model = self._fit(columns, labels, rate, leaves, self.iterations, seed)
             for iteration, probabilities in self._staged(model, held_out, problem):
                 score = problem.score(probabilities)
@@ -170,13 +193,13 @@ class GradientBoostingAttack:
         assert best is not None
         _, chosen, probabilities = best
         everyone = np.sort(np.concatenate([problem.split.train, problem.split.validation]))
-        columns, labels = _training_rows(bank, problem, everyone, max_rows, rng)
+        columns, labels = training_rows(bank, problem, everyone, max_rows, rng)
         model = self._fit(
             columns, labels, chosen["learning_rate"], chosen["leaves"], chosen["iterations"], seed
         )
         return problem.result(
             validation=probabilities,
-            victims=_all_classes(model.predict_proba(bank.victims), model.classes_, problem.n_classes),
+            victims=all_classes(model.predict_proba(bank.victims), model.classes_, problem.n_classes),
             selected=chosen,
             seconds=time.perf_counter() - start,
             queries=bank.queries,
@@ -203,7 +226,7 @@ class GradientBoostingAttack:
         """Every fifth iteration: enough to choose from."""
         stages = enumerate(model.staged_predict_proba(columns), start=1)
         for iteration, probabilities in islice(stages, 4, None, 5):
-            yield iteration, _all_classes(probabilities, model.classes_, problem.n_classes)
+            yield iteration, all_classes(probabilities, model.classes_, problem.n_classes)
 
 
 attacks.register("logistic_regression")(LogisticRegressionAttack)

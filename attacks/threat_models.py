@@ -82,6 +82,26 @@ def white_box(view: View, *, edges: Sequence[EdgeSegment], mechanism: ReleaseMec
     return replace(view, threat_model="white_box", white_box=WhiteBox(tuple(frozen), mechanism))
 
 
+def fewer(view: View, rows: IntArray) -> View:
+    """The same threat model with a smaller auxiliary set: only its records ``rows``."""
+    aux = view.aux
+
+    def releases(draw: int) -> FloatArray:
+        return aux.releases(draw)[rows]
+
+    return replace(
+        view,
+        aux=replace(
+            aux,
+            images=aux.images[rows],
+            labels={name: labels[rows] for name, labels in aux.labels.items()},
+            groups=aux.groups[rows],
+            releases=releases,
+            task_labels=None if aux.task_labels is None else aux.task_labels[rows],
+        ),
+    )
+
+
 def _frozen(array: IntArray) -> IntArray:
     copied = np.array(array, dtype=np.int64)
     copied.flags.writeable = False

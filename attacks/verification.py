@@ -19,7 +19,7 @@ from privhier.attacks.features import FeatureBank, LastDraw
 from privhier.attacks.mlp import perceptron
 from privhier.attacks.nets import FitPlan, apply_in_blocks, channel_norm, fit, stack_releases, take, trunk
 from privhier.attacks.options import option
-from privhier.attacks.selection import label_refusal, own_split
+from privhier.attacks.selection import OwnSplit, label_refusal, own_split
 from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
@@ -42,14 +42,22 @@ def unit_rows(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class _Split:
-    train: IntArray
-    validation: IntArray
+def people_refusal(view: View) -> str | None:
+    """Why no attack on unknown people can be trained from this view, or None."""
+    people = view.aux.labels.get("identity")
+    if people is None:
+        return "the auxiliary set names no people"
+    pairs = int((np.bincount(people[people >= 0]) >= 2).sum()) if (people >= 0).any() else 0
+    if pairs < MIN_PEOPLE:
+        return f"only {pairs} auxiliary people have two photos, {MIN_PEOPLE} are needed"
+    return None
 
 
-def _split_people(view: View, rng: np.random.Generator) -> _Split:
-    """Validation people are no training people, and share no group with them either."""
+def split_people(view: View, rng: np.random.Generator) -> OwnSplit:
+    """Validation people are no training people, and share no group with them either.
+
+    Only photos of people with two or more validate, at most ten a person.
+    """
     people, groups = view.aux.labels["identity"], view.aux.groups
     known = np.flatnonzero(people >= 0)
     counts = np.bincount(people[known])
@@ -65,7 +73,7 @@ def _split_people(view: View, rng: np.random.Generator) -> _Split:
         if seen.get(person, 0) < _PER_PERSON and len(kept) < _MAX_VALIDATION:
             seen[person] = seen.get(person, 0) + 1
             kept.append(index)
-    return _Split(train, np.sort(np.asarray(kept, dtype=np.int64)))
+    return OwnSplit(train, np.sort(np.asarray(kept, dtype=np.int64)))
 
 
 Linear = Callable[[FloatArray, IntArray], FloatArray]
@@ -175,21 +183,13 @@ class MetricAttack:
 
     def refuses(self, view: View) -> str | None:
         """See ``Attack``."""
-        people = view.aux.labels.get("identity")
-        if view.task_labels is not None:
-            return label_refusal(view)
-        if people is None:
-            return "the auxiliary set names no people"
-        pairs = int((np.bincount(people[people >= 0]) >= 2).sum()) if (people >= 0).any() else 0
-        if pairs < MIN_PEOPLE:
-            return f"only {pairs} auxiliary people have two photos, {MIN_PEOPLE} are needed"
-        return None
+        return label_refusal(view) or people_refusal(view)
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
         start = time.perf_counter()
         people = view.aux.labels["identity"]
-        split = _split_people(view, numpy_stream(view.seed, "attack", "metric", "split"))
+        split = split_people(view, numpy_stream(view.seed, "attack", "metric", "split"))
         bank = FeatureBank(view, max_columns=self.max_columns, name="metric")
         held_out, held_people = bank.draw(0)[split.validation], people[split.validation]
         repeats = int(np.clip(self.max_rows // max(1, len(split.train)), 1, bank.draws))
@@ -231,7 +231,7 @@ class MetricAttack:
         )
 
     def _network(
-        self, view: View, bank: FeatureBank, split: _Split, kind: str
+        self, view: View, bank: FeatureBank, split: OwnSplit, kind: str
     ) -> tuple[FloatArray, FloatArray] | None:
         """Unit embeddings (n, E) of the validation records and the victims, or None if too few people."""
         people, device = view.aux.labels["identity"], view.device

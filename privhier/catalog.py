@@ -9,14 +9,14 @@ from typing import Any
 from privhier.errors import ConfigError
 from privhier.registry import Registry
 
-KINDS = ("backbones", "datasets", "defenses", "attacks")
+KINDS = ("backbones", "datasets", "defenses", "attacks", "embedders")
 
 
 def describe(kind: str) -> Iterator[tuple[str, str]]:
     """Name and one line for everything registered of ``kind``.
 
     Raises:
-        ConfigError: ``kind`` is none of the four.
+        ConfigError: ``kind`` is none of ``KINDS``.
     """
     if kind not in KINDS:
         raise ConfigError(
@@ -25,25 +25,29 @@ def describe(kind: str) -> Iterator[tuple[str, str]]:
             rule=f"must be one of {', '.join(KINDS)}",
             remedy="Try: privhier list defenses",
         )
-    registry = _registry(kind)
-    for name in registry.names():
-        text = inspect.getdoc(registry.get(name)) or ""
-        yield name, text.split("\n", 1)[0]
+    for registry in _registries(kind):
+        for name in registry.names():
+            text = inspect.getdoc(registry.get(name)) or ""
+            yield name, text.split("\n", 1)[0]
 
 
-def _registry(kind: str) -> Registry[Any]:
+def _registries(kind: str) -> list[Registry[Any]]:
     if kind == "backbones":
         from privhier.models.backbones import backbones
 
-        return backbones
+        return [backbones]
     if kind == "datasets":
         from privhier.datasets.registry import datasets
 
-        return datasets
+        return [datasets]
     if kind == "defenses":
         from privhier.defenses.base import defenses
 
-        return defenses
-    from privhier.attacks.build import registry
+        return [defenses]
+    if kind == "embedders":
+        from privhier.attacks import embedders
 
-    return registry
+        return [embedders.registry]
+    from privhier.attacks import build, membership_build
+
+    return [build.registry, membership_build.registry]

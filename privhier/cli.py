@@ -185,7 +185,9 @@ def ui(
 
 
 @app.command(name="list", epilog="Example: privhier list defenses")
-def list_names(kind: Annotated[str, typer.Argument(metavar="backbones|datasets|defenses|attacks")]) -> None:
+def list_names(
+    kind: Annotated[str, typer.Argument(metavar="backbones|datasets|defenses|attacks|embedders")],
+) -> None:
     """What can be chosen by name in a configuration."""
     from privhier.catalog import describe
 

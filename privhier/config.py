@@ -175,6 +175,9 @@ class TrainingConfig(Section):
     augment: AugmentConfig = AugmentConfig()
 
 
+ThreatModel = Literal["curious_cloud", "curious_cloud_labels", "eavesdropper", "white_box", "malicious_cloud"]
+
+
 class AttacksConfig(Section):
     """Who attacks, with how much. Every attacker is trained from nothing after the victims."""
 
@@ -195,8 +198,22 @@ class AttacksConfig(Section):
     verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
     reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
     reconstruction_victims: int = Field(256, ge=1)
+    optimization_victims: int = Field(64, ge=1)
+    """Victims of attacks that optimize for each one anew (inversion and its kin)."""
+    embedders: list[Choice] = Field(default_factory=list)
+    """Face embedders that try to re-identify reconstructions; the first one's scores fill the result."""
+    property: list[Choice] = Field(default_factory=list)
+    """Estimators of the share of every sensitive class among training records, from their releases."""
+    threat_models: list[ThreatModel] = Field(["curious_cloud"], min_length=1)
+    """Who attacks: each one's knowledge is in ``privhier.attacks.threat_models``."""
+    auxiliary_sizes: list[int] = Field(default_factory=list)
+    """Smaller auxiliary sets the attribute attackers are run with as well, for the report's curve."""
     raw_image: bool = True
     """Run the attribute and verification attackers on raw images too, for reference."""
+    membership: list[Choice] = Field(default_factory=list)
+    """Membership attacks; each trains shadow models with the run's own pipeline, so none is the default."""
+    membership_candidates: int = Field(1000, ge=20)
+    """Records whose membership is asked for, half of them training records."""
 
 
 class EvaluationConfig(Section):

@@ -22,8 +22,9 @@ from privhier.errors import CheckpointError, OutputError, TrackingError
 from privhier.evaluation.report import write_report
 from privhier.evaluation.result import ReferenceRun, Result
 from privhier.lab.assess import Assessment, assess
-from privhier.lab.plan import Victims, build_attacks, choose_victims
-from privhier.lab.sheet import reconstruction_sheet
+from privhier.lab.membership import membership_scores
+from privhier.lab.plan import Victims, check_bench, choose_victims
+from privhier.lab.sheet import reconstruction_sheets
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import numpy_stream
 from privhier.statement import account, git_state
@@ -88,6 +89,9 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
         "edge": EdgeConfig(),
         "privacy": config.privacy.model_copy(update={"label_epsilon": None}),
         "evaluation": config.evaluation.model_copy(update={"references": []}),
+        "attacks": config.attacks.model_copy(
+            update={"auxiliary_sizes": [], "property": [], "membership": []}
+        ),
     }
     if name == "open_wide":
         update["model"] = config.model.model_copy(update={"bottleneck": BottleneckConfig()})
@@ -121,7 +125,7 @@ def open_session(
     folder = RunFolder(out)
     check_output(folder, config, resume=resume)
     device = pick_device(config)
-    build_attacks(config)
+    check_bench(config)
     defense = build_defense(config.defense)
     build_source(config.dataset)
     if dataset is None:
@@ -277,12 +281,21 @@ def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -
             reconstruction=scores.reconstruction,
             by_group=scores.by_group,
         )
+    membership = membership_scores(
+        session.config,
+        session.prepared,
+        trained,
+        session.folder,
+        device=session.device,
+        progress=session.progress,
+    )
     result = account(
         config=session.config,
         folder=session.folder,
         prepared=session.prepared,
         trained=trained,
         own=own,
+        membership=membership,
         references=references,
         timing=dict(session.timing),
         tracking_failure=tracker.failure if tracker is not None else None,
@@ -301,13 +314,15 @@ def report(session: Session, result: Result, trained: Trained, *, command: str) 
     """Write ``report.html`` from the result, the history and the finished reconstructions."""
     names = session.config.evaluation.references
     reference = session.folder.reference(names[0]) if names else None
-    sheet = reconstruction_sheet(session.config, session.prepared, session.victims, session.folder, reference)
+    sheets = reconstruction_sheets(
+        session.config, session.prepared, session.victims, session.folder, reference
+    )
     return write_report(
         session.folder.root,
         result,
         session.config,
         history=trained.history,
-        reconstructions=sheet,
+        reconstructions=sheets,
         command=command,
     )
 

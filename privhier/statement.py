@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from privhier.config import RunConfig
-from privhier.evaluation.result import GuaranteeRow, ReferenceRun, Result, UplinkTotals
+from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.lab.assess import Assessment
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
@@ -28,6 +28,7 @@ def account(
     prepared: Prepared,
     trained: Trained,
     own: Assessment,
+    membership: Membership | None = None,
     references: Mapping[str, ReferenceRun],
     timing: Mapping[str, float],
     tracking_failure: str | None = None,
@@ -59,6 +60,9 @@ def account(
         reconstruction=own.reconstruction,
         references=dict(references),
         by_group=own.by_group,
+        property_inference=own.property_inference,
+        label_inference=own.label_inference,
+        membership=membership,
         guarantees=guarantee_rows(config, prepared, ledger),
         uplink=UplinkTotals(
             bytes_per_record=trained.uplink["bytes"] / max(trained.uplink["records"], 1),
@@ -67,6 +71,7 @@ def account(
         ),
         warnings=[
             *run_warnings(config, prepared, mechanism, mended=trained.edge.describe().get("mended", [])),
+            *own.notes,
             *([f"MLflow stopped taking this run: {tracking_failure}"] if tracking_failure else []),
         ],
         timing=dict(timing),

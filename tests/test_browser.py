@@ -54,7 +54,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result,
         config,
         history=history,
-        reconstructions=ReconstructionSheet(rows),
+        reconstructions=[ReconstructionSheet("decoder", rows)],
         command="privhier run configs/quickstart.yaml --out " + "a-very-long-folder-name/" * 12,
     )
 

@@ -32,8 +32,8 @@ BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 _LINES = [BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK, GRAY]
 _STYLES = ["-", "--", ":", "-."]
 _REFERENCES = [(ORANGE, "s"), (PURPLE, "D"), (GREEN, "^")]
-_WIDTH = 10.58  # inches; the report's column of 1016 CSS pixels
-_RC: Any = {
+WIDTH = 10.58  # inches; the report's column of 1016 CSS pixels
+RC: Any = {  # matplotlib's settings of every figure of the report
     "svg.hashsalt": "privhier",
     "svg.fonttype": "path",
     "text.parse_math": False,  # attribute names are data: a dollar sign in one is a dollar sign
@@ -86,7 +86,7 @@ def reference_title(name: str) -> str:
 
 def draw_all(result: Result, history: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:
     """Every figure of the report by name: ``tradeoff``, ``leakage_<i>`` (in order), ``curves``."""
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         drawings = [_tradeoff(result)]
         for index, (attribute, leakage) in enumerate(result.leakage.items()):
             drawings.append(_leakage(index, attribute, leakage, result))
@@ -99,14 +99,16 @@ def _score(worst: WorstAttack | None, metric: Metric) -> Score | None:
     return score
 
 
-def _finish(figure: Figure, name: str, alt: str) -> Drawing:
+def finish(figure: Figure, name: str, alt: str) -> Drawing:
+    """A finished figure in both formats, without dates: the same figure is the same bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "privhier"})
     figure.savefig(png, format="png", dpi=150, metadata={"Software": "privhier"})
     return Drawing(name, alt, svg.getvalue(), png.getvalue())
 
 
-def _calm(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
+def calm(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
+    """Quiet axes: two spines, a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -168,7 +170,7 @@ def _tradeoff(result: Result) -> Drawing | None:
         return None
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    width = _WIDTH if columns > 1 else 7.4
+    width = WIDTH if columns > 1 else 7.4
     figure = Figure(figsize=(width, (4.4 if columns < 3 else 4.6) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     utility = result.utility_mean.auc
@@ -191,14 +193,14 @@ def _tradeoff(result: Result) -> Drawing | None:
         axes.set_xlabel(f"leakage: worst attacker's {METRIC_NAMES[metric]}")
         axes.set_title(_short(attribute), loc="left", fontweight="bold")
         axes.set_title("better: up and left ↖", loc="right", color=GRAY, fontsize=8.5)
-        _calm(axes)
+        calm(axes)
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if columns < 3 else 1, frameon=False
         )
     grid[0].set_ylabel("utility: mean task AUC, cloud")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    return _finish(
+    return finish(
         figure, "tradeoff", "Utility against leakage for this run and its open references, with intervals"
     )
 
@@ -223,7 +225,7 @@ def _leakage(index: int, attribute: str, leakage: AttributeLeakage, result: Resu
     raw = _score(leakage.raw_image_attack, metric)
     if raw is not None:
         rows.append(("raw images", raw, None, VERMILION, "D"))
-    figure = Figure(figsize=(_WIDTH, 1.25 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.25 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
     xs = _lines(axes, leakage, metric)
     for y, (_, test, training, color, marker) in enumerate(rows):
@@ -241,9 +243,9 @@ def _leakage(index: int, attribute: str, leakage: AttributeLeakage, result: Resu
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(*_span(xs, 0.04))
     axes.set_xlabel(f"{METRIC_NAMES[metric]} on {attribute}")
-    _calm(axes, "x")
+    calm(axes, "x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
-    return _finish(figure, f"leakage_{index}", f"Attackers on {attribute}, worst first, with reference lines")
+    return finish(figure, f"leakage_{index}", f"Attackers on {attribute}, worst first, with reference lines")
 
 
 def worst_first(leakage: AttributeLeakage, metric: Metric | None) -> list[Any]:
@@ -293,7 +295,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> Drawing | None:
     scores = {n: p for n, p in series.items() if "loss" not in n and all(0 <= v <= 1 for _, v in p)}
     losses = {n: p for n, p in series.items() if n not in scores}
     panels = [(t, s) for t, s in (("losses", losses), ("scores", scores)) if s]
-    figure = Figure(figsize=(_WIDTH, 3.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     for axes, (title, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False).ravel(), panels, strict=True
     ):
@@ -323,6 +325,6 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> Drawing | None:
         axes.set_xlabel("epoch, all phases")
         axes.set_xlim(0.5, offset + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _calm(axes)
+        calm(axes)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8.5)
-    return _finish(figure, "curves", "Losses and scores over the epochs of all phases")
+    return finish(figure, "curves", "Losses and scores over the epochs of all phases")

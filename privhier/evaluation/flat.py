@@ -55,7 +55,11 @@ def reconstruction_metrics(scores: Reconstruction) -> dict[str, float]:
     """The scores of a reconstruction attack that apply, with ``_low`` and ``_high``."""
     metrics: dict[str, float] = {}
     for name in Reconstruction.model_fields:
-        _add(metrics, name, getattr(scores, name))
+        value = getattr(scores, name)
+        if isinstance(value, int):
+            metrics[name] = float(value)
+        else:
+            _add(metrics, name, value)
     return metrics
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from privhier.config import RunConfig
 from privhier.errors import OutputError
+from privhier.evaluation.bench_figures import attack_seconds, draw_bench
 from privhier.evaluation.figures import (
     METRIC_NAMES,
     Drawing,
@@ -34,18 +35,17 @@ from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.files import whole_file
 from privhier.privacy.guarantees import OWN_RELEASES
 
-ATTACK_TIME = "attack/curious_cloud"
-"""Prefix of the attackers' wall times in the result's ``timing``: ``.../TARGET/ATTACK``."""
-
 VACUOUS = 10.0
 """An epsilon above this says nothing numerically (DESIGN 6.10)."""
 
 _IMAGE_SCORES = {
     "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
     "psnr": "PSNR, dB",
     "lpips": "LPIPS",
     "reid_rank1": "re-identified, rank 1",
-    "verification_tar": "verified (TAR)",
+    "original_reid_rank1": "the photo itself, rank 1",
+    "verification_tar": "verified (TAR at FAR 1 %)",
     "mean_image_ssim": "SSIM of the mean image",
 }
 _PACKAGES = ("privhier", "torch", "torchvision", "opacus", "scikit-learn", "numpy", "mlflow")
@@ -56,14 +56,16 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ReconstructionSheet:
-    """Pictures for the report, chosen by the attacker's own loss (it never saw the originals).
+    """Pictures of one attack for the report, chosen by the attacker's own loss (it never saw the originals).
 
     Attributes:
+        attack: Its name, as in the result's ``reconstruction``.
         rows: ``(label, original, reconstruction, reference)``: original uint8 ``(3, H, W)``,
             reconstruction float ``(3, H, W)`` in [0, 1] (clamped), and the open network's
             reconstruction of the same record, or None.
     """
 
+    attack: str
     rows: list[tuple[str, ImageArray, FloatArray, FloatArray | None]] = field(default_factory=list)
 
 
@@ -73,7 +75,7 @@ def write_report(
     config: RunConfig,
     *,
     history: Sequence[Mapping[str, Any]],
-    reconstructions: ReconstructionSheet | None,
+    reconstructions: Sequence[ReconstructionSheet],
     command: str,
 ) -> Path:
     """Write ``run/report.html`` and ``run/figures/*.{svg,png}``, each file atomically.
@@ -83,7 +85,7 @@ def write_report(
         result: What the run claims.
         config: The resolved configuration behind it.
         history: One mapping per epoch: ``phase``, ``epoch`` and named numbers.
-        reconstructions: Originals beside what the attacker made of them, or None.
+        reconstructions: Originals beside what each attacker made of them.
         command: The exact command that repeats the run.
 
     Returns:
@@ -92,7 +94,7 @@ def write_report(
     Raises:
         OutputError: The run folder cannot be written.
     """
-    drawings = draw_all(result, history)
+    drawings = draw_all(result, history) | draw_bench(result)
     page = render(
         result, config, drawings=drawings, reconstructions=reconstructions, command=command
     ).encode()
@@ -117,7 +119,7 @@ def render(
     config: RunConfig,
     *,
     drawings: Mapping[str, Drawing],
-    reconstructions: ReconstructionSheet | None,
+    reconstructions: Sequence[ReconstructionSheet],
     command: str,
 ) -> str:
     """The page as text. Every value from outside is escaped; figures and pictures are data URIs."""
@@ -141,7 +143,7 @@ def render(
         not_covered=common,
         own_limits=[[x for x in g.does_not_cover if x not in common] for g in result.guarantees],
         vacuous=VACUOUS,
-        pictures=_pictures(reconstructions),
+        sheets=[(sheet.attack, _pictures(sheet)) for sheet in reconstructions],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
         image_scores=_image_scores(result),
@@ -152,7 +154,7 @@ def render(
         git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],
         versions=_versions(),
         size=_size,
-        attack_seconds=lambda target, name: result.timing.get(f"{ATTACK_TIME}/{target}/{name}"),
+        attack_seconds=lambda target, attack: attack_seconds(result.timing, target, attack),
     )
 
 
@@ -261,9 +263,7 @@ def _image_scores(result: Result) -> dict[str, str]:
     }
 
 
-def _pictures(sheet: ReconstructionSheet | None) -> list[dict[str, Any]]:
-    if sheet is None:
-        return []
+def _pictures(sheet: ReconstructionSheet) -> list[dict[str, Any]]:
     return [
         {
             "label": label,

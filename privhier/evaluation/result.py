@@ -71,7 +71,9 @@ class AttackScores(_Part):
     """One attacker on one attribute (or identity), scored on test and on training records."""
 
     attack: str
+    """Registered name; ``@`` and the threat model follow unless it is the curious cloud."""
     repr: str
+    threat_model: str = "curious_cloud"
     auc: Score | None = None
     balanced_accuracy: Score | None = None
     top1: Score | None = None
@@ -95,6 +97,36 @@ class WorstAttack(_Part):
     training_records: dict[str, Score] = Field(default_factory=dict)
 
 
+class AuxiliaryPoint(_Part):
+    """The worst attack of an attacker who owns fewer auxiliary records."""
+
+    auxiliary: int
+    draws: int
+    worst: WorstAttack
+
+
+class PopulationShares(_Part):
+    """One set of training records whose make-up was estimated."""
+
+    n: int
+    truth: list[float]
+    estimate: list[float]
+
+
+class PropertyInference(_Part):
+    """Shares of the classes of one attribute among training records, from their releases alone."""
+
+    attack: str
+    repr: str
+    classes: list[str]
+    error: Score
+    """Mean absolute error of a class's share, over populations; n counts populations."""
+    auxiliary_error: float
+    """The same error of answering with the auxiliary set's shares: what knowing nothing reaches."""
+    populations: list[PopulationShares]
+    selected: dict[str, Any] = Field(default_factory=dict)
+
+
 class AttributeLeakage(_Part):
     """One sensitive attribute."""
 
@@ -106,16 +138,30 @@ class AttributeLeakage(_Part):
     majority: float
     raw_image_attack: WorstAttack | None = None
     ceiling: Ceilings | None = None
+    worst_with_labels: WorstAttack | None = None
+    """The best attacker who also reads the victims' task labels; no ceiling binds it."""
+    by_auxiliary: list[AuxiliaryPoint] = Field(default_factory=list)
+    """Leakage against the size of the auxiliary set, smallest first; the last is the headline's."""
 
 
 class Reconstruction(_Part):
     """One reconstruction attack; scores that do not apply are null."""
 
     ssim: Score | None = None
+    ms_ssim: Score | None = None
+    """Multi-scale SSIM; null below 22 pixels. Fewer than five scales below 176 pixels."""
     psnr: Score | None = None
     lpips: Score | None = None
+    """Learned perceptual distance, lower is more alike; null without AlexNet's weights."""
     reid_rank1: Score | None = None
+    """How often a face embedder finds the victim in a gallery of other photos, from the reconstruction."""
+    reid_gallery: int | None = None
+    """People in that gallery, one photo each; chance is one over this."""
     verification_tar: Score | None = None
+    """True accept rate at a false accept rate of 1 %, reconstructions against the gallery's photos."""
+    original_reid_rank1: Score | None = None
+    """The same rank-1 from the attacked photos themselves: what a perfect reconstruction would reach."""
+    original_verification_tar: Score | None = None
     mean_image_ssim: Score | None = None
     """SSIM of answering with the auxiliary set's mean image: what knowing nothing reaches."""
 
@@ -165,6 +211,41 @@ class ReferenceRun(_Part):
     by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
 
 
+class MembershipScores(_Part):
+    """One membership attack through one part of the network; chance is a TPR equal to the FPR.
+
+    A TPR is null where there are too few non-members to see so low an FPR (1/n of n non-members).
+    """
+
+    repr: str
+    auc: Score
+    tpr_at_fpr_001: Score | None
+    """True-positive rate at a false-positive rate of 0.1 %."""
+    tpr_at_fpr_01: Score | None
+    """True-positive rate at a false-positive rate of 1 %."""
+    roc: list[tuple[float, float]]
+    """(FPR, TPR), the FPR evenly spaced on a logarithmic scale."""
+    shadows: int = Field(ge=1)
+    selected: dict[str, Any] = Field(default_factory=dict)
+    queries: int = 0
+    """Predictions asked of the target and of the shadow models."""
+
+
+class Membership(_Part):
+    """Who can tell training records from others."""
+
+    parts: dict[str, dict[str, MembershipScores]]
+    """By what the attacker holds (``edge_weights``, ``task_exit``, ``tail``), then by attack."""
+    refused: dict[str, str] = Field(default_factory=dict)
+    """Attacks that do not apply, with the reason."""
+    n_members: int = Field(ge=1)
+    n_nonmembers: int = Field(ge=1)
+    shadows: int = Field(ge=1)
+    """Most shadow models any of the attacks used."""
+    shadow_records: int = Field(ge=1)
+    """Training records of one shadow model."""
+
+
 class Result(_Part):
     """Everything a run claims."""
 
@@ -184,6 +265,12 @@ class Result(_Part):
     references: dict[str, ReferenceRun] = Field(default_factory=dict)
     by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
     """Sensitive attribute (not identity) to class: who pays. Empty in results written before it existed."""
+    property_inference: dict[str, list[PropertyInference]] = Field(default_factory=dict)
+    """By sensitive attribute: what the releases of training records say of the whole training set."""
+    label_inference: dict[str, AttributeLeakage] = Field(default_factory=dict)
+    """By task, where labels are randomized: true labels of training records from releases and answers."""
+    membership: Membership | None = None
+    """Null where no membership attack was asked for, and in results written before there were any."""
     guarantees: list[GuaranteeRow]
     uplink: UplinkTotals
     warnings: list[str] = Field(default_factory=list)

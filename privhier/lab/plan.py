@@ -9,6 +9,8 @@ import numpy as np
 
 from privhier.attacks.base import Attack, Kind
 from privhier.attacks.build import build_attack
+from privhier.attacks.embedders import build_embedder
+from privhier.attacks.membership_build import build_membership_attacks
 from privhier.config import Choice, RunConfig
 from privhier.datasets.base import IntArray
 from privhier.seeding import numpy_stream
@@ -50,7 +52,7 @@ def choose_victims(config: RunConfig, prepared: Prepared) -> Victims:
 
 
 def build_attacks(config: RunConfig) -> dict[str, list[tuple[str, Attack]]]:
-    """Every attack the configuration names, by target attribute, verification and reconstruction.
+    """Every attack the configuration names, by sensitive attribute, ``reconstruction``, ``property NAME``.
 
     Raises:
         ConfigError: Unknown attack or option, before anything is trained.
@@ -64,7 +66,27 @@ def build_attacks(config: RunConfig) -> dict[str, list[tuple[str, Attack]]]:
         else:
             plan[name] = _build(chosen.attribute, "attribute", name)
     plan["reconstruction"] = _build(chosen.reconstruction, "reconstruction", "")
+    for name in config.dataset.sensitive:
+        if name != "identity":
+            plan[f"property {name}"] = _build(chosen.property, "property", name)
     return plan
+
+
+def check_bench(config: RunConfig) -> None:
+    """Refuse what no registry knows, and weights that are not there, before anything is trained.
+
+    Raises:
+        ConfigError: Unknown attack, embedder or option; a missing weights file.
+    """
+    build_attacks(config)
+    build_membership_attacks(config.attacks.membership)
+    for choice in config.attacks.embedders:
+        build_embedder(choice)
+
+
+def attribute_plan(config: RunConfig, target: str) -> list[tuple[str, Attack]]:
+    """The configured attribute attackers with another target, e.g. a task whose labels were randomized."""
+    return _build(config.attacks.attribute, "attribute", target)
 
 
 def _build(choices: Sequence[Choice], kind: Kind, target: str) -> list[tuple[str, Attack]]:

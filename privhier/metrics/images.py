@@ -17,6 +17,9 @@ FloatArray = npt.NDArray[np.float64]
 
 _BORDER = 5
 """Half of the 11-pixel Gaussian window."""
+_WINDOW = 2 * _BORDER + 1
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the five scales, finest first (Wang, Simoncelli and Bovik 2003)."""
 _BATCH = 128
 
 
@@ -41,14 +44,72 @@ def ssim(predictions: Array, target: Array, *, data_range: float) -> FloatArray:
     pairs = _pairs(predictions, target, data_range)
     if min(predictions.shape[2:]) <= 2 * _BORDER:
         raise ValueError(f"images must be at least 11 pixels wide and high, got {predictions.shape[2:]}")
-    inside = (slice(None), slice(None), slice(_BORDER, -_BORDER), slice(_BORDER, -_BORDER))
+    values = [_inner_ssim(first, second, data_range).numpy() for first, second in pairs]
+    return np.concatenate(values) if values else np.empty(0)
+
+
+def ms_ssim_scales(height: int, width: int) -> int:
+    """How many scales ``ms_ssim`` uses on such images: 5 from 176 pixels, 4 from 88, 3 from 44, 2 from 22.
+
+    Each scale halves the image, and the coarsest must hold the 11-pixel window. 1 means that there is
+    nothing multi-scale about it: ``ssim`` says it all.
+    """
+    scales, side = 1, min(height, width) // 2
+    while side >= _WINDOW and scales < len(_SCALE_WEIGHTS):
+        scales, side = scales + 1, side // 2
+    return scales
+
+
+def ms_ssim(predictions: Array, target: Array, *, data_range: float) -> FloatArray:
+    r"""Multi-scale structural similarity of every image (higher: more alike; 1: identical).
+
+    Wang, Simoncelli and Bovik (2003): :math:`l_M^{w_M} \prod_{j=1}^{M} cs_j^{w_j}`, with the mean contrast
+    and structure term of every scale and the luminance term of the coarsest (there as part of the
+    structural similarity), each averaged over channels and over windows wholly inside, and images
+    halved by 2x2 means. The paper's five scales need 176 pixels; smaller images get the first M of them
+    (``ms_ssim_scales``) with weights scaled to the same sum, so values of different image sizes do not
+    compare. Negative terms count as 0.
+
+    Args:
+        predictions: ``(N, C, H, W)``, finite, H and W at least 22.
+        target: The same shape.
+        data_range: Largest minus smallest legal value: 1.0 for images in [0, 1].
+
+    Returns:
+        float64 ``(N,)`` in [0, 1].
+    """
+    pairs = _pairs(predictions, target, data_range)
+    scales = ms_ssim_scales(*predictions.shape[2:])
+    if scales < 2:
+        raise ValueError(f"images must be at least 22 pixels wide and high, got {predictions.shape[2:]}")
+    used = _SCALE_WEIGHTS[:scales]
+    weights = [weight * sum(_SCALE_WEIGHTS) / sum(used) for weight in used]
     values = []
     for first, second in pairs:
-        _, full = structural_similarity_index_measure(
-            first, second, data_range=data_range, sigma=1.5, reduction="none", return_full_image=True
-        )
-        values.append(full[inside].mean(dim=(1, 2, 3)).numpy())
+        value = torch.ones(len(first), dtype=torch.float64)
+        for scale, weight in enumerate(weights):
+            if scale:
+                first, second = (torch.nn.functional.avg_pool2d(side, 2) for side in (first, second))
+            term = _inner_ssim if scale == scales - 1 else _contrast
+            value *= term(first, second, data_range).clamp(min=0) ** weight
+        values.append(value.numpy())
     return np.concatenate(values) if values else np.empty(0)
+
+
+def _inner_ssim(first: torch.Tensor, second: torch.Tensor, data_range: float) -> torch.Tensor:
+    """Mean structural similarity (N,) over channels and the windows wholly inside."""
+    _, full = structural_similarity_index_measure(
+        first, second, data_range=data_range, sigma=1.5, reduction="none", return_full_image=True
+    )
+    return torch.as_tensor(full)[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER].mean(dim=(1, 2, 3))
+
+
+def _contrast(first: torch.Tensor, second: torch.Tensor, data_range: float) -> torch.Tensor:
+    """Mean contrast and structure term (N,) over the same windows; torchmetrics cuts the border off here."""
+    _, contrast = structural_similarity_index_measure(
+        first, second, data_range=data_range, sigma=1.5, reduction="none", return_contrast_sensitivity=True
+    )
+    return torch.as_tensor(contrast).reshape(-1)
 
 
 def psnr(predictions: Array, target: Array, *, data_range: float) -> FloatArray:

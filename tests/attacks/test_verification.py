@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from privhier.attacks.verification import MetricAttack, _discriminant, _split_people, verification_auc
+from privhier.attacks.verification import MetricAttack, _discriminant, split_people, verification_auc
 from privhier.attacks.view import AuxiliarySet, View
 
 
@@ -67,7 +67,7 @@ def test_validation_people_and_their_groups_are_not_trained_on():
     who = np.repeat(np.arange(50), rng.integers(1, 30, 50))
     groups = np.arange(len(who))
     groups[0] = groups[-1]  # two people share a duplicate
-    split = _split_people(view_of(np.zeros((len(who), 2)), who, np.zeros((1, 2)), groups), rng)
+    split = split_people(view_of(np.zeros((len(who), 2)), who, np.zeros((1, 2)), groups), rng)
     assert not set(who[split.train]) & set(who[split.validation])
     assert not set(groups[split.train]) & set(groups[split.validation])
     counts = np.bincount(who[split.validation])

@@ -47,7 +47,7 @@ def sheet() -> ReconstructionSheet:
     for label in ("best", "median", "worst"):
         original = rng.integers(0, 256, (3, 24, 24), dtype=np.uint8)
         rows.append((f"{label}, record 3", original, rng.random((3, 24, 24), dtype=np.float32), None))
-    return ReconstructionSheet(rows)
+    return ReconstructionSheet("decoder", rows)
 
 
 @pytest.fixture(scope="session")

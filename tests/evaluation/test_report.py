@@ -55,7 +55,7 @@ def page(
     history: list[dict[str, Any]],
     sheet: ReconstructionSheet,
 ) -> str:
-    path = write_report(tmp_path, result, config, history=history, reconstructions=sheet, command=COMMAND)
+    path = write_report(tmp_path, result, config, history=history, reconstructions=[sheet], command=COMMAND)
     return path.read_text(encoding="utf-8")
 
 
@@ -93,7 +93,7 @@ def test_guarantees_say_what_is_not_covered_and_which_are_vacuous(page: str, res
 
 def test_without_noise_there_is_no_guarantee(tmp_path: Path, result: Result, config: RunConfig) -> None:
     plain = result.model_copy(update={"guarantees": [], "references": {}, "reconstruction": {}})
-    path = write_report(tmp_path, plain, config, history=[], reconstructions=None, command=COMMAND)
+    path = write_report(tmp_path, plain, config, history=[], reconstructions=[], command=COMMAND)
     text = parse(path.read_text(encoding="utf-8")).text
     assert "no guarantee" in text
     assert "No guarantee:" in text
@@ -115,7 +115,7 @@ def test_escapes_what_comes_from_outside(tmp_path: Path, result: Result, config:
     evil = '<script>alert(1)</script> $x_{1}$ & "quoted"'
     leakage = {evil: next(iter(result.leakage.values()))}
     odd = result.model_copy(update={"warnings": [evil], "leakage": leakage, "references": {}})
-    path = write_report(tmp_path, odd, config, history=[], reconstructions=None, command=evil)
+    path = write_report(tmp_path, odd, config, history=[], reconstructions=[], command=evil)
     page = parse(path.read_text(encoding="utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count("<script>alert(1)</script>") >= 3
@@ -127,8 +127,8 @@ def test_pictures_are_the_originals_and_the_clamped_reconstructions(
     original = np.arange(3 * 16 * 16, dtype=np.uint8).reshape(3, 16, 16)
     guess = np.full((3, 16, 16), 0.5, np.float32)
     guess[0, 0, 0], guess[0, 0, 1], guess[0, 0, 2] = 1.7, -0.3, np.nan
-    sheet = ReconstructionSheet([("best <1>", original, guess, None)])
-    path = write_report(tmp_path, result, config, history=[], reconstructions=sheet, command=COMMAND)
+    sheet = ReconstructionSheet("decoder", [("best <1>", original, guess, None)])
+    path = write_report(tmp_path, result, config, history=[], reconstructions=[sheet], command=COMMAND)
     shown = {
         attributes["alt"]: attributes["src"]
         for tag, attributes in parse(path.read_text(encoding="utf-8")).tags
@@ -153,12 +153,12 @@ def test_repeats_to_the_byte_and_leaves_nothing_half_written(
     pages = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_report(tmp_path / name, result, config, history=history, reconstructions=None, command=COMMAND)
+        write_report(tmp_path / name, result, config, history=history, reconstructions=[], command=COMMAND)
         files = sorted(p for p in (tmp_path / name).rglob("*") if p.is_file())
         assert not [p for p in files if p.suffix == ".tmp"]
         pages.append({p.relative_to(tmp_path / name): p.read_bytes() for p in files})
     assert pages[0] == pages[1]
-    expected = {"tradeoff", "curves", "leakage_0", "leakage_1", "leakage_2"}
+    expected = {"tradeoff", "curves", "leakage_0", "leakage_1", "leakage_2", "cost_0", "cost_1"}
     assert {p.stem for p in pages[0] if p.suffix == ".svg"} == expected
     assert {p.stem for p in pages[0] if p.suffix == ".png"} == expected
 
@@ -188,7 +188,7 @@ def test_history_with_odd_entries_still_draws(result: Result) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, result: Result, config: RunConfig) -> None:
     (tmp_path / "figures").write_text("in the way")
     with pytest.raises(OutputError, match="must be writable for the report"):
-        write_report(tmp_path, result, config, history=[], reconstructions=None, command=COMMAND)
+        write_report(tmp_path, result, config, history=[], reconstructions=[], command=COMMAND)
     assert not (tmp_path / "report.html").exists()
 
 

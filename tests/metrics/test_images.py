@@ -2,9 +2,10 @@ import importlib.util
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from privhier.metrics.images import lpips, psnr, ssim
+from privhier.metrics.images import lpips, ms_ssim, ms_ssim_scales, psnr, ssim
 
 
 @pytest.fixture
@@ -37,6 +38,58 @@ def test_ssim_equals_scikit_image(images):
     np.testing.assert_allclose(ssim(target, target, data_range=1.0), 1.0)
 
 
+def test_ms_ssim_equals_the_papers_formula():
+    """By scipy's filters, in plain loops; 176 pixels give all five scales, 64 three."""
+    rng = np.random.default_rng(1)
+    for side, weights in ((176, [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]), (64, [0.0448, 0.2856, 0.3001])):
+        target = gaussian_filter(rng.random((2, 3, side, side)), (0, 0, 2, 2)) * 4 % 1
+        noisy = np.clip(target + rng.normal(size=target.shape) * [[[[0.05]]], [[[0.4]]]], 0, 1)
+        exponents = np.array(weights) * 1.0001 / sum(weights)
+        expected = []
+        for x, y in zip(noisy, target, strict=True):
+            value = 1.0
+            for scale, exponent in enumerate(exponents):
+                if scale:
+                    x, y = (z.reshape(3, len(z[0]) // 2, 2, -1, 2).mean(axis=(2, 4)) for z in (x, y))
+                contrast, luminance = [], []
+                for a, b in zip(x, y, strict=True):
+                    blur = [
+                        gaussian_filter(z, 1.5, radius=5)[5:-5, 5:-5] for z in (a, b, a * a, b * b, a * b)
+                    ]
+                    covariance = blur[4] - blur[0] * blur[1]
+                    variances = blur[2] - blur[0] ** 2 + blur[3] - blur[1] ** 2
+                    contrast.append((2 * covariance + 9e-4) / (variances + 9e-4))
+                    luminance.append((2 * blur[0] * blur[1] + 1e-4) / (blur[0] ** 2 + blur[1] ** 2 + 1e-4))
+                last = scale == len(weights) - 1
+                term = np.multiply(contrast, luminance) if last else np.array(contrast)
+                value *= term.mean() ** exponent
+            expected.append(value)
+        np.testing.assert_allclose(ms_ssim(noisy, target, data_range=1.0), expected, atol=1e-9)
+        np.testing.assert_allclose(ms_ssim(target, target, data_range=1.0), 1.0)
+        assert expected[0] > expected[1]
+
+
+def test_two_scales_come_from_scikit_images_pieces():
+    """A shift of brightness costs nothing at the finest scale, and the coarsest is plain SSIM."""
+    rng = np.random.default_rng(2)
+    target = rng.random((1, 1, 24, 24)) * 0.5
+    assert ms_ssim(1 - target, target, data_range=1.0)[0] == 0.0  # opposite structure counts as none
+    options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    brighter = target + 0.3
+    halved = [z[0, 0].reshape(12, 2, 12, 2).mean(axis=(1, 3)) for z in (brighter, target)]
+    coarse = structural_similarity(*halved, **options)
+    exponent = 0.2856 / (0.0448 + 0.2856) * 1.0001
+    np.testing.assert_allclose(ms_ssim(brighter, target, data_range=1.0), coarse**exponent, atol=1e-6)
+
+
+def test_ms_ssim_takes_as_many_scales_as_the_window_fits():
+    assert [ms_ssim_scales(side, 300) for side in (21, 22, 43, 44, 87, 88, 175, 176, 1000)] == [
+        *(1, 2, 2, 3, 3, 4, 4, 5, 5)
+    ]
+    with pytest.raises(ValueError, match="22 pixels"):
+        ms_ssim(np.zeros((1, 3, 21, 40)), np.zeros((1, 3, 21, 40)), data_range=1.0)
+
+
 def test_psnr_equals_scikit_image_and_the_range_matters(images):
     target, noisy = images
     expected = [peak_signal_noise_ratio(b, a, data_range=1.0) for a, b in zip(noisy, target, strict=True)]
@@ -49,8 +102,8 @@ def test_psnr_equals_scikit_image_and_the_range_matters(images):
 
 def test_large_sets_go_in_batches_and_empty_ones_pass():
     rng = np.random.default_rng(0)
-    a, b = rng.random((130, 1, 12, 12)), rng.random((130, 1, 12, 12))
-    for metric in (ssim, psnr):
+    a, b = rng.random((130, 1, 22, 22)), rng.random((130, 1, 22, 22))
+    for metric in (ssim, ms_ssim, psnr):
         np.testing.assert_allclose(
             metric(a, b, data_range=1.0)[129:], metric(a[129:], b[129:], data_range=1.0)
         )

@@ -1,0 +1,225 @@
+"""Attribute attacker with the edge's weights: its own networks, fine-tuned on releases with fresh noise."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privhier.attacks.base import AttackResult, Kind, attacks
+from privhier.attacks.cnn import affordable_epochs
+from privhier.attacks.edge_copy import RetrainPlan, pixels, retrain_edge
+from privhier.attacks.fresh_noise import FreshReleases, fresh_classifier
+from privhier.attacks.mlp import class_probabilities
+from privhier.attacks.nets import FitPlan, fit, take
+from privhier.attacks.options import option
+from privhier.attacks.selection import AttributeProblem, attribute_refusal, label_refusal, pose_attribute
+from privhier.attacks.view import FloatArray, View
+from privhier.attacks.white_box import weights_of, white_box_refusal
+from privhier.models.edge import EdgeSegment
+from privhier.models.exits import Exit
+from privhier.seeding import isolated_rng, torch_stream
+
+
+class AveragedExits(nn.Module):
+    """One exit for each of the T releases; their logits averaged with learned weights.
+
+    Args:
+        exits: T exits, each from ``(b, *release_shape)`` to ``(b, K)``.
+    """
+
+    def __init__(self, exits: list[Exit]) -> None:
+        super().__init__()
+        self.exits = nn.ModuleList(exits)
+        self.weights = nn.Parameter(torch.full((len(exits),), 1 / len(exits)))
+
+    def forward(self, releases: Tensor) -> Tensor:
+        """Releases ``(b, T, *release_shape)`` to logits ``(b, K)``."""
+        logits = torch.stack([head(releases[:, t]) for t, head in enumerate(self.exits)], dim=1)
+        return (logits * self.weights[:, None]).sum(dim=1)
+
+
+def own_exit(edge: EdgeSegment, target: str, n_classes: int) -> Exit | None:
+    """A trainable copy of the edge's adversarial or task exit for the target, or None."""
+    for names, exits in ((edge.sensitive_names, edge.adversarial_exits), (edge.task_names, edge.task_exits)):
+        if target in names:
+            head = exits[names.index(target)]
+            if isinstance(head, Exit) and head.n_classes == n_classes:
+                return _trainable(head)
+    return None
+
+
+def renewed_exit(edge: EdgeSegment, target: str, n_classes: int) -> Exit | None:
+    """A copy of an exit with its last layer drawn anew: the target's own exit, else the first; or None."""
+    exits = dict(zip(edge.task_names, edge.task_exits, strict=True))
+    exits |= dict(zip(edge.sensitive_names, edge.adversarial_exits, strict=True))
+    if not exits:
+        return None
+    head = exits.get(target, next(iter(exits.values())))
+    if not isinstance(head, Exit):
+        return None
+    renewed = _trainable(head)
+    last = renewed.layers[-1]
+    assert isinstance(last, nn.Linear)
+    renewed.layers[-1] = nn.Linear(last.in_features, n_classes).to(last.weight.device)
+    renewed.n_classes = n_classes
+    return renewed
+
+
+def _trainable(head: Exit) -> Exit:
+    own = copy.deepcopy(head)
+    for parameter in own.parameters():
+        parameter.requires_grad_(True)
+    return own
+
+
+def _mean(probabilities: list[FloatArray]) -> FloatArray:
+    return np.asarray(np.mean(probabilities, axis=0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    start: str
+    name: str
+    score: float
+    held_out: FloatArray
+    victims: FloatArray
+
+
+@dataclass(frozen=True)
+class FineTuneAttack:
+    """Several starts, trained on releases with fresh noise in every batch; the best is used.
+
+    Starts: the edge's own exit for the target, where it has one; the hidden layers of such an exit (else
+    of its first exit) under a new last layer; a new network on all T releases side by side. The best
+    start is trained once more on the verdicts of a retrained edge copy that saw the auxiliary images
+    themselves (distillation: Hinton, Vinyals and Dean, 2015). The average of all candidates is one more.
+
+    Attributes:
+        target: Attribute under attack.
+        learning_rate: Peak rate of AdamW.
+        epochs: Most epochs of a start.
+        patience: Epochs without a better own-validation score before a start stops.
+        batch: Records a step.
+        width: Channels of the new network's first stage on maps; an eighth of its width on vectors.
+        teacher_epochs: Most epochs of the edge copy that teaches; 0: no teacher.
+        teacher_weight: Share of the teacher's verdict in the labels of the last candidate.
+        max_gmacs: Bound on the forward cost of training each network, in 10^9 multiply-accumulates.
+    """
+
+    kind: ClassVar[Kind] = "attribute"
+    white_box: ClassVar[bool] = True
+    expensive: ClassVar[bool] = False
+    target: str = ""
+    learning_rate: float = option(2e-3, low=1e-7)
+    epochs: int = option(30, low=1)
+    patience: int = option(10, low=1)
+    batch: int = option(64, low=2)
+    width: int = option(32, low=4)
+    teacher_epochs: int = option(8, low=0)
+    teacher_weight: float = option(0.5, low=0.0, high=1.0)
+    max_gmacs: int = option(400, low=1)
+
+    def refuses(self, view: View) -> str | None:
+        """See ``Attack``."""
+        return white_box_refusal(view) or label_refusal(view) or attribute_refusal(view, self.target)
+
+    def run(self, view: View) -> AttackResult:
+        """See ``Attack``."""
+        start = time.perf_counter()
+        problem = pose_attribute(view, self.target, "fine_tune")
+        noise = FreshReleases(view, "fine_tune", self.target)
+        held_out = noise.held_out(problem.split.validation)
+        train = problem.split.train
+        known = np.eye(problem.n_classes, dtype=np.float32)[problem.labels[train]]
+        names = ("own exit", "hidden layers", "new network")
+        made = [self._fit(view, problem, noise, held_out, name, known) for name in names]
+        candidates = [candidate for candidate in made if candidate is not None]
+        if self.teacher_epochs:
+            plan = RetrainPlan(
+                stages=2,
+                hidden=64,
+                epochs=self.teacher_epochs,
+                batch=self.batch,
+                learning_rate=self.learning_rate,
+                max_gmacs=self.max_gmacs,
+            )
+            teacher = retrain_edge(view, problem, plan, name="fine_tune")
+            verdicts = class_probabilities(teacher, pixels(view.aux.images[train]), view.device)
+            soft = (1 - self.teacher_weight) * known + self.teacher_weight * verdicts
+            base = max(candidates, key=lambda candidate: candidate.score).start
+            taught = self._fit(view, problem, noise, held_out, base, soft, taught=True)
+            candidates += [taught] if taught is not None else []
+        own = _mean([candidate.held_out for candidate in candidates])
+        victims = _mean([candidate.victims for candidate in candidates])
+        candidates.append(_Candidate("", "average of all candidates", problem.score(own), own, victims))
+        best = max(candidates, key=lambda candidate: candidate.score)
+        return problem.result(
+            validation=best.held_out,
+            victims=best.victims,
+            selected={"network": best.name},
+            seconds=time.perf_counter() - start,
+            queries=noise.queries,
+        )
+
+    def _network(self, view: View, name: str, held_out: FloatArray, n_classes: int) -> nn.Module | None:
+        if name == "new network":
+            return fresh_classifier(held_out, n_classes, self.width)
+        make = own_exit if name == "own exit" else renewed_exit
+        heads = [make(edge, self.target, n_classes) for edge in weights_of(view).edges]
+        exits = [head for head in heads if head is not None]
+        return AveragedExits(exits) if len(exits) == len(heads) else None
+
+    def _fit(
+        self,
+        view: View,
+        problem: AttributeProblem,
+        noise: FreshReleases,
+        held_out: FloatArray,
+        name: str,
+        labels: FloatArray,
+        *,
+        taught: bool = False,
+    ) -> _Candidate | None:
+        """Train one start on labels ``(n_train, K)``; None where the edge has no such exit."""
+        stream = (view.seed, "attack", "fine_tune", self.target, name, int(taught))
+        train, device = problem.split.train, view.device
+        with isolated_rng(*stream):
+            network = self._network(view, name, held_out, problem.n_classes)
+            if network is None:
+                return None
+            network.to(device)
+            example = take(held_out, [0], device)
+            epochs = affordable_epochs(network, example, len(train), self.epochs, self.max_gmacs)
+
+            def loss(epoch: int, positions: Tensor) -> Tensor:
+                rows = positions.numpy()
+                logits = network(noise.batch(train[rows], epoch, name + taught * ", taught"))
+                return nn.functional.cross_entropy(logits, take(labels, rows, device))
+
+            def score() -> float:
+                return problem.score(class_probabilities(network, held_out, device))
+
+            value, epoch = fit(
+                network,
+                FitPlan(epochs, self.batch, self.learning_rate, 0.01, self.patience),
+                records=len(train),
+                loss=loss,
+                score=score,
+                generator=torch_stream(*stream, "order"),
+            )
+            return _Candidate(
+                name,
+                f"{name}{taught * ', taught'}, epoch {epoch}",
+                value,
+                class_probabilities(network, held_out, device),
+                class_probabilities(network, view.releases, device),
+            )
+
+
+attacks.register("fine_tune")(FineTuneAttack)

@@ -1,0 +1,102 @@
+"""The ROC curves of membership attacks on logarithmic axes, where the few records they are sure of show."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from privhier.evaluation.figures import (
+    BLACK,
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RC,
+    WIDTH,
+    Drawing,
+    calm,
+    finish,
+)
+from privhier.evaluation.result import Membership, MembershipScores
+
+_SERIES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":")]
+_PARTS = {
+    "edge_weights": "edge weights, noiseless features",
+    "task_exit": "task exit on fresh releases",
+    "tail": "cloud tail on fresh releases",
+}
+
+
+def draw_roc(membership: Membership) -> Drawing:
+    """One panel a part of the network, one curve an attack, and what guessing reaches (TPR = FPR).
+
+    Both axes are logarithmic, as in Carlini et al., 2022, from half of what one record is worth; a curve
+    begins where the non-members resolve its FPR, and rates of zero lie on the lower edge. A whisker at
+    FPR 1 % is that score's interval.
+    """
+    with matplotlib.rc_context(RC):
+        parts = list(membership.parts)
+        width = WIDTH if len(parts) > 1 else 5.4
+        figure = Figure(figsize=(width, 4.2), layout="constrained")
+        grid = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
+        floor = 0.5 / max(membership.n_members, membership.n_nonmembers)
+        for axes, part in zip(grid, parts, strict=True):
+            for index, (name, scores) in enumerate(membership.parts[part].items()):
+                _curve(axes, name, scores, index, floor)
+            _frame(axes, floor)
+            axes.set_title(_PARTS.get(part, part), loc="left", fontweight="bold")
+        grid[0].set_ylabel("true-positive rate")
+        lines, labels = grid[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
+        return finish(
+            figure,
+            "membership_roc",
+            "ROC curves of the membership attacks on logarithmic axes, beside guessing",
+        )
+
+
+def _curve(axes: Axes, name: str, scores: MembershipScores, index: int, floor: float) -> None:
+    color, style = _SERIES[index % len(_SERIES)]
+    rates = [rate for rate, _ in scores.roc]
+    heights = [max(height, floor) for _, height in scores.roc]
+    # The curve is a staircase: a rate between two thresholds is reached with the lower one.
+    axes.plot(
+        rates,
+        heights,
+        drawstyle="steps-post",
+        color=color,
+        linestyle=style,
+        linewidth=1.7,
+        label=name,
+        zorder=3,
+    )
+    at = scores.tpr_at_fpr_01
+    if at is not None:
+        value, low, high = (max(number, floor) for number in (at.value, at.low, at.high))
+        axes.errorbar(
+            [0.01 * 1.04**index],  # side by side, so that one whisker does not hide another
+            [value],
+            yerr=[[value - low], [high - value]],
+            color=color,
+            marker="o",
+            markersize=4.5,
+            capsize=3,
+            linestyle="none",
+            zorder=4,
+        )
+
+
+def _frame(axes: Axes, floor: float) -> None:
+    axes.plot([floor, 1], [floor, 1], color=BLACK, linewidth=1.1, label="guessing: TPR = FPR", zorder=2)
+    axes.axvline(0.01, color=GRAY, linewidth=0.8, linestyle=":", zorder=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(floor, 1)
+    axes.set_ylim(floor, 1.08)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("false-positive rate")
+    calm(axes)

@@ -1,0 +1,138 @@
+"""What every part of an assessment works on: the run, its victims, and how scores are drawn and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from privhier.attacks.base import Attack
+from privhier.attacks.bench import BenchEntry, run_bench
+from privhier.attacks.view import View
+from privhier.config import RunConfig
+from privhier.datasets.base import FloatArray, IntArray
+from privhier.evaluation.by_group import GroupTally
+from privhier.evaluation.pairs import Pairs
+from privhier.evaluation.result import Ceilings
+from privhier.evaluation.scores import Sample
+from privhier.lab.plan import Victims
+from privhier.metrics.bounds import macro_auc_lower_bound, recall_lower_bound
+from privhier.privacy.ceilings import Ceiling, ceiling, check_ceiling
+from privhier.training.folder import RunFolder
+from privhier.training.prepare import Prepared
+from privhier.training.trained import Trained
+
+Progress = Callable[[str, int, int], None]
+
+_OTHERS = ("curious_cloud_labels", "eavesdropper", "white_box", "malicious_cloud")
+"""Threat models whose attackers carry the model's name; the curious cloud's and references go without."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One trained network about to be scored.
+
+    Attributes:
+        config: The run.
+        prepared: Its data.
+        trained: What training left.
+        folder: The run folder; finished attacks are kept there.
+        victims: Who is attacked, and the attacker's records.
+        device: Where to compute.
+        progress: Told what is going on.
+        groups: Tally of who is served and exposed, by class.
+        seconds: Wall time of every attack, by ``view/target/attack``; filled as they end.
+        notes: What a reader must know of the tools that were used; ends among the result's warnings.
+    """
+
+    config: RunConfig
+    prepared: Prepared
+    trained: Trained
+    folder: RunFolder
+    victims: Victims
+    device: torch.device
+    progress: Progress | None = None
+    groups: GroupTally = field(default_factory=GroupTally)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, plan: Sequence[tuple[str, Attack]], view: View, name: str) -> list[BenchEntry]:
+        """Attack ``view`` with every attack of the plan; what is on disk already is read."""
+        folder = bench_folder(self.folder, view.threat_model, name)
+        entries = run_bench(plan, view, folder, progress=self.progress)
+        for entry in entries:
+            if entry.result is not None:
+                self.seconds[f"{view.threat_model}/{name}/{entry.name}"] = entry.result.seconds
+        return entries
+
+    def sample(self, records: IntArray, values: IntArray, n_classes: int, name: str) -> Sample:
+        """Truth of ``records`` and the bootstrap over their groups."""
+        evaluation = self.config.evaluation
+        return Sample.draw(
+            values[records],
+            n_classes,
+            self.prepared.dataset.group[records],
+            resamples=evaluation.bootstrap,
+            confidence=evaluation.confidence,
+            seed=self.config.seed,
+            name=name,
+        )
+
+    def pairs(self, identity: IntArray, name: str) -> Pairs | None:
+        """Pairs of records with these people, and the bootstrap over people."""
+        evaluation = self.config.evaluation
+        return Pairs.draw(
+            identity,
+            limit=3000,
+            resamples=evaluation.bootstrap,
+            confidence=evaluation.confidence,
+            seed=self.config.seed,
+            name=name,
+        )
+
+    def ceiling(self, n_classes: int, releases: int) -> Ceiling | None:
+        """None where DESIGN 6.9 binds nobody: no noise, or an attacker who knows the person."""
+        if self.config.dataset.identity_protocol == "known_people":
+            return None
+        m = self.trained.mechanism
+        return ceiling(m.mechanism, sigma=m.sigma, clip=m.clip, releases=releases, n_classes=n_classes)
+
+    def check(
+        self,
+        what: str,
+        limit: Ceiling | None,
+        sample: Sample,
+        probabilities: FloatArray,
+        predictions: IntArray,
+    ) -> None:
+        """Fail the run if a score is above its ceiling with 99.99 % confidence over all checks."""
+        if limit is None:
+            return
+        chosen = self.config.attacks
+        attackers = len(chosen.attribute) * len(self.config.dataset.sensitive) * len(chosen.threat_models)
+        n_checks = 2 * (attackers + 2 * len(self.config.dataset.task))
+        recall = recall_lower_bound(predictions, sample.truth, sample.n_classes, n_checks=n_checks)
+        check_ceiling(f"balanced accuracy of {what}", recall, limit.balanced_accuracy)
+        if limit.auc is not None:
+            area = macro_auc_lower_bound(probabilities, sample.truth, n_checks=n_checks)
+            check_ceiling(f"AUC of {what}", area, limit.auc)
+
+
+def bench_folder(folder: RunFolder, threat_model: str, name: str) -> Path:
+    """Where the finished attacks of one view on one target lie."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    return folder.attacks / threat_model / safe
+
+
+def full_name(entry_name: str, threat_model: str) -> str:
+    """An attack's name in results: ``mlp``, or ``mlp@eavesdropper`` where it is not the curious cloud's."""
+    return f"{entry_name}@{threat_model}" if threat_model in _OTHERS else entry_name
+
+
+def shown_ceiling(limit: Ceiling | None, releases: int) -> Ceilings | None:
+    """A ceiling as results hold it."""
+    if limit is None:
+        return None
+    return Ceilings(releases=releases, auc=limit.auc, balanced_accuracy=limit.balanced_accuracy)

@@ -1,0 +1,87 @@
+"""Reconstruction attacks of every threat model, scored against the originals, with their pictures kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from privhier.attacks.base import Attack
+from privhier.attacks.bench import BenchEntry
+from privhier.attacks.embedders import build_embedder
+from privhier.attacks.view import View
+from privhier.evaluation.pictures import image_scores
+from privhier.evaluation.result import Reconstruction
+from privhier.lab.context import Context, full_name
+from privhier.lab.outcomes import reconstructions
+from privhier.lab.reidentify import Lineup, draw_lineup
+
+TARGET = "reconstruction"
+
+
+def reconstruction(
+    context: Context, plan: Sequence[tuple[str, Attack]], views: Mapping[str, View]
+) -> dict[str, Reconstruction]:
+    """Reconstruct the first test victims under every threat model.
+
+    Attacks that optimize for every victim get ``attacks.optimization_victims`` of them, the others
+    ``attacks.reconstruction_victims``; every score says on how many it stands.
+    """
+    scores: dict[str, Reconstruction] = {}
+    lineups: dict[int, Lineup | None] = {}
+    for view in views.values():
+        for name, attack in plan:
+            if attack.white_box == (view.white_box is not None):
+                part = replace(view, releases=view.releases[: victims_of(context, attack)])
+                for entry in context.run([(name, attack)], part, TARGET):
+                    if entry.result is not None:
+                        n = len(part.releases)
+                        if n not in lineups:
+                            lineups[n] = _lineup(context, n)
+                        scores[full_name(name, view.threat_model)] = _scored(context, entry, part, lineups[n])
+    return scores
+
+
+def victims_of(context: Context, attack: Attack) -> int:
+    """How many test victims a reconstruction attack is given."""
+    chosen = context.config.attacks
+    limit = chosen.optimization_victims if attack.expensive else chosen.reconstruction_victims
+    return min(limit, len(context.victims.test))
+
+
+def _lineup(context: Context, n: int) -> Lineup | None:
+    """Among whom the first ``n`` test victims are looked for; None without people or an embedder."""
+    chosen, evaluation = context.config.attacks.embedders, context.config.evaluation
+    dataset = context.prepared.dataset
+    if not chosen or dataset.identity is None:
+        return None
+    embedder = build_embedder(chosen[0])
+    lineup = draw_lineup(
+        dataset,
+        context.victims.test[:n],
+        context.prepared.data.splits.test,
+        embedder,
+        resamples=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        seed=context.config.seed,
+    )
+    context.notes.extend(f"{chosen[0].name}: {note}" for note in embedder.notes)
+    return lineup
+
+
+def _scored(context: Context, entry: BenchEntry, view: View, lineup: Lineup | None) -> Reconstruction:
+    rows = context.victims.test[: len(view.releases)]
+    evaluation = context.config.evaluation
+    mean_image = view.aux.images.mean(axis=0) / 255
+    guesses = reconstructions(entry)
+    return image_scores(
+        context.prepared.data.images[rows],
+        guesses,
+        mean_image.astype(np.float32),
+        context.prepared.dataset.group[rows],
+        resamples=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        seed=context.config.seed,
+        reidentification=None if lineup is None else lineup.score(guesses),
+    )

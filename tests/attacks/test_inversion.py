@@ -1,0 +1,139 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from privhier.attacks.inversion import InversionAttack
+from privhier.attacks.matching import Misfit, affordable_steps, image_errors, own_cases, total_variation
+from privhier.attacks.white_box import predicted_releases
+
+QUICK = InversionAttack(steps=120, weights=(3.0, 100.0))
+
+
+def test_an_unprotected_release_gives_the_image_away(scene):
+    world = scene()
+    result = QUICK.run(world.view)
+    assert world.error_left(result) < 0.12
+    assert result.reconstructions.dtype == result.own_loss.dtype == np.float32
+    assert 0 <= result.reconstructions.min() <= result.reconstructions.max() <= 1
+    assert result.queries == 8
+
+
+def test_a_vector_says_less_than_a_map_and_more_than_nothing(scene):
+    left = {vector: (w := scene(vector=vector)).error_left(QUICK.run(w.view)) for vector in (False, True)}
+    assert left[False] < left[True] < 0.7
+
+
+def test_clipping_is_undone(scene):
+    """A clip far below the features' norm takes their length away, hardly anything of the image."""
+    world = scene(clip=1.0)
+    assert world.error_left(QUICK.run(world.view)) < 0.12
+
+
+def test_noise_makes_it_worse_and_is_not_fitted_to_the_end(scene):
+    worlds = [scene(clip=10.0, sigma=sigma) for sigma in (0.0, 0.3, 3.0)]
+    results = [QUICK.run(world.view) for world in worlds]
+    left = [world.error_left(result) for world, result in zip(worlds, results, strict=True)]
+    assert left[0] < left[1] / 2
+    assert left[1] < left[2] < 1.2
+    assert results[0].selected["steps"] == results[0].selected["of"] == 120
+    assert results[1].selected["steps"] < 120
+
+
+def test_where_nothing_is_left_it_stays_with_the_mean_image(scene):
+    world = scene(clip=10.0, sigma=1e4)
+    result = QUICK.run(world.view)
+    assert result.selected["steps"] == 0
+    assert world.error_left(result) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_prior_chosen_on_own_images_helps_against_noise(scene):
+    world = scene(clip=10.0, sigma=0.3)
+    without = world.error_left(replace(QUICK, weights=(0.0,)).run(world.view))
+    assert world.error_left(QUICK.run(world.view)) < 0.8 * without
+
+
+def test_several_releases_are_better_than_one(scene):
+    one, six = scene(clip=10.0, sigma=0.3), scene(clip=10.0, sigma=0.3, t=6)
+    assert six.error_left(QUICK.run(six.view)) < 0.8 * one.error_left(QUICK.run(one.view))
+
+
+def test_restarts_never_raise_the_own_loss(scene):
+    world = scene(vector=True)
+    attack = replace(QUICK, steps=30, weights=(3.0,))
+    once, thrice = attack.run(world.view), replace(attack, restarts=3).run(world.view)
+    assert (thrice.own_loss <= once.own_loss).all()
+    assert (thrice.own_loss < once.own_loss).any()
+    assert once.selected == thrice.selected
+
+
+def test_batches_change_nothing(scene):
+    world = scene(t=2)
+    whole = replace(QUICK, steps=20, weights=(3.0,)).run(world.view)
+    parts = replace(QUICK, steps=20, weights=(3.0,), batch=4).run(world.view)
+    np.testing.assert_allclose(whole.reconstructions, parts.reconstructions, atol=1e-3)
+
+
+def test_the_edge_is_left_as_it_was(scene):
+    world = scene()
+    edge = world.view.white_box.edges[0]
+    before = {name: value.clone() for name, value in edge.state_dict().items()}
+    replace(QUICK, steps=5).run(world.view)
+    assert all(torch.equal(value, before[name]) for name, value in edge.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in edge.parameters())
+    assert not edge.training
+
+
+def test_refusals(scene):
+    assert QUICK.refuses(scene().view) is None
+    assert "weights" in QUICK.refuses(scene(white=False).view)
+    view = scene().view
+    few = replace(view, aux=replace(view.aux, images=view.aux.images[:5]))
+    assert "5 auxiliary images" in QUICK.refuses(few)
+    one_group = replace(view, aux=replace(view.aux, groups=np.zeros(120, np.int64)))
+    assert "one group" in QUICK.refuses(one_group)
+
+
+def test_own_cases_are_held_out_and_released_with_noise(scene):
+    view = scene(clip=10.0, sigma=0.3).view
+    own = own_cases(view, "inversion")
+    shown = {image.tobytes() for image in view.aux.images[own.train]}
+    held_out = [(image * 255).round().to(torch.uint8).numpy().tobytes() for image in own.images]
+    assert shown.isdisjoint(held_out)
+    noise = (own.releases - predicted_releases(view, own.images)).std()
+    assert noise == pytest.approx(0.3, rel=0.05)
+
+
+def test_the_misfit_of_the_truth_is_what_noise_makes_it(scene):
+    """Half a nat for each of the values, over the number of image values."""
+    world = scene(clip=10.0, sigma=0.3, t=6)
+    misfit = Misfit(world.view, np.arange(30))
+    assert misfit.variance == pytest.approx(0.09)
+    truth, releases = torch.from_numpy(world.truth), torch.from_numpy(np.array(world.view.releases))
+    expected = 0.5 * releases[0].numel() / (3 * 16 * 16)
+    assert float(misfit(truth, releases).mean()) == pytest.approx(expected, rel=0.02)
+    assert float(misfit(truth, releases, [1, 4]).mean()) == pytest.approx(expected, rel=0.03)
+    # No noise to speak of is a tenth of the releases' variance at first, and what it is in the end.
+    clear = Misfit(scene().view, np.arange(30))
+    assert clear.tempering(0.0) == pytest.approx(0.1 * clear.spread / clear.variance) == pytest.approx(1000)
+    assert clear.tempering(0.0) > clear.tempering(0.3) > clear.tempering(0.69) > clear.tempering(0.7) == 1
+    assert Misfit(scene(clip=10.0, sigma=30.0).view, np.arange(30)).tempering(0.0) == 1
+    states = misfit.states(np.random.default_rng(0))
+    assert len(set(states)) == 4
+    assert set(states) <= set(range(6))
+
+
+def test_the_priors_and_errors_are_what_they_say():
+    flat, step = torch.full((1, 3, 9, 9), 0.3), torch.zeros(1, 3, 9, 9)
+    step[..., 5:] = 1.0
+    assert float(total_variation(flat)) < 0.002
+    assert float(total_variation(step)) == pytest.approx(1 / 8, abs=0.002)
+    assert float(image_errors(flat, flat)) == pytest.approx(0, abs=1e-6)
+    assert float(image_errors(flat, step)) > 0.5
+
+
+def test_a_budget_shortens_the_descent():
+    assert affordable_steps(0.1, 200, 100) == 200
+    assert affordable_steps(1.0, 200, 100) == 100
+    assert affordable_steps(1000.0, 200, 100) == 20
