@@ -81,7 +81,9 @@ class Generators(nn.Module):
         """Forward cost of one image, in 10^9 multiply-accumulates."""
         sizes = [*self.sizes, self.sizes[-1]]
         counted = zip(self.weights, sizes, strict=True)
-        return sum(w.numel() / self.images * height * breadth for w, (height, breadth) in counted) / 1e9
+        return float(
+            sum(w.numel() * height * breadth for w, (height, breadth) in counted) / self.images / 1e9
+        )
 
 
 @dataclass(frozen=True)

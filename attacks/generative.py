@@ -183,7 +183,7 @@ class GenerativeAttack:
 
             @torch.no_grad()
             def score() -> float:
-                parts = zip(shown.split(_BLOCK), fixed.split(_BLOCK), strict=True)
+                parts = zip(torch.split(shown, _BLOCK), torch.split(fixed, _BLOCK), strict=True)
                 return -float(torch.cat([model.negative_bound(x, noise) for x, noise in parts]).mean())
 
             _, epoch = fit(
@@ -203,9 +203,9 @@ class GenerativeAttack:
         """Latents and the releases their images would give, in blocks of up to 64; the first is zero."""
         rows = numpy_stream(view.seed, "attack", "generative", "gallery").permutation(train)[:_GALLERY]
         images = pixels(view.aux.images, rows, view.device)
-        encoded = torch.cat([model.encode(x)[0] for x in images.split(_BLOCK)])
+        encoded = torch.cat([model.encode(x)[0] for x in torch.split(images, _BLOCK)])
         latents = torch.cat([torch.zeros(1, self.latent, device=view.device), encoded])
-        return [(z, model.decode(z)) for z in latents.split(_BLOCK)]
+        return [(z, model.decode(z)) for z in torch.split(latents, _BLOCK)]
 
     @torch.no_grad()
     def _start(

@@ -227,7 +227,7 @@ class SubstituteAttack:
             makers.zero_grad()
             loss = image_errors(decoder(made)[0], x).mean() - self.critic_weight * judge(made).mean()
             loss = loss + mean_discrepancy(_pooled(made), _pooled(real)) + _moment_gap(made, real)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(ours, 5.0)
             makers.step()
             schedule.step()

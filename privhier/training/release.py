@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +17,10 @@ from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData, ordered_batches
 from privhier.uplink.base import Uplink
-from privhier.uplink.codec import ReleaseMessage, decode, encode
+from privhier.uplink.codec import MAX_BYTES, ReleaseMessage, decode, encode
+
+_HEADER = 2**16
+"""Bytes kept for everything in a message but the features: 256 record numbers and labels, the header."""
 
 
 class Collector:
@@ -119,8 +124,13 @@ class Releaser:
         """Release every record of ``split`` once, through the edge as it is now."""
         records: IntArray = getattr(data.splits, split)
         self.charge(split, phase, epoch, len(records))
-        for number, batch in enumerate(ordered_batches(records, 256)):
+        for number, batch in enumerate(ordered_batches(records, _rows(edge.release_shape))):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
             labels = self.labels(data, batch) if with_labels else None
             self.send(uplink, split, phase, epoch, batch, sanitized, labels)
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    """Records of one message: 256, or as many wide ones as its bytes leave room for."""
+    return max(1, min(256, (MAX_BYTES - _HEADER) // (4 * math.prod(shape))))

@@ -12,12 +12,14 @@ from privhier.config import RunConfig, parse_config
 from privhier.datasets.load import load_dataset
 from privhier.errors import CheckpointError, GuaranteeError
 from privhier.privacy.ledger import Ledger
+from privhier.training import release as release_room
 from privhier.training.cloud import CloudTrainer
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.schedule import Trainer
 from privhier.training.trained import Trained, load_trained
+from privhier.uplink.codec import encode
 
 CPU = torch.device("cpu")
 
@@ -156,6 +158,22 @@ def test_a_redrawn_release_under_system_noise_is_charged_again(tmp_path):
         broken.run()
     trainer(config, tmp_path).run()
     assert Ledger.load(RunFolder(tmp_path).ledger).releases_per_record("train") == 2
+
+
+def test_wide_releases_go_up_in_messages_that_fit(tmp_path, monkeypatch):
+    sizes = []
+
+    def spy(message, **options):
+        data = encode(message, **options)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(release_room, "MAX_BYTES", release_room._HEADER + 4 * 4 * 10)  # ten records of four
+    monkeypatch.setattr(release_room, "encode", spy)
+    job = trainer(make_config(0, 0, 1), tmp_path)
+    job.run()
+    splits = job.data.splits
+    assert len(sizes) == sum(-(-len(getattr(splits, name)) // 10) for name in ("train", "val", "test"))
 
 
 def test_another_configuration_cannot_resume_it(tmp_path):
