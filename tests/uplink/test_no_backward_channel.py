@@ -1,0 +1,96 @@
+"""A malicious cloud has no channel: no message carries a gradient or a weight to the edge.
+
+Feature-space hijacking (Pasquini, Ateniese and Bernaschi, 2021) needs the client to step along a gradient
+the server sends. Here nothing can be sent, whatever the cloud does with what it gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save
+
+from privhier.config import parse_config
+from privhier.datasets.load import load_dataset
+from privhier.errors import UplinkError
+from privhier.training.cloud import CloudTrainer
+from privhier.training.folder import RunFolder
+from privhier.training.prepare import build_mechanism, prepare
+from privhier.training.schedule import Trainer
+from privhier.uplink.codec import ReleaseMessage, decode, encode
+
+WORDS = {"run_id", "phase", "epoch", "records", "payload", "task_labels"}
+
+
+def message() -> ReleaseMessage:
+    return ReleaseMessage("run", "joint", 0, np.arange(3, dtype=np.int64), np.ones((3, 4), np.float32))
+
+
+def test_the_message_has_no_word_for_a_gradient_or_a_weight():
+    assert {field.name for field in fields(ReleaseMessage)} == WORDS
+
+
+@pytest.mark.parametrize("name", ["gradient", "weight", "feature_gradient", "payload.grad"])
+def test_a_message_with_such_a_tensor_is_refused(name):
+    honest = message()
+    tensors = {"records": honest.records, "payload": honest.payload, name: np.ones((3, 4), np.float32)}
+    metadata = {"schema": "privhier.release/1", "run_id": "run", "phase": "joint", "epoch": "0"}
+    with pytest.raises(UplinkError):
+        decode(save(tensors, metadata=metadata))
+    decode(encode(honest))  # without it the message is a good one
+
+
+def edge_after(folder, cloud, monkeypatch) -> dict[str, torch.Tensor]:
+    """Edge weights after two joint epochs against this cloud."""
+    config = parse_config(
+        {
+            "name": "hijack",
+            "dataset": {
+                "name": "synthetic",
+                "image_size": 24,
+                "task": ["smiling"],
+                "sensitive": ["male"],
+                "options": {"images": 160, "identities": 40},
+            },
+            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
+            "schedule": {"joint_epochs": 2},
+            "release": {"mechanism": "gaussian", "sigma": 0.1},
+            "training": {"batch_size": 32},
+            "runtime": {"device": "cpu", "threads": 1},
+        }
+    )
+    data = prepare(config, load_dataset(config.dataset, seed=config.seed)).data
+    train = data.splits.train
+    mechanism = build_mechanism(config, len(train))
+    monkeypatch.setattr(CloudTrainer, "receive_and_train", cloud)
+    monkeypatch.setattr(CloudTrainer, "last_loss", 0.0, raising=False)
+    folder.mkdir()
+    trainer = Trainer(config, data, mechanism, RunFolder(folder), device=torch.device("cpu"), keep=train[:0])
+    trainer._joint(0)
+    trainer._joint(1)
+    return {name: value.clone() for name, value in trainer.edge.edge.state_dict().items()}
+
+
+def test_whatever_the_cloud_does_the_edge_learns_the_same(tmp_path, monkeypatch):
+    """An idle cloud, and one that overwrites what it got, answers with gradients and steps on them."""
+
+    def idle(self, data):
+        return None
+
+    def hijacking(self, data):
+        got = decode(data)
+        wanted = torch.ones(got.payload.shape, requires_grad=True)
+        (wanted - torch.from_numpy(np.array(got.payload))).square().sum().backward()
+        for array in (got.payload, got.records):
+            if array.flags.writeable:
+                array[...] = 7
+        torch.manual_seed(666)  # nor can it steer the edge's own randomness
+        return wanted.grad
+
+    with torch.random.fork_rng():
+        honest = edge_after(tmp_path / "a", idle, monkeypatch)
+        attacked = edge_after(tmp_path / "b", hijacking, monkeypatch)
+    assert all(torch.equal(honest[name], attacked[name]) for name in honest)
