@@ -223,6 +223,8 @@ class EvaluationConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     references: list[Literal["open", "open_wide"]] = Field(default_factory=list)
     """Unprotected networks trained and attacked beside: at the protected width, or without bottleneck."""
+    lpips_weights: str | None = None
+    """torchvision's AlexNet state dict, to score reconstructions by LPIPS (extra ``lpips``) as well."""
 
 
 class TrackingConfig(Section):

@@ -84,4 +84,5 @@ def _scored(context: Context, entry: BenchEntry, view: View, lineup: Lineup | No
         confidence=evaluation.confidence,
         seed=context.config.seed,
         reidentification=None if lineup is None else lineup.score(guesses),
+        alexnet_weights=evaluation.lpips_weights,
     )

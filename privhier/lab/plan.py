@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from privhier.attacks.embedders import build_embedder
 from privhier.attacks.membership_build import build_membership_attacks
 from privhier.config import Choice, RunConfig
 from privhier.datasets.base import IntArray
+from privhier.errors import ConfigError
 from privhier.seeding import numpy_stream
 from privhier.training.prepare import Prepared
 
@@ -82,6 +85,14 @@ def check_bench(config: RunConfig) -> None:
     build_membership_attacks(config.attacks.membership)
     for choice in config.attacks.embedders:
         build_embedder(choice)
+    weights = config.evaluation.lpips_weights
+    if weights is not None and not (Path(weights).is_file() and find_spec("lpips")):
+        raise ConfigError(
+            key="evaluation.lpips_weights",
+            value=weights,
+            rule="needs a file of AlexNet weights and the package lpips",
+            remedy="Give the path of torchvision's AlexNet state dict, and pip install 'privhier[lpips]'",
+        )
 
 
 def attribute_plan(config: RunConfig, target: str) -> list[tuple[str, Attack]]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from privhier.config import parse_config
+from privhier.errors import ConfigError
 from privhier.evaluation.result import Result
 from privhier.lab.properties import populations
 from privhier.run import open_session, run
@@ -127,6 +128,17 @@ def test_with_one_release_the_eavesdropper_would_only_repeat_the_cloud(tmp_path)
     result = run(open_session(config, tmp_path / "run"), command="test")
     torch.set_num_threads(threads)
     assert [attack.attack for attack in result.leakage["male"].attacks] == ["logistic_regression"]
+
+
+def test_what_the_bench_cannot_use_is_refused_before_training(tmp_path):
+    for changes, key in (
+        ({"evaluation": {"lpips_weights": "nowhere.pth"}}, "evaluation.lpips_weights"),
+        ({"attacks": {"embedders": [{"name": "onnx", "options": {"path": "nowhere.onnx"}}]}}, "onnx"),
+        ({"attacks": {"membership": ["lyra"]}}, "attacks.membership"),
+    ):
+        with pytest.raises(ConfigError, match=key):
+            open_session(small(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_populations_have_the_make_up_they_are_drawn_for():
