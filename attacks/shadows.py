@@ -90,16 +90,18 @@ def ask_target(view: MembershipView) -> Said:
 def training_rows(view: MembershipView, number: int) -> IntArray:
     """Rows of the pool that shadow model ``number`` is trained on, sorted.
 
-    Models 2k and 2k + 1 share out the candidates, so every candidate is in exactly half of an even
-    number of models. Of the population they take disjoint parts, as large as it takes to train on as
-    many records as the target, at most half of it each.
+    Models 2k and 2k + 1 share out the candidates, groups kept whole (the target, too, was trained on all
+    of a person's photos or on none), so every candidate is in exactly half of an even number of models. Of
+    the population they take disjoint parts, as large as it takes to train on as many records as the
+    target, at most half of it each.
     """
     pair, second = divmod(number, 2)
     n, m = len(view.images), len(view.population.images)
     rng = numpy_stream(view.seed, "membership", "halves", pair)
-    candidates, population = rng.permutation(n), n + rng.permutation(m)
-    own = candidates[n // 2 :] if second else candidates[: n // 2]
-    fill = min(m // 2, max(0, view.records - n // 2))
+    groups, population = rng.permutation(np.unique(view.groups)), n + rng.permutation(m)
+    first = np.isin(view.groups, groups[: len(groups) // 2])
+    own = np.flatnonzero(~first if second else first)
+    fill = min(m // 2, max(0, view.records - len(own)))
     more = population[m - fill :] if second else population[:fill]
     return np.sort(np.concatenate([own, more])).astype(np.int64)
 

@@ -1,7 +1,7 @@
 """Threat models beside the curious cloud's, each made from its view by adding or taking away knowledge.
 
-All state the same auxiliary knowledge: so many labelled images (``attacks.auxiliary``), so many fresh
-releases of each (``attacks.draws``).
+All own the same labelled images (``attacks.auxiliary``, or the auxiliary split where that is smaller) and
+so many fresh releases of each (``attacks.draws``); who holds the edge's weights makes as many as it likes.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class AttacksConfig(Section):
     """Run the attribute and verification attackers on raw images too, for reference."""
     membership: list[Choice] = Field(default_factory=list)
     """Membership attacks; each trains shadow models with the run's own pipeline, so none is the default."""
-    membership_candidates: int = Field(1000, ge=20)
+    membership_candidates: int = Field(4000, ge=20)
     """Records whose membership is asked for, half of them training records."""
 
 

@@ -62,6 +62,7 @@ def account(
         by_group=own.by_group,
         property_inference=own.property_inference,
         label_inference=own.label_inference,
+        threat_models=own.threat_models,
         membership=membership,
         guarantees=guarantee_rows(config, prepared, ledger),
         uplink=UplinkTotals(

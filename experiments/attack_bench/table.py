@@ -38,7 +38,7 @@ def rows(result: Result) -> Iterator[Row]:
         for name in ("auc", "balanced_accuracy"):
             yield (task, "cloud", name, *(_score(getattr(utility.cloud, name)) or ()), "")
     for target, leakage in result.leakage.items():
-        for attack in leakage.attacks:
+        for attack in (*leakage.attacks, *leakage.attacks_with_labels):
             seconds = attack_seconds(result.timing, target, attack)
             for name in _LEAKAGE:
                 if (found := _score(getattr(attack, name))) is not None:
@@ -52,7 +52,7 @@ def rows(result: Result) -> Iterator[Row]:
                 yield (target, f"auxiliary {point.auxiliary}: {point.worst.attack}", "auc", *found, "")
     for attack_name, pictures in result.reconstruction.items():
         bare, _, model = attack_name.partition("@")
-        taken = result.timing.get(f"attack/{model or 'curious_cloud'}/reconstruction/{bare}")
+        taken = result.timing.get(f"attack/{model or 'curious_cloud'}/pictures/{bare}")
         for name in _PICTURES:
             if (found := _score(getattr(pictures, name))) is not None:
                 yield ("images", attack_name, name, *found, "" if taken is None else f"{taken:.0f}")

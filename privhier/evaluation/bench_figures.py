@@ -89,7 +89,7 @@ def _cost(
         return None
     placed = [
         (attack, seconds, score)
-        for attack in leakage.attacks
+        for attack in (*leakage.attacks, *leakage.attacks_with_labels)
         if (seconds := attack_seconds(timing, attribute, attack)) and (score := getattr(attack, metric))
     ]
     if len(placed) < 2:

@@ -105,6 +105,21 @@ class AuxiliaryPoint(_Part):
     worst: WorstAttack
 
 
+class ThreatModelRow(_Part):
+    """What the attackers of one threat model held."""
+
+    name: str
+    holds: str
+    releases: int
+    """Of each victim."""
+    auxiliary: int
+    """Labelled images of their own."""
+    draws: int
+    """Fresh releases of each of those; a white box makes more."""
+    same_as: str | None = None
+    """Not run: it would repeat the numbers of this one."""
+
+
 class PopulationShares(_Part):
     """One set of training records whose make-up was estimated."""
 
@@ -138,8 +153,10 @@ class AttributeLeakage(_Part):
     majority: float
     raw_image_attack: WorstAttack | None = None
     ceiling: Ceilings | None = None
+    attacks_with_labels: list[AttackScores] = Field(default_factory=list)
+    """Attackers who also read the victims' task labels."""
     worst_with_labels: WorstAttack | None = None
-    """The best attacker who also reads the victims' task labels; no ceiling binds it."""
+    """The best of those; no ceiling binds it."""
     by_auxiliary: list[AuxiliaryPoint] = Field(default_factory=list)
     """Leakage against the size of the auxiliary set, smallest first; the last is the headline's."""
 
@@ -265,6 +282,7 @@ class Result(_Part):
     references: dict[str, ReferenceRun] = Field(default_factory=dict)
     by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
     """Sensitive attribute (not identity) to class: who pays. Empty in results written before it existed."""
+    threat_models: list[ThreatModelRow] = Field(default_factory=list)
     property_inference: dict[str, list[PropertyInference]] = Field(default_factory=dict)
     """By sensitive attribute: what the releases of training records say of the whole training set."""
     label_inference: dict[str, AttributeLeakage] = Field(default_factory=dict)

@@ -16,6 +16,7 @@ from privhier.evaluation.result import (
     PropertyInference,
     Reconstruction,
     TaskUtility,
+    ThreatModelRow,
     UtilityMean,
 )
 from privhier.evaluation.scores import bayes_rule, mean_score, task_scores
@@ -24,7 +25,7 @@ from privhier.lab.leakage import label_leakage, leakage, leakage_by_auxiliary
 from privhier.lab.pictures import reconstruction
 from privhier.lab.plan import Victims, attribute_plan, build_attacks
 from privhier.lab.properties import property_inference
-from privhier.lab.views import cloud_view, labelled_view, raw_view, smaller_views, threat_views
+from privhier.lab.views import cloud_view, labelled_view, raw_view, smaller_views, threat_rows, threat_views
 from privhier.training.cloud import cloud_logits
 from privhier.training.edge import edge_exit_logits
 from privhier.training.folder import RunFolder
@@ -45,6 +46,7 @@ class Assessment:
     """Wall time of every attack, by ``view/target/attack``."""
     property_inference: dict[str, list[PropertyInference]] = field(default_factory=dict)
     label_inference: dict[str, AttributeLeakage] = field(default_factory=dict)
+    threat_models: list[ThreatModelRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a reader must know of the tools that were used."""
 
@@ -83,8 +85,13 @@ def assess(
     if raw_images:
         raw = {"raw_image": raw_view(context)}
         for name in config.dataset.sensitive:
-            reference = leakage(context, name, plan[name], raw).worst
-            found[name] = found[name].model_copy(update={"raw_image_attack": reference})
+            if any(
+                not attack.white_box and attack.refuses(raw["raw_image"]) is None for _, attack in plan[name]
+            ):
+                reference = leakage(context, name, plan[name], raw).worst
+                found[name] = found[name].model_copy(update={"raw_image_attack": reference})
+            else:
+                context.notes.append(f"no configured attacker on {name} can read raw images")
     shares = {
         name: property_inference(context, name, plan[f"property {name}"], cloud)
         for name in config.dataset.sensitive
@@ -93,13 +100,15 @@ def assess(
     labels: dict[str, AttributeLeakage] = {}
     if config.privacy.label_epsilon is not None and "curious_cloud_labels" in views:
         reading = labelled_view(context, cloud)
-        labels = {
+        asked = {
             task: label_leakage(context, task, attribute_plan(config, task), reading)
             for task in config.dataset.task
         }
+        labels = {task: answer for task, answer in asked.items() if answer is not None}
     pictures = reconstruction(context, plan["reconstruction"], views)
     notes = list(dict.fromkeys(context.notes))
-    return Assessment(utility, means, found, pictures, by_group, context.seconds, shares, labels, notes)
+    rows, seconds = threat_rows(context, cloud, views), context.seconds
+    return Assessment(utility, means, found, pictures, by_group, seconds, shares, labels, rows, notes)
 
 
 def _test_classes(context: Context) -> Mapping[str, tuple[IntArray, tuple[str, ...]]]:
@@ -124,7 +133,7 @@ def _utility(context: Context) -> tuple[UtilityMean, dict[str, TaskUtility]]:
         prior = np.maximum(counts, 1) / counts.sum()
         at_cloud, *curves = task_scores(sample, _softmax(cloud[column]), prior)
         at_edge, *_ = task_scores(sample, _softmax(exits[column]), prior)
-        limit = context.ceiling(sample.n_classes, releases=1)
+        limit = context.ceiling(sample, releases=1)
         context.groups.task(name, sample, bayes_rule(_softmax(cloud[column]), prior))
         for place, logits in (("cloud", cloud[column]), ("edge exit", exits[column])):
             probabilities = _softmax(logits)

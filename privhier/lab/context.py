@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from privhier.attacks.base import Attack
@@ -92,12 +93,14 @@ class Context:
             name=name,
         )
 
-    def ceiling(self, n_classes: int, releases: int) -> Ceiling | None:
-        """None where DESIGN 6.9 binds nobody: no noise, or an attacker who knows the person."""
+    def ceiling(self, sample: Sample, releases: int) -> Ceiling | None:
+        """Of the classes that occur; None where nobody is bound: no noise, or a known person."""
         if self.config.dataset.identity_protocol == "known_people":
             return None
-        m = self.trained.mechanism
-        return ceiling(m.mechanism, sigma=m.sigma, clip=m.clip, releases=releases, n_classes=n_classes)
+        m, present = self.trained.mechanism, len(np.unique(sample.truth))
+        if present < 2:
+            return None
+        return ceiling(m.mechanism, sigma=m.sigma, clip=m.clip, releases=releases, n_classes=present)
 
     def check(
         self,
@@ -111,9 +114,13 @@ class Context:
         if limit is None:
             return
         chosen = self.config.attacks
-        attackers = len(chosen.attribute) * len(self.config.dataset.sensitive) * len(chosen.threat_models)
+        rounds = len(chosen.threat_models) + len(chosen.auxiliary_sizes) + 1
+        attackers = len(chosen.attribute) * len(self.config.dataset.sensitive) * rounds
         n_checks = 2 * (attackers + 2 * len(self.config.dataset.task))
-        recall = recall_lower_bound(predictions, sample.truth, sample.n_classes, n_checks=n_checks)
+        # Recall is averaged over the classes that occur, and the ceiling is theirs: number them anew.
+        present, truth = np.unique(sample.truth, return_inverse=True)
+        named = np.where(np.isin(predictions, present), np.searchsorted(present, predictions), len(present))
+        recall = recall_lower_bound(named, truth, len(present), n_checks=n_checks)
         check_ceiling(f"balanced accuracy of {what}", recall, limit.balanced_accuracy)
         if limit.auc is not None:
             area = macro_auc_lower_bound(probabilities, sample.truth, n_checks=n_checks)
@@ -124,6 +131,17 @@ def bench_folder(folder: RunFolder, threat_model: str, name: str) -> Path:
     """Where the finished attacks of one view on one target lie."""
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     return folder.attacks / threat_model / safe
+
+
+def fits(attack: Attack, view: View, views: Mapping[str, View]) -> bool:
+    """Whether this is the view to run an attack on.
+
+    Attacks that need the edge's weights run where they are; the others gain nothing by them, and run on
+    the white box only if there is no other view to run them on.
+    """
+    if attack.white_box or view.white_box is None:
+        return attack.white_box == (view.white_box is not None)
+    return all(other.white_box is not None for other in views.values())
 
 
 def full_name(entry_name: str, threat_model: str) -> str:

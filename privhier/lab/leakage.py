@@ -11,7 +11,7 @@ from privhier.attacks.view import View
 from privhier.errors import ConfigError, DataError
 from privhier.evaluation.result import AttackScores, AttributeLeakage, AuxiliaryPoint, WorstAttack
 from privhier.evaluation.scores import Outcome, classification_leakage
-from privhier.lab.context import Context, full_name, shown_ceiling
+from privhier.lab.context import Context, fits, full_name, shown_ceiling
 from privhier.lab.outcomes import described, finished, outcome
 
 Plan = Sequence[tuple[str, Attack]]
@@ -48,25 +48,26 @@ def leakage(context: Context, name: str, plan: Plan, views: Mapping[str, View]) 
     blind = [(one, _outcome(one)) for one in said if one.view.task_labels is None]
     reading = [(one, _outcome(one)) for one in said if one.view.task_labels is not None]
     worst, attacks = classification_leakage(test, training, [o for _, o in blind], identity=identity)
-    with_labels = None
+    with_labels, readers = None, list[AttackScores]()
     if reading:
-        with_labels, more = classification_leakage(test, training, [o for _, o in reading], identity=identity)
-        attacks += more
+        heard = [spoken for _, spoken in reading]
+        with_labels, readers = classification_leakage(test, training, heard, identity=identity)
     models = {one.name: one.view.threat_model for one, _ in (*blind, *reading)}
     context.groups.attack(name, test, next(o.predictions for _, o in blind if o.name == worst.attack))
     n = len(test.truth)
     raw = all(one.view.threat_model == "raw_image" for one in said)
     for one, spoken in blind:
-        limit = None if raw else context.ceiling(classes, one.view.releases.shape[1])
+        limit = None if raw else context.ceiling(test, one.view.releases.shape[1])
         context.check(
             f"{spoken.name} on {name}", limit, test, spoken.probabilities[:n], spoken.predictions[:n]
         )
     releases = context.config.schedule.releases_per_record
-    limit = None if raw else context.ceiling(classes, releases)
+    limit = None if raw else context.ceiling(test, releases)
     return AttributeLeakage(
         classes=list(labels.classes) if not identity else [],
         worst=worst,
         attacks=[attack.model_copy(update={"threat_model": models[attack.attack]}) for attack in attacks],
+        attacks_with_labels=[row.model_copy(update={"threat_model": models[row.attack]}) for row in readers],
         refused=refused,
         majority=test.majority,
         ceiling=shown_ceiling(limit, releases),
@@ -93,7 +94,7 @@ def leakage_by_auxiliary(
     return whole.model_copy(update={"by_auxiliary": points})
 
 
-def label_leakage(context: Context, task: str, plan: Plan, view: View) -> AttributeLeakage:
+def label_leakage(context: Context, task: str, plan: Plan, view: View) -> AttributeLeakage | None:
     """True task labels of training victims from their releases and their randomized answers.
 
     Args:
@@ -101,6 +102,9 @@ def label_leakage(context: Context, task: str, plan: Plan, view: View) -> Attrib
         task: The task under attack.
         plan: Attribute attackers with this target.
         view: The curious cloud's with labels; test victims first.
+
+    Returns:
+        None where no attacker makes use of the answers.
     """
     n, labels = len(context.victims.test), context.prepared.labels[task]
     assert view.task_labels is not None
@@ -108,6 +112,9 @@ def label_leakage(context: Context, task: str, plan: Plan, view: View) -> Attrib
     entries = context.run(plan, trained, f"label-{task}")
     truth = context.sample(context.victims.training, labels.values, len(labels.classes), "training")
     done = [outcome(entry) for entry in entries if entry.result is not None]
+    if not done:
+        context.notes.append(f"no configured attacker reads randomized labels of {task}")
+        return None
     worst, attacks = classification_leakage(truth, None, done, identity=False)
     return AttributeLeakage(
         classes=list(labels.classes),
@@ -123,8 +130,7 @@ def _attack(
 ) -> tuple[list[_Said], dict[str, str]]:
     said, refused = [], {}
     for view in views.values():
-        # White-box attackers run where there is a white box, the others need none and gain nothing by it.
-        fitting = [(own, attack) for own, attack in plan if attack.white_box == (view.white_box is not None)]
+        fitting = [(own, attack) for own, attack in plan if fits(attack, view, views)]
         for entry in context.run(fitting, view, name):
             one = _Said(entry, view)
             if entry.refusal is not None:

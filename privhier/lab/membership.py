@@ -118,18 +118,18 @@ def membership_scores(
 
 
 def choose_candidates(config: RunConfig, prepared: Prepared) -> Candidates:
-    """Half training victims, half records never trained on (test victims); whole groups on either side.
+    """Half training records, half records never trained on (test records); whole groups on either side.
 
     The splits share no group (under ``known_people``: no photo), so neither do the two halves. The
     larger half is cut down to the smaller.
     """
-    victims = choose_victims(config, prepared)
+    victims, splits = choose_victims(config, prepared), prepared.data.splits
     known = config.dataset.identity_protocol == "known_people"
     groups = prepared.dataset.duplicate_group if known else prepared.dataset.group
-    most = min(config.attacks.membership_candidates // 2, len(victims.training), len(victims.test))
+    most = min(config.attacks.membership_candidates // 2, len(splits.train), len(splits.test))
     halves = [
         _groups_within(records, groups[records], most, numpy_stream(config.seed, "candidates", name))
-        for name, records in (("members", victims.training), ("others", victims.test))
+        for name, records in (("members", splits.train), ("others", splits.test))
     ]
     records = np.concatenate(halves)
     member = np.repeat([True, False], [len(half) for half in halves])

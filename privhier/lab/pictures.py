@@ -13,17 +13,17 @@ from privhier.attacks.embedders import build_embedder
 from privhier.attacks.view import View
 from privhier.evaluation.pictures import image_scores
 from privhier.evaluation.result import Reconstruction
-from privhier.lab.context import Context, full_name
+from privhier.lab.context import Context, fits, full_name
 from privhier.lab.outcomes import reconstructions
 from privhier.lab.reidentify import Lineup, draw_lineup
 
-TARGET = "reconstruction"
+TARGET = "pictures"
 
 
 def reconstruction(
     context: Context, plan: Sequence[tuple[str, Attack]], views: Mapping[str, View]
 ) -> dict[str, Reconstruction]:
-    """Reconstruct the first test victims under every threat model.
+    """Reconstruct test victims, drawn at random, under every threat model.
 
     Attacks that optimize for every victim get ``attacks.optimization_victims`` of them, the others
     ``attacks.reconstruction_victims``; every score says on how many it stands.
@@ -32,9 +32,14 @@ def reconstruction(
     lineups: dict[int, Lineup | None] = {}
     for view in views.values():
         for name, attack in plan:
-            if attack.white_box == (view.white_box is not None):
-                part = replace(view, releases=view.releases[: victims_of(context, attack)])
+            if fits(attack, view, views):
+                pictured = context.victims.pictured[: victims_of(context, attack)]
+                part = replace(view, releases=view.releases[pictured])
                 for entry in context.run([(name, attack)], part, TARGET):
+                    if entry.refusal is not None:
+                        context.notes.append(
+                            f"{name} drew no pictures ({view.threat_model}): {entry.refusal}"
+                        )
                     if entry.result is not None:
                         n = len(part.releases)
                         if n not in lineups:
@@ -51,7 +56,7 @@ def victims_of(context: Context, attack: Attack) -> int:
 
 
 def _lineup(context: Context, n: int) -> Lineup | None:
-    """Among whom the first ``n`` test victims are looked for; None without people or an embedder."""
+    """Among whom the first ``n`` pictured victims are looked for; None without people or an embedder."""
     chosen, evaluation = context.config.attacks.embedders, context.config.evaluation
     dataset = context.prepared.dataset
     if not chosen or dataset.identity is None:
@@ -59,7 +64,7 @@ def _lineup(context: Context, n: int) -> Lineup | None:
     embedder = build_embedder(chosen[0])
     lineup = draw_lineup(
         dataset,
-        context.victims.test[:n],
+        context.victims.test[context.victims.pictured[:n]],
         context.prepared.data.splits.test,
         embedder,
         resamples=evaluation.bootstrap,
@@ -71,7 +76,7 @@ def _lineup(context: Context, n: int) -> Lineup | None:
 
 
 def _scored(context: Context, entry: BenchEntry, view: View, lineup: Lineup | None) -> Reconstruction:
-    rows = context.victims.test[: len(view.releases)]
+    rows = context.victims.test[context.victims.pictured[: len(view.releases)]]
     evaluation = context.config.evaluation
     mean_image = view.aux.images.mean(axis=0) / 255
     guesses = reconstructions(entry)

@@ -28,12 +28,15 @@ class Victims:
         test: Records the edge was never trained on; positions in the test split are ``test_rows``.
         training: Training records, attacked through the releases the cloud really received.
         aux: The attacker's records.
+        pictured: Positions among ``test``, in a drawn order: an attack that reconstructs n victims gets the
+            first n of these (rows lie in the order of file names, which say age or person).
     """
 
     test: IntArray
     test_rows: IntArray
     training: IntArray
     aux: IntArray
+    pictured: IntArray
 
 
 def choose_victims(config: RunConfig, prepared: Prepared) -> Victims:
@@ -51,6 +54,7 @@ def choose_victims(config: RunConfig, prepared: Prepared) -> Victims:
         test_rows=np.searchsorted(splits.test, test),
         training=some("train", splits.train, attacks.training_victims),
         aux=some("aux", splits.aux, attacks.auxiliary),
+        pictured=numpy_stream(config.seed, "victims", "pictured").permutation(len(test)),
     )
 
 
@@ -81,7 +85,15 @@ def check_bench(config: RunConfig) -> None:
     Raises:
         ConfigError: Unknown attack, embedder or option; a missing weights file.
     """
-    build_attacks(config)
+    for named in build_attacks(config).values():
+        for name, attack in named:
+            if attack.white_box and "white_box" not in config.attacks.threat_models:
+                raise ConfigError(
+                    key="attacks",
+                    value=name,
+                    rule=f"needs the edge's weights; attacks.threat_models is {config.attacks.threat_models}",
+                    remedy="Add white_box to attacks.threat_models, or leave the attack out",
+                )
     build_membership_attacks(config.attacks.membership)
     for choice in config.attacks.embedders:
         build_embedder(choice)

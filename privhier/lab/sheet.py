@@ -42,7 +42,7 @@ def _sheet(
     rows = [
         (
             label,
-            np.asarray(prepared.data.images[victims.test[row]]),
+            np.asarray(prepared.data.images[victims.test[victims.pictured[row]]]),
             own[0][row],
             other[0][row] if other is not None else None,
         )

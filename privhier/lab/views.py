@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from privhier.attacks.curious_cloud import curious_cloud_view, raw_image_view
-from privhier.attacks.threat_models import eavesdropper, fewer, malicious_cloud, white_box, with_task_labels
+from privhier.attacks.threat_models import (
+    THREAT_MODELS,
+    eavesdropper,
+    fewer,
+    malicious_cloud,
+    white_box,
+    with_task_labels,
+)
 from privhier.attacks.view import View
 from privhier.datasets.base import IntArray
+from privhier.evaluation.result import ThreatModelRow
 from privhier.lab.context import Context
 from privhier.models.edge import EdgeSegment
 from privhier.models.weights import load_weights
@@ -45,18 +54,37 @@ def threat_views(context: Context, cloud: View) -> dict[str, View]:
     once, a malicious cloud, which knows and can do what the curious one can.
     """
     made: dict[str, View] = {}
-    for name in context.config.attacks.threat_models:
+    wanted = context.config.attacks.threat_models
+    for name in wanted:
         if name == "curious_cloud":
             made[name] = cloud
-        elif name == "eavesdropper" and cloud.releases.shape[1] > 1:
+        elif name == "eavesdropper" and (cloud.releases.shape[1] > 1 or "curious_cloud" not in wanted):
             made[name] = eavesdropper(cloud)
         elif name == "curious_cloud_labels":
             made[name] = labelled_view(context, cloud)
         elif name == "white_box":
             made[name] = white_box(cloud, edges=edge_states(context), mechanism=context.trained.mechanism)
-        elif name == "malicious_cloud" and "curious_cloud" not in context.config.attacks.threat_models:
+        elif name == "malicious_cloud" and "curious_cloud" not in wanted:
             made[name] = malicious_cloud(cloud)
-    return made or {"curious_cloud": cloud}
+    return made
+
+
+def threat_rows(context: Context, cloud: View, views: Mapping[str, View]) -> list[ThreatModelRow]:
+    """What every configured threat model holds, those that were not run included."""
+    rows = []
+    for name in dict.fromkeys(context.config.attacks.threat_models):
+        view = views.get(name, cloud)
+        rows.append(
+            ThreatModelRow(
+                name=name,
+                holds=THREAT_MODELS[name],
+                releases=view.releases.shape[1],
+                auxiliary=len(view.aux.images),
+                draws=view.aux.draws,
+                same_as=None if name in views else "curious_cloud",
+            )
+        )
+    return rows
 
 
 def labelled_view(context: Context, cloud: View) -> View:

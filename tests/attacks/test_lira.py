@@ -114,8 +114,17 @@ def test_shadow_models_share_out_the_candidates_and_match_the_targets_size():
     assert (inside[:, 101:].sum(axis=0) <= 4).all()
     assert len({row.tobytes() for row in inside}) == 8
     large = replace(view, records=70)
-    assert [len(training_rows(large, k)) for k in (0, 1)] == [70, 71]
+    assert [len(training_rows(large, k)) for k in (0, 1)] == [70, 70]
     assert len(training_rows(replace(view, records=1000), 0)) == 50 + 25
+
+
+def test_a_persons_photos_are_all_in_a_shadow_model_or_none_is():
+    view = Toy(memory=0.0, n=100, population=50).view
+    grouped = replace(view, groups=np.arange(100) // 4)
+    for number in range(6):
+        rows = training_rows(grouped, number)
+        counts = np.bincount(rows[rows < 100] // 4, minlength=25)
+        assert set(counts.tolist()) == {0, 4}
 
 
 def test_both_attacks_share_the_shadow_models_of_a_view():

@@ -12,7 +12,7 @@ from privhier.config import parse_config
 from privhier.errors import ConfigError
 from privhier.evaluation.result import Result
 from privhier.lab.properties import populations
-from privhier.run import open_session, run
+from privhier.run import open_session, reopen_session, run
 
 MODELS = ["curious_cloud", "curious_cloud_labels", "eavesdropper", "white_box"]
 
@@ -68,7 +68,6 @@ def test_every_threat_model_runs_what_fits_it(benched):
     found = {attack.attack: attack.threat_model for attack in leakage.attacks}
     assert found == {
         "logistic_regression": "curious_cloud",
-        "logistic_regression@curious_cloud_labels": "curious_cloud_labels",
         "logistic_regression@eavesdropper": "eavesdropper",
         "fine_tune@white_box": "white_box",
     }
@@ -77,8 +76,8 @@ def test_every_threat_model_runs_what_fits_it(benched):
 
 def test_the_headline_is_the_worst_of_those_who_read_no_labels(benched):
     leakage = benched[1].leakage["male"]
-    blind = [a for a in leakage.attacks if a.threat_model != "curious_cloud_labels"]
-    assert leakage.worst.attack == max(blind, key=lambda a: a.auc.value).attack
+    assert leakage.worst.attack == max(leakage.attacks, key=lambda a: a.auc.value).attack
+    assert [a.threat_model for a in leakage.attacks_with_labels] == ["curious_cloud_labels"]
     assert leakage.worst_with_labels.attack == "logistic_regression@curious_cloud_labels"
 
 
@@ -128,6 +127,35 @@ def test_with_one_release_the_eavesdropper_would_only_repeat_the_cloud(tmp_path)
     result = run(open_session(config, tmp_path / "run"), command="test")
     torch.set_num_threads(threads)
     assert [attack.attack for attack in result.leakage["male"].attacks] == ["logistic_regression"]
+    assert [(row.name, row.same_as) for row in result.threat_models] == [
+        ("curious_cloud", None),
+        ("eavesdropper", "curious_cloud"),
+    ]
+
+
+def test_pictures_are_drawn_of_victims_at_random_and_fewer_are_among_more(benched):
+    session = reopen_session(benched[0])
+    order = session.victims.pictured
+    assert sorted(order.tolist()) == list(range(len(session.victims.test)))
+    assert order.tolist() != sorted(order.tolist())
+    assert (order == reopen_session(benched[0]).victims.pictured).all()
+
+
+@pytest.mark.parametrize("models", [["eavesdropper", "white_box"], ["white_box"]], ids=str)
+def test_attackers_without_weights_always_run_somewhere(tmp_path, models):
+    threads = torch.get_num_threads()
+    attacks = small().attacks.model_dump() | {
+        "threat_models": models,
+        "auxiliary_sizes": [],
+        "property": [],
+        "reconstruction": [],
+        "attribute": [{"name": "logistic_regression", "options": {"trials": 0}}],
+        "raw_image": False,
+    }
+    config = small(attacks=attacks, schedule={"joint_epochs": 1})
+    result = run(open_session(config, tmp_path / "run"), command="test")
+    torch.set_num_threads(threads)
+    assert [a.attack for a in result.leakage["male"].attacks] == [f"logistic_regression@{models[0]}"]
 
 
 def test_what_the_bench_cannot_use_is_refused_before_training(tmp_path):
@@ -135,6 +163,7 @@ def test_what_the_bench_cannot_use_is_refused_before_training(tmp_path):
         ({"evaluation": {"lpips_weights": "nowhere.pth"}}, "evaluation.lpips_weights"),
         ({"attacks": {"embedders": [{"name": "onnx", "options": {"path": "nowhere.onnx"}}]}}, "onnx"),
         ({"attacks": {"membership": ["lyra"]}}, "attacks.membership"),
+        ({"attacks": {"attribute": ["mlp", "decensor"]}}, "decensor.*needs the edge's weights"),
     ):
         with pytest.raises(ConfigError, match=key):
             open_session(small(**changes), tmp_path / "run")
