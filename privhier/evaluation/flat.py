@@ -84,6 +84,20 @@ def result_metrics(result: Result) -> dict[str, float]:
         for attack, scores in part.reconstruction.items():
             for name, value in reconstruction_metrics(scores).items():
                 metrics[f"{prefix}reconstruction/{attack}/{name}"] = value
+    for attribute, leakage in result.leakage.items():
+        if leakage.worst_with_labels is not None:
+            for name, value in attack_metrics(leakage.worst_with_labels).items():
+                metrics[f"leakage/{attribute}/with_task_labels/{name}"] = value
+    for task, leakage in result.label_inference.items():
+        for name, value in attack_metrics(leakage.worst).items():
+            metrics[f"label_inference/{task}/worst/{name}"] = value
+    for attribute, estimates in result.property_inference.items():
+        for estimate in estimates:
+            _add(metrics, f"property/{attribute}/{estimate.attack}/error", estimate.error)
+    for place, attacks in (result.membership.parts if result.membership else {}).items():
+        for attack, found in attacks.items():
+            for name in ("auc", "tpr_at_fpr_001", "tpr_at_fpr_01"):
+                _add(metrics, f"membership/{place}/{attack}/{name}", getattr(found, name))
     for row in result.guarantees:
         if row.epsilon is not None:
             metrics[f"epsilon/{row.name}"] = row.epsilon

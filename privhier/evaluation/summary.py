@@ -17,9 +17,22 @@ def summarize(result: Result) -> Iterator[str]:
         yield f"task mean: cloud AUC {show(result.utility_mean.auc)}"
     for name, leakage in result.leakage.items():
         yield f"leakage {name}: {_worst(leakage)}"
+        if leakage.worst_with_labels is not None:
+            with_labels = leakage.worst_with_labels
+            yield f"leakage {name}, task label known: {with_labels.attack}, {_scores(with_labels)}"
     for attack, scores in result.reconstruction.items():
         if scores.ssim is not None:
-            yield f"reconstruction {attack}: SSIM {show(scores.ssim)}"
+            found = (
+                f"; rank 1 of {scores.reid_gallery}: {show(scores.reid_rank1)}" if scores.reid_rank1 else ""
+            )
+            yield f"reconstruction {attack}: SSIM {show(scores.ssim)}{found}"
+    for attribute, estimates in result.property_inference.items():
+        for estimate in estimates:
+            yield f"property {attribute}: {estimate.attack} errs by {show(estimate.error)}"
+    for part, attacks in (result.membership.parts if result.membership else {}).items():
+        for attack, member in attacks.items():
+            rate = "-" if member.tpr_at_fpr_01 is None else show(member.tpr_at_fpr_01)
+            yield f"membership {part}: {attack} AUC {show(member.auc)}, TPR at FPR 1 % {rate}"
     for name, reference in result.references.items():
         yield f"reference {name}: mean task AUC {show(reference.utility_mean.auc)}"
         for attribute, leakage in reference.leakage.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from privhier.evaluation.bench_figures import attack_seconds, draw_bench
+from privhier.evaluation.flat import clean_name, result_metrics
 from privhier.evaluation.report import write_report
 from privhier.evaluation.result import (
     AuxiliaryPoint,
@@ -14,6 +15,7 @@ from privhier.evaluation.result import (
     Score,
     WorstAttack,
 )
+from privhier.evaluation.summary import summarize
 
 
 def score(value: float) -> Score:
@@ -62,6 +64,17 @@ def test_the_page_says_what_the_bench_found(tmp_path, benched, config):
     assert "0.031 [0.011, 0.051]" in page
     assert "has 0.270" in page
     assert "True label of smiling" in page
+
+
+def test_trackers_and_the_summary_get_it_too(benched):
+    name = clean_name(next(iter(benched.leakage)))
+    metrics = result_metrics(benched)
+    assert metrics[f"property/{name}/mixture/error"] == 0.031
+    assert metrics[f"leakage/{name}/with_task_labels/auc"] == 0.77
+    assert "label_inference/smiling/worst/auc" in metrics
+    lines = "\n".join(summarize(benched))
+    assert "mixture errs by 0.031" in lines
+    assert "task label known: mlp@curious_cloud_labels, AUC 0.770" in lines
 
 
 def test_seconds_are_found_by_threat_model(result):
