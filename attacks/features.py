@@ -30,10 +30,16 @@ class _Projection:
         return np.asarray(rows @ self.axes - self.mean @ self.axes, dtype=np.float32)
 
 
+def _some_rows(count: int, seed: int) -> IntArray:
+    """Sorted row numbers, at most ``_PCA_ROWS`` of ``count``."""
+    if count <= _PCA_ROWS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, _PCA_ROWS, replace=False))
+
+
 def _principal_axes(rows: FloatArray, components: int, seed: int) -> _Projection:
-    rng = np.random.default_rng(seed)
     if len(rows) > _PCA_ROWS:
-        rows = rows[np.sort(rng.choice(len(rows), _PCA_ROWS, replace=False))]
+        rows = rows[_some_rows(len(rows), seed)]
     count = min(components, rows.shape[1], max(1, len(rows) - 1))
     pca = PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed % 2**32).fit(rows)
     return _Projection(pca.mean_.astype(np.float32), np.ascontiguousarray(pca.components_.T, np.float32))
@@ -44,12 +50,14 @@ def _shared_axes(view: View, draw: FloatArray, count: int) -> _Projection:
     wanted = max(count, _SHARED_AXES)
     key = f"axes/{wanted}"
     if key not in view.scratch:
-        mean = np.array(draw, dtype=np.float32)
+        seed = stream_seed(view.seed, "attack", "pca")
+        # Chosen before the draws are averaged: T wide releases of everybody need not be copied.
+        rows = draw.shape[0] * draw.shape[1]
+        chosen = _some_rows(rows, seed)
+        mean = draw.reshape(rows, -1)[chosen]
         for k in range(1, view.aux.draws):
-            mean += view.aux.releases(k)
-        mean /= view.aux.draws
-        rows = mean.reshape(draw.shape[0] * draw.shape[1], -1)
-        view.scratch[key] = _principal_axes(rows, wanted, stream_seed(view.seed, "attack", "pca"))
+            mean += view.aux.releases(k).reshape(rows, -1)[chosen]
+        view.scratch[key] = _principal_axes(mean / view.aux.draws, wanted, seed)
     whole: _Projection = view.scratch[key]
     return _Projection(whole.mean, np.ascontiguousarray(whole.axes[:, :count]))
 
