@@ -31,6 +31,8 @@ def reconstruction(
     scores: dict[str, Reconstruction] = {}
     lineups: dict[int, Lineup | None] = {}
     for view in views.values():
+        if view.task_labels is not None:  # no attack on pictures uses them
+            continue
         for name, attack in plan:
             if fits(attack, view, views):
                 pictured = context.victims.pictured[: victims_of(context, attack)]
