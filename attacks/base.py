@@ -33,7 +33,8 @@ class AttackResult:
         own_loss: reconstruction: float32 ``(n,)``, the attacker's own estimate of its error.
         validation: The attacker's score on its own validation split (AUC, or -loss).
         selected: Hyper-parameters it chose there.
-        seconds: Wall time of training and inference.
+        seconds: Wall time of training and inference; the bench adds what it found already computed for
+            other attacks on the same view, so that order does not matter.
         queries: Releases of auxiliary records it used.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from privhier.attacks.base import Attack, AttackResult
+from privhier.attacks.sharing import run_and_time
 from privhier.attacks.view import View
 from privhier.files import whole_file
 from privhier.locks import exclusive
@@ -69,9 +69,8 @@ def _once(name: str, attack: Attack, view: View, folder: Path) -> AttackResult:
     with exclusive(folder / ".lock"):
         result = stored_result(folder, name, attack)  # another process may have run it meanwhile
         if result is None:
-            started = time.perf_counter()
-            result = attack.run(view)
-            result = replace(result, seconds=time.perf_counter() - started)
+            result, seconds = run_and_time(attack, view)
+            result = replace(result, seconds=seconds)
             _save(_path(folder, name, attack), result)
     return result
 

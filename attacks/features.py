@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
+from privhier.attacks.sharing import shared
 from privhier.attacks.view import AuxiliarySet, FloatArray, IntArray, View
 from privhier.seeding import stream_seed
 
@@ -48,8 +49,8 @@ def _principal_axes(rows: FloatArray, components: int, seed: int) -> _Projection
 def _shared_axes(view: View, draw: FloatArray, count: int) -> _Projection:
     """The first ``count`` principal axes of the view's releases; fitted once for all attacks on it."""
     wanted = max(count, _SHARED_AXES)
-    key = f"axes/{wanted}"
-    if key not in view.scratch:
+
+    def fitted() -> _Projection:
         seed = stream_seed(view.seed, "attack", "pca")
         # Chosen before the draws are averaged: T wide releases of everybody need not be copied.
         rows = draw.shape[0] * draw.shape[1]
@@ -57,8 +58,9 @@ def _shared_axes(view: View, draw: FloatArray, count: int) -> _Projection:
         mean = draw.reshape(rows, -1)[chosen]
         for k in range(1, view.aux.draws):
             mean += view.aux.releases(k).reshape(rows, -1)[chosen]
-        view.scratch[key] = _principal_axes(mean / view.aux.draws, wanted, seed)
-    whole: _Projection = view.scratch[key]
+        return _principal_axes(mean / view.aux.draws, wanted, seed)
+
+    whole = shared(view, f"axes/{wanted}", fitted)
     return _Projection(whole.mean, np.ascontiguousarray(whole.axes[:, :count]))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from privhier.attacks.sharing import shared
 from privhier.attacks.view import FloatArray, ImageArray, IntArray, View, WhiteBox
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
@@ -38,11 +39,8 @@ def clean_features(view: View, images: ImageArray, rows: IntArray) -> FloatArray
 
 def auxiliary_features(view: View) -> FloatArray:
     """``clean_features`` of the whole auxiliary set, computed once for all attacks on the view."""
-    if "white_box/features" not in view.scratch:
-        images = view.aux.images
-        view.scratch["white_box/features"] = clean_features(view, images, np.arange(len(images)))
-    features: FloatArray = view.scratch["white_box/features"]
-    return features
+    images = view.aux.images
+    return shared(view, "white_box/features", lambda: clean_features(view, images, np.arange(len(images))))
 
 
 def fresh_releases(view: View, features: FloatArray, *stream: str | int) -> FloatArray:

@@ -261,6 +261,8 @@ class Membership(_Part):
     """Most shadow models any of the attacks used."""
     shadow_records: int = Field(ge=1)
     """Training records of one shadow model."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Wall time by attack; the first one trains the shadow models that the others use."""
 
 
 class Result(_Part):

@@ -103,8 +103,10 @@ def membership_scores(
     sample = _sample(config, prepared, candidates)
     parts: dict[str, dict[str, MembershipScores]] = {name: {} for name in view.target}
     applied = [(name, attack) for name, attack in attacks if name not in refused]
+    seconds = {}
     for name, attack in applied:
         result = attack.run(view)
+        seconds[name] = result.seconds
         for part in parts:
             parts[part][name] = _scored(sample, result, part, repr(attack), attack.shadows)
     return Membership(
@@ -114,6 +116,7 @@ def membership_scores(
         n_nonmembers=int((~candidates.member).sum()),
         shadows=max(attack.shadows for _, attack in applied),
         shadow_records=len(training_rows(view, 0)),
+        seconds=seconds,
     )
 
 
