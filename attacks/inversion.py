@@ -66,7 +66,7 @@ class InversionAttack:
     learning_rate: float = option(0.02, low=1e-7)
     weights: tuple[float, ...] = option((3.0, 10.0, 30.0, 100.0), low=0.0)
     restarts: int = option(1, low=1)
-    batch: int = option(64, low=1)
+    batch: int = option(32, low=1)
     max_gmacs: int = option(100, low=1)
 
     def refuses(self, view: View) -> str | None:

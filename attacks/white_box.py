@@ -60,7 +60,7 @@ def predicted_releases(view: View, x: Tensor) -> Tensor:
     """Clipped, noiseless releases ``(b, T, *shape)`` of images ``(b, 3, H, W)`` in [0, 1]; differentiable."""
     box = weights_of(view)
     clipped = [box.mechanism.clip_features(edge.features(normalize(x * 255))) for edge in box.edges]
-    return torch.stack(clipped, dim=1)
+    return torch.stack(clipped, dim=1) if len(clipped) > 1 else clipped[0].unsqueeze(1)
 
 
 def own_copy(view: View, t: int = -1) -> EdgeSegment:
