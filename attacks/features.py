@@ -58,7 +58,8 @@ def _shared_axes(view: View, draw: FloatArray, count: int) -> _Projection:
         mean = draw.reshape(rows, -1)[chosen]
         for k in range(1, view.aux.draws):
             mean += view.aux.releases(k).reshape(rows, -1)[chosen]
-        return _principal_axes(mean / view.aux.draws, wanted, seed)
+        mean /= view.aux.draws
+        return _principal_axes(mean, wanted, seed)
 
     whole = shared(view, f"axes/{wanted}", fitted)
     return _Projection(whole.mean, np.ascontiguousarray(whole.axes[:, :count]))
