@@ -113,6 +113,7 @@ class _GivenFeatures(nn.Module):
     def __init__(self, features: Tensor) -> None:
         super().__init__()
         self._rows = features
+        self.release_shape = tuple(features.shape[1:])
 
     def features(self, x: Tensor) -> Tensor:
         digits = ((x[:, :, 0, 0] + 1) * 127.5).round().long()
