@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, get_type_hints
 
 from privhier.attacks import lira, rmia
-from privhier.attacks.build import checked_option
 from privhier.attacks.membership import MembershipAttack, membership_attacks
+from privhier.attacks.options import from_options
 from privhier.config import Choice
-from privhier.errors import ConfigError
 
 FAMILIES: tuple[types.ModuleType, ...] = (lira, rmia)
 """Modules that register the built-in membership attacks on import."""
@@ -40,23 +36,10 @@ def build_membership_attacks(choices: Sequence[Choice]) -> list[tuple[str, Membe
 
 
 def _build(choice: Choice) -> MembershipAttack:
-    attack: Any = membership_attacks.get(choice.name)
-    hints, options = get_type_hints(attack), {field.name: field for field in fields(attack)}
-    values: dict[str, Any] = {}
-    for name, value in choice.options.items():
-        key = f"attacks.membership.{choice.name}.options.{name}"
-        if name not in options:
-            near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
-            remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(options)}"
-            raise ConfigError(key=key, value=value, rule="is not a known option", remedy=remedy)
-        values[name] = checked_option(key, value, hints[name], options[name])
-    try:
-        made: MembershipAttack = attack(**values)
-    except ValueError as error:
-        raise ConfigError(
-            key=f"attacks.membership.{choice.name}.options",
-            value=choice.options,
-            rule=str(error),
-            remedy="Change that option, or leave it out for the default",
-        ) from error
+    made: MembershipAttack = from_options(
+        membership_attacks.get(choice.name),
+        choice.options,
+        key=f"attacks.membership.{choice.name}.options",
+        remedy="Change that option, or leave it out for the default",
+    )
     return made
