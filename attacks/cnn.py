@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -125,7 +126,7 @@ class CnnAttack:
                         logits, labels[positions].to(view.device), label_smoothing=0.05
                     )
 
-                def score(predict=predict) -> float:  # type: ignore[no-untyped-def]
+                def score(predict: Callable[[Tensor], Tensor] = predict) -> float:
                     return problem.score(class_probabilities(predict, held_out, view.device))
 
                 plan = FitPlan(epochs, self.batch, rate, self.weight_decay, self.patience)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View
+from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View, frozen
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
-
-Value = TypeVar("Value", bound=np.generic)
 
 
 def curious_cloud_view(
@@ -65,13 +61,13 @@ def curious_cloud_view(
 
     return View(
         threat_model="curious_cloud",
-        releases=_frozen(victims),
+        releases=frozen(victims),
         image_shape=_image_shape(images),
         aux=AuxiliarySet(
-            images=_frozen(images[aux]),
-            labels={name: _frozen(values[aux]) for name, values in labels.items()},
+            images=frozen(images[aux]),
+            labels={name: frozen(values[aux]) for name, values in labels.items()},
             n_classes=dict(n_classes),
-            groups=_frozen(groups[aux]),
+            groups=frozen(groups[aux]),
             draws=1 if mechanism.deterministic else draws,
             releases=releases,
         ),
@@ -108,25 +104,19 @@ def raw_image_view(
 
     return View(
         threat_model="raw_image",
-        releases=_frozen(pixels(victims)),
+        releases=frozen(pixels(victims)),
         image_shape=_image_shape(images),
         aux=AuxiliarySet(
-            images=_frozen(images[aux]),
-            labels={name: _frozen(values[aux]) for name, values in labels.items()},
+            images=frozen(images[aux]),
+            labels={name: frozen(values[aux]) for name, values in labels.items()},
             n_classes=dict(n_classes),
-            groups=_frozen(groups[aux]),
+            groups=frozen(groups[aux]),
             draws=1,
             releases=lambda draw: pixels(aux),
         ),
         seed=seed,
         device=str(device),
     )
-
-
-def _frozen(array: npt.NDArray[Value]) -> npt.NDArray[Value]:
-    copy = np.array(array)
-    copy.flags.writeable = False
-    return copy
 
 
 def _image_shape(images: ImageArray) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from privhier.attacks.view import AuxiliarySet, FloatArray, IntArray, View, WhiteBox
+from privhier.attacks.view import AuxiliarySet, FloatArray, IntArray, View, WhiteBox, frozen
 from privhier.models.edge import EdgeSegment
 from privhier.privacy.release import ReleaseMechanism
 
@@ -59,12 +59,12 @@ def with_task_labels(view: View, *, victims: IntArray, auxiliary: IntArray, clas
     """
     if len(victims) != len(view.releases) or len(auxiliary) != len(view.aux.images):
         raise ValueError("one row of task labels for each victim and each auxiliary record")
-    aux: AuxiliarySet = replace(view.aux, task_labels=_frozen(auxiliary))
+    aux: AuxiliarySet = replace(view.aux, task_labels=frozen(np.asarray(auxiliary, dtype=np.int64)))
     return replace(
         view,
         threat_model="curious_cloud_labels",
         aux=aux,
-        task_labels=_frozen(victims),
+        task_labels=frozen(np.asarray(victims, dtype=np.int64)),
         task_classes=tuple(classes),
     )
 
@@ -100,9 +100,3 @@ def fewer(view: View, rows: IntArray) -> View:
             task_labels=None if aux.task_labels is None else aux.task_labels[rows],
         ),
     )
-
-
-def _frozen(array: IntArray) -> IntArray:
-    copied = np.array(array, dtype=np.int64)
-    copied.flags.writeable = False
-    return copied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from privhier.privacy.release import ReleaseMechanism
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 ImageArray = npt.NDArray[np.uint8]
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,10 @@ class View:
     task_classes: tuple[int, ...] = ()
     populations: tuple[IntArray, ...] = ()
     scratch: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+def frozen(array: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    """A copy that cannot be written to: what a view hands out stays what it was."""
+    copy = np.array(array)
+    copy.flags.writeable = False
+    return copy

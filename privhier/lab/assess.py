@@ -25,7 +25,7 @@ from privhier.lab.leakage import label_leakage, leakage, leakage_by_auxiliary
 from privhier.lab.pictures import reconstruction
 from privhier.lab.plan import Victims, attribute_plan, build_attacks
 from privhier.lab.properties import property_inference
-from privhier.lab.views import cloud_view, labelled_view, raw_view, smaller_views, threat_rows, threat_views
+from privhier.lab.views import cloud_view, raw_view, smaller_views, threat_rows, threat_views
 from privhier.training.cloud import cloud_logits
 from privhier.training.edge import edge_exit_logits
 from privhier.training.folder import RunFolder
@@ -99,7 +99,7 @@ def assess(
     }
     labels: dict[str, AttributeLeakage] = {}
     if config.privacy.label_epsilon is not None and "curious_cloud_labels" in views:
-        reading = labelled_view(context, cloud)
+        reading = views["curious_cloud_labels"]
         asked = {
             task: label_leakage(context, task, attribute_plan(config, task), reading)
             for task in config.dataset.task

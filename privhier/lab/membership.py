@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from privhier.attacks.membership import MembershipResult
 from privhier.attacks.membership_build import build_membership_attacks
 from privhier.attacks.membership_view import MembershipView, Population, Workshop
 from privhier.attacks.shadows import training_rows
+from privhier.attacks.view import frozen
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.errors import ConfigError
@@ -34,7 +34,6 @@ from privhier.training.prepare import Prepared
 from privhier.training.trained import Trained
 
 Progress = Callable[[str, int, int], None]
-Value = TypeVar("Value", bound=np.generic)
 
 _MOST_WORKERS = 8
 """Each holds libraries and activations of its own: about half a gigabyte for a small network."""
@@ -171,10 +170,10 @@ def membership_view(
     n = len(records)
     edge, tail = trained.edge.to(device), trained.tail.to(device)
     return MembershipView(
-        images=_frozen(images[:n]),
-        labels=_frozen(task[:n]),
-        groups=_frozen(np.unique(prepared.dataset.group[records], return_inverse=True)[1].astype(np.int64)),
-        population=Population(_frozen(images[n:]), _frozen(task[n:])),
+        images=frozen(images[:n]),
+        labels=frozen(task[:n]),
+        groups=frozen(np.unique(prepared.dataset.group[records], return_inverse=True)[1].astype(np.int64)),
+        population=Population(frozen(images[n:]), frozen(task[n:])),
         target=network_parts(edge, tail, trained.mechanism, seed=config.seed, device=str(device)),
         train=train,
         records=len(data.splits.train),
@@ -198,12 +197,6 @@ def _groups_within(records: IntArray, groups: IntArray, most: int, rng: np.rando
     order = rng.permutation(len(unique))
     fitting = max(1, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
     return records[np.isin(inverse, order[:fitting])]
-
-
-def _frozen(array: npt.NDArray[Value]) -> npt.NDArray[Value]:
-    copy = np.array(array)
-    copy.flags.writeable = False
-    return copy
 
 
 def _sample(config: RunConfig, prepared: Prepared, candidates: Candidates) -> Sample:

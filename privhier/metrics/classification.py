@@ -47,7 +47,7 @@ def auc_resampled(scores: Array, labels: Array, weights: Array) -> FloatArray:
     """
     scores = np.asarray(scores)
     labels = np.asarray(labels)
-    _check(scores, labels, weights)
+    check_scores(scores, labels, weights)
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels of a binary AUC must be 0 or 1")
     positive = np.flatnonzero(labels == 1)
@@ -56,7 +56,7 @@ def auc_resampled(scores: Array, labels: Array, weights: Array) -> FloatArray:
     below = np.searchsorted(scores[negative], scores[positive], side="left")
     upto = np.searchsorted(scores[negative], scores[positive], side="right")
     result = np.empty(len(weights))
-    for rows, block in _blocks(weights):
+    for rows, block in weight_blocks(weights):
         mass = np.zeros((len(block), len(negative) + 1))
         np.cumsum(block[:, negative], axis=1, out=mass[:, 1:])
         chosen = block[:, positive]
@@ -115,7 +115,7 @@ def balanced_accuracy_resampled(
     """``balanced_accuracy`` under every row of ``weights`` ``(R, n)``; returns ``(R,)``."""
     labels = np.asarray(labels)
     hits = np.asarray(predictions) == labels
-    _check(np.asarray(predictions), labels, weights)
+    check_scores(np.asarray(predictions), labels, weights)
     _check_classes(labels, n_classes, "labels")
     recalls = np.full((n_classes, len(weights)), np.nan)
     for k in range(n_classes):
@@ -132,7 +132,7 @@ def top1(predictions: Array, labels: Array, weights: Array | None = None) -> flo
 
 def top1_resampled(predictions: Array, labels: Array, weights: Array) -> FloatArray:
     """``top1`` under every row of ``weights`` ``(R, n)``; returns ``(R,)``."""
-    _check(np.asarray(predictions), np.asarray(labels), weights)
+    check_scores(np.asarray(predictions), np.asarray(labels), weights)
     return _weighted_mean((np.asarray(predictions) == np.asarray(labels)).astype(float), weights)
 
 
@@ -171,7 +171,7 @@ def verification_auc_resampled(
 
 def mean_resampled(values: Array, weights: Array) -> FloatArray:
     """Weighted mean of ``values`` ``(n,)`` (SSIM, PSNR) under every row of ``weights`` ``(R, n)``."""
-    _check(np.asarray(values), np.asarray(values), weights)
+    check_scores(np.asarray(values), np.asarray(values), weights)
     return _weighted_mean(np.asarray(values, dtype=np.float64), weights)
 
 
@@ -179,7 +179,8 @@ def _row(weights: Array | None, n: int) -> Array:
     return np.ones((1, n)) if weights is None else np.asarray(weights)[np.newaxis, :]
 
 
-def _blocks(weights: Array) -> Iterator[tuple[slice, FloatArray]]:
+def weight_blocks(weights: Array) -> Iterator[tuple[slice, FloatArray]]:
+    """Rows of ``weights`` a few at a time, in float64, with where they stand."""
     step = max(1, _CHUNK // max(1, weights.shape[1]))
     for start in range(0, len(weights), step):
         rows = slice(start, start + step)
@@ -188,7 +189,7 @@ def _blocks(weights: Array) -> Iterator[tuple[slice, FloatArray]]:
 
 def _weighted_mean(values: FloatArray, weights: Array) -> FloatArray:
     result = np.empty(len(weights))
-    for rows, block in _blocks(weights):
+    for rows, block in weight_blocks(weights):
         result[rows] = _divide(block @ values, block.sum(axis=1))
     return result
 
@@ -204,7 +205,8 @@ def _mean_present(per_class: FloatArray) -> FloatArray:
     return _divide(np.where(present, per_class, 0).sum(axis=0), present.sum(axis=0).astype(float))
 
 
-def _check(scores: Array, labels: Array, weights: Array) -> None:
+def check_scores(scores: Array, labels: Array, weights: Array) -> None:
+    """Raise ``ValueError`` unless scores and labels are ``(n,)``, weights ``(R, n)`` and scores finite."""
     if scores.ndim != 1 or labels.shape != scores.shape or weights.ndim != 2:
         raise ValueError(
             "expected scores (n,), labels (n,), weights (R, n); "

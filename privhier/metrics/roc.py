@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from privhier.metrics.classification import check_scores, weight_blocks
+
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
-_CHUNK = 4_000_000
-"""Weights looked at at once: bounds working memory to a few hundred MB."""
 _ROUNDING = 1e-9
 """A false-positive rate of exactly the one asked for must count as reached."""
 
@@ -97,28 +97,19 @@ def _curve_at(scores: Array, labels: Array, rates: FloatArray, weights: Array) -
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     positive = labels[order].astype(np.float64)
     result = np.full((len(weights), len(rates)), np.nan)
-    step = max(1, _CHUNK // max(1, len(labels)))
-    for start in range(0, len(weights), step):
-        block = np.asarray(weights[start : start + step], dtype=np.float64)[:, order]
+    for rows, weighted in weight_blocks(weights):
+        block = weighted[:, order]
         hits = np.cumsum(block * positive, axis=1)[:, ends]
         alarms = np.cumsum(block * (1 - positive), axis=1)[:, ends]
         for row, (hit, alarm) in enumerate(zip(hits, alarms, strict=True)):
             if hit[-1] > 0 and alarm[-1] > 0:
                 # alarm never falls, so the largest TPR is at the last threshold that is still allowed.
                 last = np.searchsorted(alarm, rates * alarm[-1] + _ROUNDING, side="right")
-                result[start + row] = np.append(0.0, hit)[last] / hit[-1]
+                result[rows.start + row] = np.append(0.0, hit)[last] / hit[-1]
     return result
 
 
 def _check(scores: Array, labels: Array, weights: Array) -> None:
-    if scores.ndim != 1 or labels.shape != scores.shape or weights.ndim != 2:
-        raise ValueError(
-            "expected scores (n,), labels (n,), weights (R, n); "
-            f"got {scores.shape}, {labels.shape}, {weights.shape}"
-        )
-    if weights.shape[1] != len(scores):
-        raise ValueError(f"weights have {weights.shape[1]} columns for {len(scores)} records")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite")
+    check_scores(scores, labels, weights)
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("labels of a ROC curve must be 0 or 1")
