@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo test test-slow lint typecheck bench clean
+.PHONY: demo test test-slow fuzz faults lint typecheck bench clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -16,6 +16,12 @@ test: $(STAMP)  ## Everything that ends within fifteen minutes on two cores
 
 test-slow: $(STAMP)  ## Minutes and gigabytes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)  ## 100,000 hostile messages against the decoder and a live cloud, on loopback
+	GRPC_VERBOSITY=NONE $(BIN)/python tests/uplink/fuzz_long.py --messages 100000
+
+faults: $(STAMP)  ## kill either side 50 times, cut the line 50 times: the same weights, every release once
+	GRPC_VERBOSITY=NONE OMP_NUM_THREADS=1 $(BIN)/python tests/training/faults.py --kills 50 --cuts 50
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .

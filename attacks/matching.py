@@ -24,6 +24,7 @@ from privhier.attacks.white_box import (
     white_box_refusal,
 )
 from privhier.models.inputs import normalize
+from privhier.privacy.noise import SeededNoise
 from privhier.seeding import numpy_stream
 
 OWN_CASES = 8
@@ -118,8 +119,8 @@ class Misfit:
 
     ``sum over T and values of (predicted - release)^2 / (2 v)``, divided by the number of image
     values so that one weight of a prior suits all sizes. ``v`` is the variance of the mechanism's
-    noise, or what an optimizer can resolve (``1e-4`` of the variance of noiseless releases) where
-    that is more: the more noise, the more a prior of the same weight counts.
+    noise and of the rounding for the wire, or what an optimizer can resolve (``1e-4`` of the variance of
+    noiseless releases) where that is more: the more noise, the more a prior of the same weight counts.
 
     Args:
         view: With a white box.
@@ -136,9 +137,18 @@ class Misfit:
         noise = mechanism.sigma**2 * (2 if mechanism.mechanism == "laplace" else 1)
         self.spread = max(float((clean - clean.mean(dim=0)).square().mean()), 1e-24)
         """Variance of noiseless releases over images, averaged over values."""
-        self.variance = max(noise, _PRECISION * self.spread)
+        self.variance = max(noise + self._rounding(clean), _PRECISION * self.spread)
         """v."""
         self._values = int(np.prod(view.image_shape))
+
+    def _rounding(self, clean: Tensor) -> float:
+        """Mean square by which the wire rounds own releases of these noiseless ones ``(b, T, *shape)``."""
+        mechanism = weights_of(self._view).mechanism
+        if mechanism.quantize == "float32":
+            return 0.0
+        exact = replace(mechanism, quantize="float32")
+        noised = exact.sanitize(clean.flatten(0, 1), SeededNoise(self._view.seed, "attack", "rounding"))
+        return float((mechanism.quantized(noised) - noised).double().square().mean())
 
     def allow_for(self, x: Tensor, releases: Tensor) -> None:
         """Raise ``v`` to the mean square by which these images miss these releases.

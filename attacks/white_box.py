@@ -57,7 +57,10 @@ def fresh_releases(view: View, features: FloatArray, *stream: str | int) -> Floa
 
 
 def predicted_releases(view: View, x: Tensor) -> Tensor:
-    """Clipped, noiseless releases ``(b, T, *shape)`` of images ``(b, 3, H, W)`` in [0, 1]; differentiable."""
+    """Clipped releases ``(b, T, *shape)`` of images ``(b, 3, H, W)`` in [0, 1]; differentiable.
+
+    Neither noised nor rounded for the wire: what real releases scatter around.
+    """
     box = weights_of(view)
     clipped = [box.mechanism.clip_features(edge.features(normalize(x * 255))) for edge in box.edges]
     return torch.stack(clipped, dim=1) if len(clipped) > 1 else clipped[0].unsqueeze(1)

@@ -16,8 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import privhier
+from privhier import link_command
+from privhier.certs_command import certs
 from privhier.config import RunConfig, load_config
 from privhier.errors import PrivhierError
+from privhier.plan_command import plan
 from privhier.sweep.command import sweep
 
 app = typer.Typer(
@@ -171,6 +174,19 @@ def report(run: RunArgument) -> None:
 app.command("sweep", epilog="Example: privhier sweep configs/sweeps/debug.yaml --workers 2 --out runs/front")(
     sweep
 )
+
+app.command("cloud", epilog="Example: privhier cloud configs/debug.yaml --plain --out runs/cloud")(
+    link_command.cloud
+)
+app.command("edge", epilog="Example: privhier edge configs/debug.yaml --plain --out runs/edge")(
+    link_command.edge
+)
+app.command("shared", epilog="Example: privhier shared configs/debug.yaml --out shared.yaml")(
+    link_command.shared
+)
+app.command("join", epilog="Example: privhier join runs/edge runs/cloud --out runs/joined")(link_command.join)
+app.command("certs", epilog="Example: privhier certs certs --host cloud.example.org")(certs)
+app.command("plan", epilog="Example: privhier plan configs/debug.yaml --bitrate 5Mbit")(plan)
 
 
 @app.command(epilog="Example: privhier ui --store runs")

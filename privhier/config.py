@@ -6,20 +6,22 @@ registries when the run is built, before anything is written.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from yaml import YAMLError, safe_dump
 
+from privhier.config_attacks import AttacksConfig, EvaluationConfig
 from privhier.config_base import Choice, Scalar, Section
+from privhier.config_errors import validated
+from privhier.config_link import LinkConfig
 from privhier.config_privacy import DpSgdConfig, EdgeConfig, PrivacyConfig, ReleaseConfig
 from privhier.errors import ConfigError
 
@@ -32,6 +34,7 @@ __all__ = [
     "DpSgdConfig",
     "EdgeConfig",
     "EvaluationConfig",
+    "LinkConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PrivacyConfig",
@@ -46,6 +49,7 @@ __all__ = [
     "TrainingConfig",
     "load_config",
     "parse_config",
+    "read_config",
 ]
 
 
@@ -175,58 +179,6 @@ class TrainingConfig(Section):
     augment: AugmentConfig = AugmentConfig()
 
 
-ThreatModel = Literal["curious_cloud", "curious_cloud_labels", "eavesdropper", "white_box", "malicious_cloud"]
-
-
-class AttacksConfig(Section):
-    """Who attacks, with how much. Every attacker is trained from nothing after the victims."""
-
-    draws: int = Field(16, ge=1)
-    """K: fresh releases of each auxiliary record the attacker trains on."""
-    auxiliary: int | None = Field(4000, ge=20)
-    victims: int | None = Field(3000, ge=1)
-    training_victims: int | None = Field(1000, ge=1)
-    """Training records scored as victims too, with the very releases the cloud received."""
-    attribute: list[Choice] = Field(
-        default_factory=lambda: [
-            Choice(name="logistic_regression"),
-            Choice(name="gradient_boosting"),
-            Choice(name="mlp"),
-            Choice(name="cnn"),
-        ]
-    )
-    verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
-    reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
-    reconstruction_victims: int = Field(256, ge=1)
-    optimization_victims: int = Field(64, ge=1)
-    """Victims of attacks that optimize for each one anew (inversion and its kin)."""
-    embedders: list[Choice] = Field(default_factory=list)
-    """Face embedders that try to re-identify reconstructions; the first one's scores fill the result."""
-    property: list[Choice] = Field(default_factory=list)
-    """Estimators of the share of every sensitive class among training records, from their releases."""
-    threat_models: list[ThreatModel] = Field(["curious_cloud"], min_length=1)
-    """Who attacks: each one's knowledge is in ``privhier.attacks.threat_models``."""
-    auxiliary_sizes: list[int] = Field(default_factory=list)
-    """Smaller auxiliary sets the attribute attackers are run with as well, for the report's curve."""
-    raw_image: bool = True
-    """Run the attribute and verification attackers on raw images too, for reference."""
-    membership: list[Choice] = Field(default_factory=list)
-    """Membership attacks; each trains shadow models with the run's own pipeline, so none is the default."""
-    membership_candidates: int = Field(4000, ge=20)
-    """Records whose membership is asked for, half of them training records."""
-
-
-class EvaluationConfig(Section):
-    """Intervals and reference networks."""
-
-    bootstrap: int = Field(1000, ge=100)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    references: list[Literal["open", "open_wide"]] = Field(default_factory=list)
-    """Unprotected networks trained and attacked beside: at the protected width, or without bottleneck."""
-    lpips_weights: str | None = None
-    """torchvision's AlexNet state dict, to score reconstructions by LPIPS (extra ``lpips``) as well."""
-
-
 class TrackingConfig(Section):
     """MLflow. The store is sqlite beside the run folder unless ``MLFLOW_TRACKING_URI`` is set."""
 
@@ -268,6 +220,7 @@ class RunConfig(Section):
     attacks: AttacksConfig = AttacksConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    link: LinkConfig = LinkConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
@@ -276,9 +229,18 @@ class RunConfig(Section):
             raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
         return self
 
+    @property
+    def noise_seed(self) -> int:
+        """Seed of everything private that is drawn under ``seeded``."""
+        chosen = self.privacy.noise_seed
+        return self.seed if chosen is None else chosen
+
     def hash(self) -> str:
-        """SHA-256 of everything that can change a number (paths and tracking cannot)."""
-        data = self.model_dump(mode="json", exclude={"tracking": True, "dataset": {"root", "cache"}})
+        """SHA-256 of everything that can change a number (paths, tracking and the link cannot)."""
+        skipped: dict[str, Any] = {"tracking": True, "link": True, "dataset": {"root", "cache"}}
+        if self.privacy.noise_seed is None:  # as before the key existed: older run folders go on
+            skipped["privacy"] = {"noise_seed"}
+        data = self.model_dump(mode="json", exclude=skipped)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -294,6 +256,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: Unreadable file, malformed override, unknown key, wrong type or broken rule.
     """
+    return parse_config(read_config(path, overrides))
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """What ``load_config`` validates, as plain data.
+
+    Raises:
+        ConfigError: Unreadable file or malformed override.
+    """
     try:
         base = OmegaConf.load(path)
     except FileNotFoundError as error:
@@ -308,7 +279,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             key="CONFIG", value=str(path), rule=f"is not valid YAML: {error}", remedy="Mend the file"
         ) from error
     if not isinstance(base, DictConfig):
-        return parse_config(OmegaConf.to_container(base))
+        return OmegaConf.to_container(base)
     for item in overrides:
         if "=" not in item or item.startswith("="):
             raise ConfigError(
@@ -320,7 +291,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         changes = OmegaConf.from_dotlist(list(overrides))
         _forget_options(base, changes)
-        data = OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
+        return OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(
             key="override",
@@ -328,7 +299,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             rule=f"cannot be merged: {error}",
             remedy="Check the key path against the configuration file",
         ) from error
-    return parse_config(data)
 
 
 def _forget_options(base: DictConfig, changes: DictConfig) -> None:
@@ -342,53 +312,4 @@ def _forget_options(base: DictConfig, changes: DictConfig) -> None:
 
 def parse_config(data: Any) -> RunConfig:
     """Validate plain data; the first error becomes a ``ConfigError`` that counts the others."""
-    if not isinstance(data, dict):
-        raise ConfigError(
-            key="CONFIG", value=data, rule="must be a mapping of keys", remedy="See configs/quickstart.yaml"
-        )
-    try:
-        return RunConfig.model_validate(data)
-    except ValidationError as error:
-        raise _explain(error) from error
-
-
-def _explain(error: ValidationError) -> ConfigError:
-    first, *others = error.errors()
-    # A part in brackets says which kind of value was taken to be meant; it is no key.
-    location = [part for part in first["loc"] if isinstance(part, int) or not part.startswith("(")]
-    key = ".".join(str(part) for part in location) or "CONFIG"
-    more = f" ({len(others)} more such errors)" if others else ""
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(known)}"
-        return ConfigError(key=key, value=first["input"], rule=f"is not a known key{more}", remedy=hint)
-    if first["type"] == "missing":
-        return ConfigError(
-            key=key, value=None, rule=f"is required{more}", remedy=f"Set {key} in the configuration"
-        )
-    rule = first["msg"].removeprefix("Value error, ")
-    return ConfigError(
-        key=key,
-        value=first["input"],
-        rule=f"{rule[:1].lower()}{rule[1:]}{more}",
-        remedy=f"Mend {key} and start again",
-    )
-
-
-def _known_keys(location: Sequence[str | int]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        model = next(_sections(field.annotation), model)
-    return list(model.model_fields)
-
-
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections among the alternatives of a key's type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _sections(part)
+    return validated(RunConfig, data)

@@ -53,7 +53,9 @@ class ReleaseConfig(Section):
     """Noise scale in feature units: standard deviation (gaussian) or scale b (laplace); 0: clip only."""
     target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Solve ``sigma`` for this replace-one epsilon of all the schedule's releases of one record."""
-    quantize: Literal["float32", "float16"] = "float32"
+    quantize: Literal["float32", "float16", "int8", "int4"] = "float32"
+    """How values go over the wire, rounded after noising (post-processing: no privacy cost). int8 and int4:
+    integers in [-127, 127] or [-7, 7] times a power of two of every record's own."""
 
     @model_validator(mode="after")
     def _one_of(self) -> ReleaseConfig:
@@ -82,6 +84,10 @@ class PrivacyConfig(Section):
     """Of every (epsilon, delta) statement; ``auto``: the largest power of ten below 1/n, at most 1e-5."""
     noise_source: Literal["seeded", "system"] = "seeded"
     """``seeded``: reproducible studies, every guarantee is a simulation. ``system``: OS entropy."""
+    noise_seed: int | None = Field(None, ge=0)
+    """Seed of everything private that is drawn under ``seeded``: release noise, DP-SGD noise and sampling,
+    randomized labels, the clip bound. Stays on the edge; none: the run's seed, which the cloud's
+    configuration holds."""
     label_epsilon: float | None = Field(None, gt=0, le=30, allow_inf_nan=False)
     """Randomize the task labels that go up (K-ary randomized response), this much for all tasks of one
     record together, in equal shares; none: labels go up in the clear."""
@@ -92,6 +98,14 @@ class PrivacyConfig(Section):
         if isinstance(value, float) and not 0 < value < 1:
             raise ValueError("delta must be 'auto' or lie strictly between 0 and 1")
         return value
+
+    @model_validator(mode="after")
+    def _seed_has_a_use(self) -> PrivacyConfig:
+        if self.noise_seed is not None and self.noise_source == "system":
+            raise ValueError(
+                "noise_seed has no use under noise_source 'system', which draws from the operating system"
+            )
+        return self
 
     def delta_for(self, n_train: int) -> float:
         """The delta of a run on ``n_train`` training records."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+_ONE_AT_A_TIME = threading.RLock()
+"""There is one global generator a process."""
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -40,9 +44,10 @@ def torch_stream(seed: int, *names: str | int, device: str | torch.device = "cpu
 def isolated_rng(seed: int, *names: str | int) -> Iterator[None]:
     """Run code that insists on torch's global generator (weight initialization, dropout) reproducibly.
 
-    The global CPU and CUDA generators are seeded inside and put back as they were on exit.
+    The global CPU and CUDA generators are seeded inside and put back as they were on exit. Threads take
+    turns, so keep the block short.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
         torch.manual_seed(stream_seed(seed, *names))
         yield

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 import yaml
 
@@ -59,6 +62,14 @@ def test_every_shipped_config_parses_and_round_trips(repository):
         ({"model__bottleneck": {"kind": "dimension"}}, "model.bottleneck", ["exactly when"]),
         ({"runtime__threads": 0}, "runtime.threads", ["at least 1"]),
         ({"privacy__delta": 1}, "privacy.delta", ["between 0 and 1"]),
+        ({"privacy__noise_seed": -1}, "privacy.noise_seed", ["greater than or equal to 0"]),
+        ({"privacy": {"noise_seed": 5, "noise_source": "system"}}, "privacy", ["no use", "'system'"]),
+        ({"link__queue": 0}, "link.queue", ["greater than or equal to 1"]),
+        ({"link__queue": 1025}, "link.queue", ["less than or equal to 1024"]),
+        ({"link__spool_mib": 0}, "link.spool_mib", ["greater than or equal to 1"]),
+        ({"link__retry_seconds": 0}, "link.retry_seconds", ["greater than 0"]),
+        ({"link__retry_seconds": 3601}, "link.retry_seconds", ["less than or equal to 3600"]),
+        ({"link__depth": 2}, "link.depth", ["not a known key", "queue"]),
         ({"name": "a/b"}, "name", ["pattern"]),
     ],
 )
@@ -105,6 +116,29 @@ def test_hash_ignores_paths_and_tracking_but_not_threads():
     assert parse_config(minimal(runtime__threads=2, dataset__root="/x")).hash() == base.hash()
     assert parse_config(minimal(runtime__threads=2, tracking__enabled=False)).hash() == base.hash()
     assert parse_config(minimal(runtime__threads=1)).hash() != base.hash()
+
+
+def test_hash_ignores_the_link_and_knows_the_noise_seed():
+    base = parse_config(minimal(runtime__threads=2))
+    link = {"queue": 1, "spool_mib": 2, "retry_seconds": 0.5}
+    assert parse_config(minimal(runtime__threads=2, link=link)).hash() == base.hash()
+    hashes = {parse_config(minimal(runtime__threads=2, privacy__noise_seed=n)).hash() for n in (None, 0, 1)}
+    assert base.hash() in hashes
+    assert len(hashes) == 3
+
+
+def test_a_run_without_a_noise_seed_has_the_hash_it_had_before_the_key_existed():
+    data = parse_config(minimal(runtime__threads=2)).model_dump(mode="json")
+    for section, key in (("dataset", "root"), ("dataset", "cache"), ("privacy", "noise_seed")):
+        del data[section][key]
+    del data["tracking"], data["link"]
+    wanted = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    assert parse_config(minimal(runtime__threads=2)).hash() == wanted
+
+
+def test_private_draws_have_the_runs_seed_unless_they_have_their_own():
+    assert parse_config(minimal(seed=7)).noise_seed == 7
+    assert parse_config(minimal(seed=7, privacy__noise_seed=0)).noise_seed == 0
 
 
 def test_auto_threads_are_resolved_to_a_number():

@@ -13,14 +13,21 @@ import pytest
 
 FLOORS = [
     ["privhier.errors"],
-    ["privhier.registry", "privhier.config", "privhier.seeding", "privhier.locks", "privhier.files"],
+    [
+        "privhier.registry",
+        "privhier.config",
+        "privhier.config_shared",
+        "privhier.seeding",
+        "privhier.locks",
+        "privhier.files",
+    ],
     ["privhier.datasets", "privhier.models", "privhier.metrics"],
     ["privhier.privacy", "privhier.defenses", "privhier.uplink"],
     ["privhier.training", "privhier.evaluation"],
     ["privhier.attacks", "privhier.tracking", "privhier.tracking_model", "privhier.tracking_store"],
-    ["privhier.lab", "privhier.statement", "privhier.catalog"],
-    ["privhier.run"],
-    ["privhier.sweep"],
+    ["privhier.lab", "privhier.plan", "privhier.plan_text", "privhier.statement", "privhier.catalog"],
+    ["privhier.run", "privhier.remote", "privhier.join"],
+    ["privhier.sweep", "privhier.plan_command", "privhier.certs_command", "privhier.link_command"],
     ["privhier.cli"],
 ]
 

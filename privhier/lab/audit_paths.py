@@ -77,7 +77,7 @@ class AuditedReleases:
         collector = Collector()
         uplink = LocalUplink(collector.receive)
         labels = torch.zeros(len(records), 1, dtype=torch.int64)
-        releaser.send(uplink, "train", "joint", epoch, records, z.detach(), labels)
+        releaser.send(uplink, "train", "joint", epoch, batch, records, z.detach(), labels)
         return torch.from_numpy(collector.payload())
 
     def _split(self, features: Tensor, split: str, phase: str, epoch: int, batch: int) -> Tensor:
@@ -95,7 +95,8 @@ class AuditedReleases:
             device=_CPU,
             with_labels=split == "train",
         )
-        return torch.from_numpy(collector.payload())
+        order = np.argsort(np.concatenate(collector.records))  # training records go in a shuffled order
+        return torch.from_numpy(collector.payload()[order])
 
 
 class _Later(Releaser):

@@ -107,6 +107,10 @@ class Ledger:
         )  # fmt: skip
         return self._enter(event)
 
+    def charged(self, split: str, phase: str, epoch: int) -> bool:
+        """Whether a release of these records was written down already."""
+        return any(event.key == (split, phase, epoch) for event in self._of(ReleaseEvent))
+
     def charge_steps(self, event: StepEvent) -> bool:
         """Write down one epoch of DP-SGD **before** its first step; returns whether it was counted.
 

@@ -14,6 +14,8 @@ from privhier.privacy.noise import NoiseSource
 _SHRINK = 1 - 2**-20
 """Rounding to float32 moves a norm by less than 2**-22 of itself; aiming below C keeps it within C."""
 _FLOAT16_MAX = 65504.0
+_LIMITS = {"int8": 127, "int4": 7}
+"""Largest integers of the grids of ``privhier.uplink.grid``, which rounds alike."""
 _NOISE_TRIAL = 256
 """Values from which on the scale of a draw is checked (a false alarm has probability below 1e-13)."""
 
@@ -30,7 +32,10 @@ class ReleaseMechanism:
         mechanism: ``"none"``, ``"gaussian"`` or ``"laplace"``.
         clip: C in feature units, in [1e-12, 1e12]; a public constant, never read off data.
         sigma: Standard deviation (gaussian) or scale b (laplace) in feature units; 0: clip only.
-        quantize: Type on the wire; a function of the noised release, so it costs no privacy.
+        quantize: How values go over the wire. Rounding is a function of one record's noised release, so it
+            costs no privacy (post-processing: Dwork and Roth, 2014, proposition 2.1). ``"float16"``
+            saturates at 65504 in size; ``"int8"`` and ``"int4"`` are integers in [-127, 127] and [-7, 7]
+            times one power of two a record, at most 1/63 and 1/3 of its largest value.
 
     Raises:
         ConfigError: A field breaks its rule.
@@ -46,7 +51,7 @@ class ReleaseMechanism:
     mechanism: Literal["none", "gaussian", "laplace"] = "none"
     clip: float = 1.0
     sigma: float = 0.0
-    quantize: Literal["float32", "float16"] = "float32"
+    quantize: Literal["float32", "float16", "int8", "int4"] = "float32"
 
     def __post_init__(self) -> None:
         if self.mechanism not in ("none", "gaussian", "laplace"):
@@ -57,8 +62,8 @@ class ReleaseMechanism:
             raise _config("sigma", self.sigma, "must lie in [0, 1e30]")
         if self.mechanism == "none" and self.sigma != 0:
             raise _config("sigma", self.sigma, "must be 0 for mechanism 'none'")
-        if self.quantize not in ("float32", "float16"):
-            raise _config("quantize", self.quantize, "must be float32 or float16")
+        if self.quantize not in ("float32", "float16", "int8", "int4"):
+            raise _config("quantize", self.quantize, "must be float32, float16, int8 or int4")
 
     @property
     def deterministic(self) -> bool:
@@ -69,11 +74,6 @@ class ReleaseMechanism:
     def sensitivity(self) -> float:
         """Replace-one sensitivity 2C in the mechanism's norm; infinite for ``none``."""
         return math.inf if self.mechanism == "none" else 2 * self.clip
-
-    @property
-    def wire_dtype(self) -> torch.dtype:
-        """Type that carries a sanitized release without loss."""
-        return torch.float16 if self.quantize == "float16" else torch.float32
 
     def clip_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scale every record's whole tensor to norm at most C; differentiable.
@@ -118,7 +118,7 @@ class ReleaseMechanism:
             noise: Where the noise is drawn, on the CPU whatever z's device.
 
         Returns:
-            float32 ``(B, *shape)``, exactly representable in ``wire_dtype``.
+            float32 ``(B, *shape)``; the uplink carries it as ``quantize`` without loss.
 
         Raises:
             ReleaseError: Non-finite features, or noise that is not fresh standard noise.
@@ -132,15 +132,27 @@ class ReleaseMechanism:
         return self.quantized(release)
 
     def quantized(self, release: torch.Tensor) -> torch.Tensor:
-        """Round float32 values to the wire's type and back; the gradient passes straight through.
+        """Round to what the wire carries; the gradient passes straight through.
 
-        float16 saturates at 65504 in size.
+        Every record is rounded by itself, to nearest, ties to even. float16 saturates at 65504 in size;
+        int8 and int4 round to ``privhier.uplink.grid``, where values within one step of float32's largest
+        may saturate. A value that is not finite does not become one.
+
+        Args:
+            release: float32 ``(B, *shape)``.
+
+        Returns:
+            float32 ``(B, *shape)``; rounding it again changes nothing.
         """
-        if self.quantize == "float32":
+        if self.quantize == "float32" or release.numel() == 0:
             return release
         detached = release.detach()
-        rounded = detached.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().float()
-        return rounded + (release - detached)  # the bracket is exactly 0 and carries the gradient
+        if self.quantize == "float16":
+            rounded = detached.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().float()
+        else:
+            rounded = _on_grid(detached, _LIMITS[self.quantize])
+        # The bracket is exactly 0 and carries the gradient; adding it also leaves no negative zero.
+        return rounded + (release - detached)
 
     def _check_noise(self, draw: torch.Tensor, shape: tuple[int, ...]) -> None:
         """Refuse what cannot be standard noise: wrong shape, shared between records, wrong scale."""
@@ -155,6 +167,20 @@ class ReleaseMechanism:
             variance = 1 if self.mechanism == "laplace" else 2
             if not abs(size - 1) <= 10 * math.sqrt(variance / draw.numel()):
                 raise _refuse(f"mean size {size:.4g}", "noise must have unit scale")
+
+
+def _on_grid(values: torch.Tensor, limit: int) -> torch.Tensor:
+    """What ``privhier.uplink.grid.rounded`` gives, bit for bit but for the sign of zeros, on any device."""
+    bits = limit.bit_length()
+    flat = values.flatten(1).double()
+    largest = flat.abs().amax(dim=1, keepdim=True)
+    mantissa, exponent = torch.frexp(largest)
+    exponent = exponent.long() - bits + (mantissa * 2**bits >= limit + 0.5).long()
+    # The bits of a float64 power of two: exact, which a device's own exp2 need not be.
+    step = ((exponent.clamp(-128, 128 - bits) + 1023) << 52).view(torch.float64)
+    step = torch.where(largest.isfinite(), step, torch.nan)
+    whole = (flat / step).round().clamp(-limit, limit)
+    return (whole * step).float().reshape(values.shape)
 
 
 def _config(field: str, value: object, rule: str) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,7 @@ from privhier.training.folder import RunFolder, write_atomic
 
 def save_checkpoint(folder: RunFolder, state: dict[str, Any], *, config_hash: str) -> None:
     """Write ``state`` (tensors, numbers, strings, lists, dicts) atomically."""
-    buffer = io.BytesIO()
-    torch.save({"config_hash": config_hash, **state}, buffer)
-    write_atomic(folder.checkpoint, buffer.getvalue())
+    save_state(folder.checkpoint, state, key=config_hash)
 
 
 def load_checkpoint(folder: RunFolder, *, config_hash: str) -> dict[str, Any] | None:
@@ -24,21 +23,33 @@ def load_checkpoint(folder: RunFolder, *, config_hash: str) -> dict[str, Any] | 
     Raises:
         CheckpointError: The checkpoint is unreadable or belongs to another configuration.
     """
-    if not folder.checkpoint.exists():
+    return load_state(folder.checkpoint, key=config_hash)
+
+
+def save_state(path: Path, state: dict[str, Any], *, key: str) -> None:
+    """Write ``state`` atomically to ``path``, under the hash of the configuration it belongs to."""
+    buffer = io.BytesIO()
+    torch.save({"config_hash": key, **state}, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_state(path: Path, *, key: str) -> dict[str, Any] | None:
+    """What ``save_state`` wrote to ``path``, or None; see ``load_checkpoint``."""
+    if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; whatever it is, the file is unusable
         raise CheckpointError(
             key="checkpoint",
-            value=str(folder.checkpoint),
+            value=str(path),
             rule=f"cannot be read: {error}",
             remedy="Delete the run folder and start again",
         ) from error
-    if state["config_hash"] != config_hash:
+    if state["config_hash"] != key:
         raise CheckpointError(
             key="checkpoint",
-            value=str(folder.checkpoint),
+            value=str(path),
             rule="belongs to another configuration",
             remedy="Resume with the run's own config.yaml, or choose another --out",
         )

@@ -54,7 +54,7 @@ def settle_clip(
     if not folder.clip.exists():
         source = config.privacy.noise_source
         ledger.charge_clip(ClipEvent("train", len(train), chosen.quantile, chosen.epsilon, source))
-        noise = SeededNoise(config.seed, "clip") if source == "seeded" else SystemNoise()
+        noise = SeededNoise(config.noise_seed, "clip") if source == "seeded" else SystemNoise()
         values = grid(chosen.lowest, chosen.highest)
         norms = _norms(edge, data, train, 1 if mechanism.mechanism == "laplace" else 2, device)
         clip = draw_quantile(norms, values, chosen.quantile, chosen.epsilon, noise)

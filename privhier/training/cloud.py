@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from privhier.config import RunConfig
+from privhier.config_shared import SharedConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import UplinkError
 from privhier.files import whole_file
 from privhier.models.tail import CloudTail
 from privhier.privacy.labels import corrected_cross_entropy
-from privhier.seeding import torch_stream
+from privhier.seeding import isolated_rng, torch_stream
+from privhier.training.batches import ordered_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.uplink.codec import decode
 
@@ -24,7 +26,7 @@ from privhier.uplink.codec import decode
 class ReleaseCache:
     """Releases that arrived once and are trained on many times, on disk, complete or absent.
 
-    Rows are in order of arrival. The file appears under its name only when every record is there.
+    Rows are in order of arrival. The files appear under their names only when every record is there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,19 +37,10 @@ class ReleaseCache:
         """Whether every release has arrived."""
         return (self.folder / "records.npy").exists()
 
-    def write(
-        self, payloads: Sequence[FloatArray], records: Sequence[IntArray], labels: Sequence[IntArray]
-    ) -> None:
-        """Store all messages; ``records.npy`` comes last and makes the cache complete."""
+    def begin(self, total: int, shape: Sequence[int], tasks: int) -> CacheWriter:
+        """Start to fill it, from nothing, with ``total`` releases of ``shape``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays: Mapping[str, Sequence[FloatArray | IntArray]] = {
-            "payload": payloads,
-            "labels": labels,
-            "records": records,
-        }
-        for name, parts in arrays.items():
-            with whole_file(self.folder / f"{name}.npy") as stream:
-                np.save(stream, np.concatenate(parts))
+        return CacheWriter(self.folder, total, shape, tasks)
 
     def load(self) -> tuple[FloatArray, IntArray, IntArray]:
         """Payload ``(n, *shape)`` as a memory map, record numbers ``(n,)``, labels ``(n, n_tasks)``."""
@@ -55,80 +48,150 @@ class ReleaseCache:
         return payload, np.load(self.folder / "records.npy"), np.load(self.folder / "labels.npy")
 
 
+class CacheWriter:
+    """Fills a cache in order of arrival; payloads go to disk as they come."""
+
+    def __init__(self, folder: Path, total: int, shape: Sequence[int], tasks: int) -> None:
+        self._folder, self._at = folder, 0
+        self._temporary = folder / "payload.npy.tmp"
+        self._payload = np.lib.format.open_memmap(
+            self._temporary, mode="w+", dtype=np.float32, shape=(total, *shape)
+        )
+        self._records = np.zeros(total, dtype=np.int64)
+        self._labels = np.zeros((total, tasks), dtype=np.int64)
+
+    def add(self, payload: FloatArray, records: IntArray, labels: IntArray) -> None:
+        """Take ``(B, *shape)`` releases, their record numbers ``(B,)`` and labels ``(B, n_tasks)``."""
+        rows = slice(self._at, self._at + len(records))
+        self._payload[rows], self._records[rows], self._labels[rows] = payload, records, labels
+        self._at += len(records)
+
+    def finish(self) -> None:
+        """Flush and rename; ``records.npy`` comes last and makes the cache complete."""
+        if self._at != len(self._records):
+            raise UplinkError(
+                key="uplink.records",
+                value=self._at,
+                rule=f"{len(self._records)} releases were to arrive",
+                remedy="Send every record once",
+            )
+        self._payload.flush()
+        del self._payload
+        self._temporary.replace(self._folder / "payload.npy")
+        for name, array in (("labels", self._labels), ("records", self._records)):
+            with whole_file(self._folder / f"{name}.npy") as stream:
+                np.save(stream, array)
+
+
 class CloudTrainer:
-    """Trains the tail on releases.
+    """Trains the tail on releases; the same in the edge's process and in one of its own.
 
     Args:
-        config: The run.
+        config: What edge and cloud both know of the run.
         tail: The cloud tail, on ``device``.
         total_steps: Optimizer steps of the whole schedule.
         keep: Record numbers whose joint releases the curious cloud keeps for the attack bench.
         flips: The flip matrix of each task's randomized responses; None: labels are clear.
+        bfloat16: Whether to compute under autocast.
     """
 
     def __init__(
         self,
-        config: RunConfig,
+        config: SharedConfig,
         tail: CloudTail,
         *,
         total_steps: int,
         device: torch.device,
         keep: IntArray,
         flips: Sequence[Tensor] | None = None,
+        bfloat16: bool = False,
     ) -> None:
         self._flips = flips
         self.tail, self.device, self.total_steps = tail, device, total_steps
         self.steps = 0
-        self.optimizer = build_optimizer(tail.parameters(), config.training.cloud)
-        self._config = config.training
-        self._bfloat16 = config.runtime.precision == "bfloat16"
+        self.optimizer = build_optimizer(tail.parameters(), config.cloud)
+        self._config = config
+        self._bfloat16 = bfloat16
         self._keep = {int(record): row for row, record in enumerate(keep)}
         self.kept: dict[int, FloatArray] = {}
         self.last_loss = torch.zeros(())
-        self._inbox: list[tuple[FloatArray, IntArray, IntArray]] = []
+        self._writer: CacheWriter | None = None
 
     def receive_and_train(self, data: bytes) -> None:
         """Joint epochs: decode one message and take one step on it."""
         message = decode(data)
         labels = _labels(message.task_labels)
         self._remember(message.epoch, message.records, message.payload)
-        self.train_step(torch.from_numpy(np.asarray(message.payload)), torch.from_numpy(labels))
+        self.train_step(torch.from_numpy(message.payload), torch.from_numpy(labels))
 
-    def receive_and_cache(self, data: bytes) -> None:
-        """Release-once: decode one message and keep it until ``store`` is called."""
+    def expect(self, cache: ReleaseCache, total: int, shape: Sequence[int]) -> None:
+        """Release-once: begin to fill ``cache`` with ``total`` releases of ``shape``."""
+        self._writer = cache.begin(total, shape, len(self.tail.task_classes))
+
+    def receive_and_cache(self, data: bytes) -> tuple[FloatArray, IntArray]:
+        """Release-once: decode one message into the cache; returns releases and labels for streaming."""
         message = decode(data)
-        self._inbox.append((np.asarray(message.payload), message.records, _labels(message.task_labels)))
+        labels = _labels(message.task_labels)
+        assert self._writer is not None, "expect() comes first"
+        self._writer.add(message.payload, message.records, labels)
+        return message.payload, labels
 
-    def store(self, cache: ReleaseCache) -> None:
-        """Write everything received by ``receive_and_cache`` to the cache."""
-        payloads, records, labels = zip(*self._inbox, strict=True)
-        cache.write(payloads, records, labels)
-        self._inbox = []
+    def store(self) -> None:
+        """Everything has arrived: complete the cache."""
+        assert self._writer is not None, "expect() comes first"
+        self._writer.finish()
+        self._writer = None
 
     def train_step(self, payload: Tensor, labels: Tensor) -> None:
-        """One optimizer step on releases ``(B, *shape)`` with labels int64 ``(B, n_tasks)``."""
+        """One optimizer step on releases ``(B, *shape)`` with labels int64 ``(B, n_tasks)``.
+
+        Dropout has a stream of its own for every step, so it matters neither in whose process nor after
+        which interruption a step is taken.
+        """
         self.tail.train()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
-            logits = self.tail(payload.to(self.device).float())
-        loss = task_loss(logits, labels.to(self.device), self._flips)
-        set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        with isolated_rng(self._config.seed, "dropout", "tail", self.steps):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+                logits = self.tail(payload.to(self.device).float())
+            loss = task_loss(logits, labels.to(self.device), self._flips)
+            set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
         self.steps += 1
         self.last_loss = loss.detach()
 
-    def train_cached_epoch(self, cache: ReleaseCache, seed: int, epoch: int) -> float:
-        """One epoch over the cached releases in a fresh order; returns the mean loss."""
+    def train_cached_epoch(self, cache: ReleaseCache, epoch: int) -> float:
+        """One epoch over the cached releases; returns the mean loss.
+
+        The first goes through them in order of arrival, as a cloud does that begins before the last one
+        is there; later ones in a fresh order each.
+        """
         payload, _, labels = cache.load()
-        order = torch.randperm(len(labels), generator=torch_stream(seed, "shuffle", "cloud", epoch)).numpy()
-        size = self._config.batch_size
+        order = np.arange(len(labels))
+        if epoch:
+            generator = torch_stream(self._config.seed, "shuffle", "cloud", epoch)
+            order = torch.randperm(len(labels), generator=generator).numpy()
         losses = []
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        for rows in ordered_batches(order, self._config.batch_size):
             self.train_step(torch.from_numpy(payload[rows]), torch.from_numpy(labels[rows]))
             losses.append(self.last_loss)
         return float(torch.stack(losses).mean())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the cloud."""
+        return {
+            "tail": self.tail.state_dict(),
+            "cloud_optimizer": self.optimizer.state_dict(),
+            "cloud_steps": self.steps,
+            "kept": {epoch: torch.from_numpy(array) for epoch, array in self.kept.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put ``state`` back."""
+        self.tail.load_state_dict(state["tail"])
+        self.optimizer.load_state_dict(state["cloud_optimizer"])
+        self.steps = state["cloud_steps"]
+        self.kept = {epoch: kept.numpy() for epoch, kept in state["kept"].items()}
 
     def _remember(self, epoch: int, records: IntArray, payload: FloatArray) -> None:
         rows = [i for i, record in enumerate(records.tolist()) if record in self._keep]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,10 @@ class ReleasingEdge(nn.Module):
 
 
 def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
-    """The trained edge of a finished run; needs the run folder only, not the data set.
+    """The trained edge of a run; needs the run folder only, not the data set.
+
+    The folder of ``privhier edge`` will do at any time after its start: the edge answers as it is after
+    its last finished epoch, whatever becomes of the line and the cloud.
 
     Args:
         run: The run folder.
@@ -55,8 +60,15 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
         CheckpointError: Training has not finished there.
     """
     folder = RunFolder(run)
-    config, facts = load_config(folder.config), finished_training(folder)
+    config, facts = load_config(folder.config), _facts(folder)
     plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
     edge, _ = network_of(plain, facts["image_size"], facts["task_classes"], facts["sensitive_classes"])
     load_weights(edge, weights or folder.edge)
     return ReleasingEdge(edge.eval(), mechanism_of(config, facts["n_train"], folder))
+
+
+def _facts(folder: RunFolder) -> dict[str, Any]:
+    if folder.edge_facts.exists() and not folder.training.exists():
+        facts: dict[str, Any] = json.loads(folder.edge_facts.read_text())
+        return facts
+    return finished_training(folder)

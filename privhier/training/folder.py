@@ -71,6 +71,21 @@ class RunFolder:
         return self.root / "cloud_cache"
 
     @property
+    def spool(self) -> Path:
+        """What an edge in a process of its own has sent or is about to send."""
+        return self.root / "spool"
+
+    @property
+    def edge_facts(self) -> Path:
+        """Shapes and classes of such an edge; there before its training is done."""
+        return self.root / "edge.json"
+
+    @property
+    def link(self) -> Path:
+        """Such an edge's seconds, messages and bytes of every epoch."""
+        return self.root / "link.json"
+
+    @property
     def attacks(self) -> Path:
         """One file per finished attack."""
         return self.root / "attacks"

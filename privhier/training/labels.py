@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,18 +40,17 @@ def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, led
         columns = []
         for column, (name, classes) in enumerate(data.task_classes.items()):
             seeded = config.privacy.noise_source == "seeded"
-            source = SeededNoise(config.seed, "labels", name) if seeded else SystemNoise()
+            source = SeededNoise(config.noise_seed, "labels", name) if seeded else SystemNoise()
             columns.append(randomize(data.task[:, column], epsilon, classes, source))
         write_array(folder.labels, torch.stack(columns, dim=1).numpy())
     return torch.from_numpy(np.load(folder.labels))
 
 
-def flips(config: RunConfig, data: TrainingData) -> list[Tensor] | None:
+def flips(label_epsilon: float | None, task_classes: Mapping[str, int]) -> list[Tensor] | None:
     """The flip matrix of every task, which the cloud knows; None where labels are clear."""
-    if config.privacy.label_epsilon is None:
+    if label_epsilon is None:
         return None
-    epsilon = _share(config.privacy.label_epsilon, data)
-    return [flip_matrix(epsilon, classes) for classes in data.task_classes.values()]
+    return [flip_matrix(label_epsilon / len(task_classes), classes) for classes in task_classes.values()]
 
 
 def _share(label_epsilon: float, data: TrainingData) -> float:

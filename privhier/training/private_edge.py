@@ -65,7 +65,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         total = steps * schedule.pretrain_epochs + joint_steps * schedule.joint_epochs
         defense.attach(edge)
         super().__init__(config, edge, defense, mechanism, total_steps=total, device=device)
-        self._source = config.privacy.noise_source
+        self._source, self._noise_seed = config.privacy.noise_source, config.noise_seed
         self._rate, self._poisson_steps, self._joint_steps = rate, steps, joint_steps
         self._physical, self._n_train = chosen.physical_batch_size, n_train
         self.dp = dp_sgd(
@@ -103,7 +103,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
             sampler = UniformWithReplacementSampler(
                 num_samples=len(records),
                 sample_rate=self._rate,
-                generator=torch_stream(self._seed, "poisson", phase, epoch),
+                generator=torch_stream(self._noise_seed, "poisson", phase, epoch),
                 steps=self._poisson_steps,
             )
         else:
@@ -135,7 +135,8 @@ class PrivateEdgeTrainer(EdgeTrainer):
         losses = self.defense.loss(batch)
         self.set_rate()
         before = self.dp.steps
-        self.dp.descend(losses, torch_stream(self._seed, "dp_sgd", *self._now, before, device=self.device))
+        stream = ("dp_sgd", *self._now, before)
+        self.dp.descend(losses, torch_stream(self._noise_seed, *stream, device=self.device))
         self.steps += self.dp.steps - before
         self.stepped = self.dp.steps > before
         return batch.z.detach(), losses.detach().sum() / max(len(losses), 1)

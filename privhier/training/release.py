@@ -15,6 +15,7 @@ from privhier.models.features import edge_features
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
+from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, ordered_batches
 from privhier.uplink.base import Uplink
 from privhier.uplink.codec import MAX_BYTES, ReleaseMessage, decode, encode
@@ -50,6 +51,9 @@ class Releaser:
         ledger: The account.
         run_id: Written into every message.
         labels: int64 ``(N, n_tasks)``, what training messages carry; None: labels in the clear.
+        edge: Which edge of the run this is.
+        once: Whether the uplink remembers across restarts what it was given and takes nothing twice:
+            then a resumed epoch draws no release again, and is charged once.
     """
 
     def __init__(
@@ -60,9 +64,11 @@ class Releaser:
         *,
         run_id: str,
         labels: Tensor | None = None,
+        edge: int = 0,
+        once: bool = False,
     ) -> None:
         self.config, self.mechanism, self.ledger, self.run_id = config, mechanism, ledger, run_id
-        self._labels = labels
+        self._labels, self._edge, self._once = labels, edge, once
 
     def labels(self, data: TrainingData, records: IntArray) -> Tensor:
         """Task labels of these records as they go up, ``(B, n_tasks)``."""
@@ -72,10 +78,12 @@ class Releaser:
         """Fresh noise for one batch of releases."""
         if self.config.privacy.noise_source == "system":
             return SystemNoise()
-        return SeededNoise(self.config.seed, "release", split, phase, epoch, batch)
+        return SeededNoise(self.config.noise_seed, "release", split, phase, epoch, batch)
 
     def charge(self, split: str, phase: str, epoch: int, records: int) -> None:
         """Enter one release of each of ``records`` records of ``split``."""
+        if self._once and self.ledger.charged(split, phase, epoch):
+            return
         self.ledger.charge(
             split=split,
             records=records,
@@ -91,19 +99,23 @@ class Releaser:
         split: str,
         phase: str,
         epoch: int,
+        batch: int,
         records: IntArray,
         sanitized: Tensor,
         labels: Tensor | None,
     ) -> None:
         """Encode and send sanitized features of ``records``; the ledger sees what went."""
-        payload = sanitized.to(self.mechanism.wire_dtype).cpu()
         message = ReleaseMessage(
             run_id=self.run_id,
+            split=split,
             phase=phase,
             epoch=epoch,
+            batch=batch,
             records=records,
-            payload=payload.numpy(),
+            payload=sanitized.cpu().numpy(),
             task_labels=None if labels is None else labels.numpy(),
+            wire=self.mechanism.quantize,
+            edge=self._edge,
         )
         self.ledger.observe(split=split, phase=phase, epoch=epoch, records=records)
         uplink.send(encode(message))
@@ -121,14 +133,21 @@ class Releaser:
         device: torch.device,
         with_labels: bool,
     ) -> None:
-        """Release every record of ``split`` once, through the edge as it is now."""
+        """Release every record of ``split`` once, through the edge as it is now.
+
+        Training records go in a fresh order: a cloud that trains on them as they come must not meet
+        them sorted.
+        """
         records: IntArray = getattr(data.splits, split)
+        if split == "train":
+            stream = torch_stream(self.config.seed, "shuffle", "release", phase, epoch)
+            records = records[torch.randperm(len(records), generator=stream).numpy()]
         self.charge(split, phase, epoch, len(records))
         for number, batch in enumerate(ordered_batches(records, _rows(edge.release_shape))):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
             labels = self.labels(data, batch) if with_labels else None
-            self.send(uplink, split, phase, epoch, batch, sanitized, labels)
+            self.send(uplink, split, phase, epoch, number, batch, sanitized, labels)
 
 
 def _rows(shape: tuple[int, ...]) -> int:

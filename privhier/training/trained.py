@@ -104,6 +104,13 @@ def finished_training(folder: RunFolder) -> dict[str, Any]:
         CheckpointError: Training has not finished there.
     """
     if not folder.training.exists():
+        if folder.edge_facts.exists():
+            raise CheckpointError(
+                key="RUN",
+                value=str(folder.root),
+                rule="holds the edge's half of a run only",
+                remedy="Put both halves together: `privhier join EDGE_RUN CLOUD_RUN --out RUN`",
+            )
         raise CheckpointError(
             key="RUN",
             value=str(folder.root),

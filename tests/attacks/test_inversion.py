@@ -124,6 +124,20 @@ def test_the_misfit_of_the_truth_is_what_noise_makes_it(scene):
     assert set(states) <= set(range(6))
 
 
+def test_the_misfit_allows_for_what_the_wire_rounds_away(scene):
+    view = scene(clip=10.0, sigma=0.1).view
+    variances = {}
+    for wire in ("float32", "int8", "int4"):
+        mechanism = replace(view.white_box.mechanism, quantize=wire)
+        rounding = replace(view, white_box=replace(view.white_box, mechanism=mechanism))
+        variances[wire] = Misfit(rounding, np.arange(30)).variance
+        released = own_cases(rounding, "inversion")
+        missed = (predicted_releases(rounding, released.images) - released.releases).square().mean()
+        assert variances[wire] == pytest.approx(float(missed), rel=0.2)
+    assert variances["float32"] == pytest.approx(0.01) == pytest.approx(variances["int8"], rel=0.1)
+    assert variances["int4"] > 1.1 * variances["int8"]
+
+
 def test_the_priors_and_errors_are_what_they_say():
     flat, step = torch.full((1, 3, 9, 9), 0.3), torch.zeros(1, 3, 9, 9)
     step[..., 5:] = 1.0

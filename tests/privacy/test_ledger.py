@@ -190,7 +190,7 @@ def wire(ledger):
 def send(uplink, epoch, records, phase="joint"):
     records = np.asarray(records, dtype=np.int64)
     payload = np.zeros((len(records), 4), np.float32)
-    uplink.send(encode(ReleaseMessage("run", phase, epoch, records, payload)))
+    uplink.send(encode(ReleaseMessage("run", "train", phase, epoch, 0, records, payload)))
 
 
 def test_what_was_carried_agrees_with_what_was_charged():

@@ -8,6 +8,10 @@ from scipy import stats
 from privhier.errors import ConfigError, ReleaseError
 from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
+from privhier.uplink.codec import ReleaseMessage, decode, encode
+from privhier.uplink.grid import rounded
+
+WIRES = ["float32", "float16", "int8", "int4"]
 
 
 def noise():
@@ -81,7 +85,7 @@ def test_features_must_be_a_batch_of_floats():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
-@pytest.mark.parametrize("quantize", ["float32", "float16"])
+@pytest.mark.parametrize("quantize", WIRES)
 def test_gradients_flow_as_if_the_noise_were_a_constant(name, quantize):
     mechanism = ReleaseMechanism(name, 1.0, 0.5, quantize)
     values = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 1, 6)[:, None]
@@ -164,13 +168,64 @@ def test_float16_is_a_function_of_the_release_and_survives_the_wire():
     mechanism = ReleaseMechanism("gaussian", 1e6, 1e5, "float16")
     z = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)) * 1e5
     release = mechanism.sanitize(z, noise())
-    assert mechanism.wire_dtype == torch.float16
     assert torch.equal(release.half().float(), release)
     assert torch.isfinite(release).all()
     assert release.abs().max() == 65504.0
     exact = ReleaseMechanism("gaussian", 1e6, 1e5).sanitize(z, noise())
     assert torch.equal(mechanism.quantized(exact), release)
-    assert ReleaseMechanism("gaussian").wire_dtype == torch.float32
+
+
+def every_scale(width, seed=0):
+    """float32 ``(n, width)`` from subnormal to the largest there are, with zeros and ties."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.uniform(-1, 1, (600, width)) * 2.0 ** rng.uniform(-150, 128, (600, 1)), np.zeros((2, width))]
+    rows.append(rng.integers(-255, 256, (100, width)) / 2 * 2.0 ** rng.integers(-100, 100, (100, 1)))
+    rows += [np.full((1, width), edge) for edge in (3.4028235e38, -3.4028235e38, 1e-45, 127.5, -7.5, 65520.0)]
+    return np.concatenate(rows).astype(np.float32)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 3, 3)])
+def test_what_is_rounded_is_what_the_wire_carries(wire, shape):
+    mechanism = ReleaseMechanism("none", quantize=wire)
+    values = every_scale(math.prod(shape)).reshape(-1, *shape)
+    release = mechanism.sanitize(torch.from_numpy(values), noise())
+    assert release.dtype == torch.float32
+    assert torch.equal(mechanism.quantized(release), release)
+    assert release.numpy().tobytes() == rounded(values, wire).tobytes()
+    records = np.arange(len(values))
+    back = decode(encode(ReleaseMessage("run", "test", "cloud", 0, 0, records, release.numpy(), wire=wire)))
+    assert back.payload.tobytes() == release.numpy().tobytes()
+    # With a gradient to carry it is the same release.
+    tracked = mechanism.quantized(torch.from_numpy(values).requires_grad_())
+    assert tracked.detach().numpy().tobytes() == release.numpy().tobytes()
+
+
+@pytest.mark.parametrize("wire", ["float16", "int8", "int4"])
+def test_rounding_happens_after_noising_record_by_record(wire):
+    z = torch.randn(40, 9, generator=torch.Generator().manual_seed(0))
+    mechanism = ReleaseMechanism("gaussian", 1.0, 0.4, wire)
+    release = mechanism.sanitize(z, noise())
+    exact = ReleaseMechanism("gaussian", 1.0, 0.4).sanitize(z, noise())
+    assert torch.equal(release, torch.from_numpy(rounded(exact.numpy(), wire)))
+    assert not torch.equal(release, exact)
+    assert torch.equal(torch.cat([mechanism.quantized(row[None]) for row in exact]), release)
+
+
+@pytest.mark.parametrize("wire", ["float16", "int8", "int4"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_rounding_makes_nothing_finite(wire, bad):
+    """A broken mechanism's values must still be refused on the wire."""
+    release = torch.ones(3, 4)
+    release[1, 2] = bad
+    through = ReleaseMechanism("none", quantize=wire).quantized(release)
+    assert torch.isfinite(through[[0, 2]]).all()
+    assert not torch.isfinite(through[1]).all()
+
+
+def test_an_empty_batch_is_rounded_too():
+    for wire in WIRES:
+        assert ReleaseMechanism("none", quantize=wire).sanitize(torch.zeros(0, 4), noise()).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +237,7 @@ def test_float16_is_a_function_of_the_release_and_survives_the_wire():
         ({"mechanism": "gaussian", "sigma": -1.0}, "release.sigma"),
         ({"mechanism": "gaussian", "sigma": math.inf}, "release.sigma"),
         ({"mechanism": "none", "sigma": 1.0}, "release.sigma"),
-        ({"quantize": "int8"}, "release.quantize"),
+        ({"quantize": "int2"}, "release.quantize"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(fields, key):
@@ -201,3 +256,10 @@ def test_a_device_gets_the_same_release(name):
     assert torch.allclose(there.cpu(), mechanism.sanitize(z, noise()), atol=1e-5)
     clipped = mechanism.clip_features((z * 1e30).cuda()).cpu().double()
     assert (clipped.norm(1 if name == "laplace" else 2, dim=1) <= 1.0).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("wire", ["float16", "int8", "int4"])
+def test_a_device_rounds_alike(wire):
+    values, mechanism = torch.from_numpy(every_scale(7)), ReleaseMechanism("none", quantize=wire)
+    assert torch.equal(mechanism.quantized(values.cuda()).cpu(), mechanism.quantized(values))

@@ -69,8 +69,19 @@ def test_shapes_and_scales(shape, clip, kind):
     assert not any(row.refuted for row in audit(kind, 4.0, shape=shape, clip=clip, draws=8000))
 
 
-def test_rounding_to_float16_is_no_leak():
-    assert not any(row.refuted for row in audit("gaussian", 50.0, quantize="float16"))
+@pytest.mark.parametrize("quantize", ["float16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_rounding_is_no_leak(kind, quantize):
+    """Noise far wider than a step, about a step, far narrower: what is released is made of it alone."""
+    for epsilon in (1.0, 50.0, 1000.0):
+        rows = audit(kind, epsilon, releases=2, draws=8000, quantize=quantize)
+        assert not any(row.refuted for row in rows)
+
+
+@pytest.mark.parametrize("quantize", ["float16", "int8", "int4"])
+def test_rounding_hides_little_of_it_from_the_audit(quantize):
+    exact, narrow = (audit("gaussian", 4.0, draws=50_000, quantize=wire)[0] for wire in ("float32", quantize))
+    assert 0.85 * exact.lower_95 <= narrow.lower_95 <= 4.0 * 1.05
 
 
 def test_wide_features_get_fewer_draws():

@@ -22,24 +22,31 @@ EPSILONS = [4.0, 80.0]
 KINDS = ["gaussian", "laplace"]
 
 
-def config_of(kind, epsilon, joint=2):
+def config_of(kind, epsilon, joint=2, wire="float32"):
     return parse_config(
         {
             "name": "sabotage",
             "dataset": {"name": "synthetic", "task": ["smiling"], "sensitive": ["male"]},
             "schedule": {"joint_epochs": joint},
-            "release": {"mechanism": kind, "clip": 1.0, "target_epsilon": epsilon},
+            "release": {"mechanism": kind, "clip": 1.0, "target_epsilon": epsilon, "quantize": wire},
             "privacy": {"delta": DELTA},
         }
     )
 
 
 def audit(
-    kind="gaussian", epsilon=8.0, *, mechanism=ReleaseMechanism, path="training", draws=20_000, joint=2
+    kind="gaussian",
+    epsilon=8.0,
+    *,
+    mechanism=ReleaseMechanism,
+    path="training",
+    draws=20_000,
+    joint=2,
+    wire="float32",
 ):
     """Audit a run's path with a mechanism of the class ``mechanism``; returns the refuted rows by name."""
     sigma = solve_sigma(kind, epsilon, DELTA, 1.0, joint)
-    paths = AuditedReleases(config_of(kind, epsilon, joint), mechanism(kind, 1.0, sigma))
+    paths = AuditedReleases(config_of(kind, epsilon, joint, wire), mechanism(kind, 1.0, sigma, wire))
     rows = audit_release(
         getattr(paths, path),
         kind=kind,
@@ -60,6 +67,11 @@ def test_a_sound_mechanism_passes(kind, path):
     assert audit(kind, path=path) == {}
 
 
+@pytest.mark.parametrize("wire", ["int8", "int4"])
+def test_a_sound_mechanism_passes_on_narrow_wires(wire):
+    assert audit(wire=wire) == {}
+
+
 class NoNoise(ReleaseMechanism):
     def sanitize(self, z, noise):
         return self.quantized(self.clip_features(z))
@@ -67,7 +79,7 @@ class NoNoise(ReleaseMechanism):
 
 class HalfNoise(ReleaseMechanism):
     def sanitize(self, z, noise):
-        return ReleaseMechanism(self.mechanism, self.clip, self.sigma / 2).sanitize(z, noise)
+        return ReleaseMechanism(self.mechanism, self.clip, self.sigma / 2, self.quantize).sanitize(z, noise)
 
 
 class NoClip(ReleaseMechanism):
@@ -112,6 +124,13 @@ def test_noise_off(kind, epsilon):
 @pytest.mark.parametrize("kind", KINDS)
 def test_noise_at_half_sigma(kind, epsilon):
     assert "releases" in audit(kind, epsilon, mechanism=HalfNoise)
+
+
+@pytest.mark.parametrize("wire", ["int8", "int4"])
+@pytest.mark.parametrize("mechanism", [NoNoise, HalfNoise])
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_wider_than_the_noise_hide_no_lack_of_it(kind, mechanism, wire):
+    assert "releases" in audit(kind, 80.0, mechanism=mechanism, wire=wire)
 
 
 def test_a_noise_source_of_half_the_scale_is_refused_by_the_mechanism(monkeypatch):

@@ -436,7 +436,19 @@ def test_sensitive_labels_never_leave_the_edge(tmp_path, monkeypatch):
     second = messages(config, tmp_path / "b", monkeypatch, prepared)
     assert first
     assert first == second
-    assert set(vars(decode(first[0]))) == {"run_id", "phase", "epoch", "records", "payload", "task_labels"}
+    fields = {
+        "run_id",
+        "split",
+        "phase",
+        "epoch",
+        "batch",
+        "records",
+        "payload",
+        "task_labels",
+        "wire",
+        "edge",
+    }
+    assert set(vars(decode(first[0]))) == fields
 
 
 def test_randomized_labels_go_up_and_are_the_same_every_time(tmp_path, monkeypatch):

@@ -10,11 +10,8 @@ from privhier.uplink.local import LocalUplink
 
 
 def message(epoch, count):
-    return encode(
-        ReleaseMessage(
-            "run", "joint", epoch, np.arange(count, dtype=np.int64), np.zeros((count, 4), np.float32)
-        )
-    )
+    records, payload = np.arange(count, dtype=np.int64), np.zeros((count, 4), np.float32)
+    return encode(ReleaseMessage("run", "train", "joint", epoch, 0, records, payload))
 
 
 def test_it_carries_the_same_bytes_counts_them_and_returns_nothing():

@@ -6,12 +6,13 @@ the server sends. Here nothing can be sent, whatever the cloud does with what it
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from privhier.config import parse_config
 from privhier.datasets.load import load_dataset
@@ -22,11 +23,12 @@ from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.schedule import Trainer
 from privhier.uplink.codec import ReleaseMessage, decode, encode
 
-WORDS = {"run_id", "phase", "epoch", "records", "payload", "task_labels"}
+WORDS = {"run_id", "split", "phase", "epoch", "batch", "records", "payload", "task_labels", "wire", "edge"}
 
 
 def message() -> ReleaseMessage:
-    return ReleaseMessage("run", "joint", 0, np.arange(3, dtype=np.int64), np.ones((3, 4), np.float32))
+    records = np.arange(3, dtype=np.int64)
+    return ReleaseMessage("run", "train", "joint", 0, 0, records, np.ones((3, 4), np.float32))
 
 
 def test_the_message_has_no_word_for_a_gradient_or_a_weight():
@@ -36,11 +38,12 @@ def test_the_message_has_no_word_for_a_gradient_or_a_weight():
 @pytest.mark.parametrize("name", ["gradient", "weight", "feature_gradient", "payload.grad"])
 def test_a_message_with_such_a_tensor_is_refused(name):
     honest = message()
-    tensors = {"records": honest.records, "payload": honest.payload, name: np.ones((3, 4), np.float32)}
-    metadata = {"schema": "privhier.release/1", "run_id": "run", "phase": "joint", "epoch": "0"}
+    data = encode(honest)
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    tensors = {**load(data), name: np.ones((3, 4), np.float32)}
     with pytest.raises(UplinkError):
         decode(save(tensors, metadata=metadata))
-    decode(encode(honest))  # without it the message is a good one
+    decode(data)  # without it the message is a good one
 
 
 def edge_after(folder, cloud, monkeypatch) -> dict[str, torch.Tensor]:

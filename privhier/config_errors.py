@@ -1,0 +1,70 @@
+"""Plain data into a section; the first thing wrong becomes a typed error that says how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from privhier.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], data: Any) -> Model:
+    """Validate plain data as ``model``.
+
+    Raises:
+        ConfigError: No mapping, an unknown key, a wrong type or a broken rule; it counts the others.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(
+            key="CONFIG", value=data, rule="must be a mapping of keys", remedy="See configs/quickstart.yaml"
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _explain(model, error) from error
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
+    first, *others = error.errors()
+    # A part in brackets says which kind of value was taken to be meant; it is no key.
+    location = [part for part in first["loc"] if isinstance(part, int) or not part.startswith("(")]
+    key = ".".join(str(part) for part in location) or "CONFIG"
+    more = f" ({len(others)} more such errors)" if others else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(known)}"
+        return ConfigError(key=key, value=first["input"], rule=f"is not a known key{more}", remedy=hint)
+    if first["type"] == "missing":
+        return ConfigError(
+            key=key, value=None, rule=f"is required{more}", remedy=f"Set {key} in the configuration"
+        )
+    rule = first["msg"].removeprefix("Value error, ")
+    return ConfigError(
+        key=key,
+        value=first["input"],
+        rule=f"{rule[:1].lower()}{rule[1:]}{more}",
+        remedy=f"Mend {key} and start again",
+    )
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        model = next(_sections(field.annotation), model)
+    return list(model.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections among the alternatives of a key's type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

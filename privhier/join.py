@@ -1,0 +1,127 @@
+"""Both halves of a run put into one folder, so that it can be attacked, accounted and reported.
+
+Only a researcher who owns both machines does this: in earnest use the tail stays in the cloud and the
+edge's folder on the edge.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privhier.config import load_config
+from privhier.config_shared import load_shared, shared_part
+from privhier.datasets.base import FloatArray, IntArray
+from privhier.errors import CheckpointError, GuaranteeError
+from privhier.privacy.agreement import check_agreement
+from privhier.privacy.ledger import Ledger
+from privhier.run import Session, open_session
+from privhier.training.cloud_folder import CloudFolder
+from privhier.training.edge_side import Progress
+from privhier.training.folder import RunFolder, write_array, write_json
+from privhier.uplink.codec import decode
+from privhier.uplink.journal import Journal
+
+
+def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None) -> Session:
+    """Make an ordinary run folder of an edge's and a cloud's.
+
+    Args:
+        edge: Folder of a finished ``privhier edge``, the only one of its run.
+        cloud: Folder of the finished ``privhier cloud``.
+        out: The run folder to make.
+        progress: Called with a description, steps done and steps in all.
+
+    Raises:
+        CheckpointError: A half is missing, unfinished, or of another run.
+        GuaranteeError: Ledger and journal disagree.
+        OutputError: ``out`` is taken.
+    """
+    mine, theirs = RunFolder(edge), CloudFolder(cloud)
+    facts, totals = _edge_facts(mine), theirs.finished()
+    config, shared = load_config(mine.config), load_shared(theirs.config)
+    if shared_part(config).hash() != shared.hash():
+        raise _refused(str(cloud), f"is of run {shared.run_id}, the edge of {shared_part(config).run_id}")
+    if facts["uplink"] != totals["uplink"]:
+        raise GuaranteeError(
+            key="uplink",
+            value=totals["uplink"],
+            rule=f"the cloud holds this, but the edge sent {facts['uplink']}",
+            remedy="Look for what went up past the ledger; quote no guarantee of this run",
+        )
+    journal = Journal(theirs.journal)
+    carried: dict[tuple[str, str, int], int] = {}
+    for place in journal.places:
+        carried[place.key[:3]] = carried.get(place.key[:3], 0) + place.records
+    check_agreement(Ledger.load(mine.ledger), carried)
+    session = open_session(config, out, progress=progress)
+    folder, splits = session.folder, session.prepared.data.splits
+    for path in (mine.ledger, mine.clip, mine.labels, mine.edge):
+        if path.exists():
+            shutil.copyfile(path, folder.root / path.name)
+    if (mine.root / "snapshots").exists():
+        shutil.copytree(mine.root / "snapshots", folder.root / "snapshots")
+    shutil.copyfile(theirs.tail, folder.tail)
+    drawn = _releases(journal, {"train": session.victims.training, "test": splits.test})
+    write_array(folder.releases("training_victims"), drawn["train"])
+    write_array(folder.releases("test"), drawn["test"])
+    write_json(
+        folder.history, _history(json.loads(mine.history.read_text()), json.loads(theirs.history.read_text()))
+    )
+    kept = {name: value for name, value in facts.items() if name not in ("finished", "edge", "edges")}
+    write_json(folder.training, kept)
+    return session
+
+
+def _edge_facts(folder: RunFolder) -> dict[str, Any]:
+    if not folder.edge_facts.exists():
+        raise _refused(str(folder.root), "holds no edge's half of a run")
+    facts: dict[str, Any] = json.loads(folder.edge_facts.read_text())
+    if not facts["finished"]:
+        raise _refused(str(folder.root), "holds an edge that is not finished")
+    if facts["edges"] > 1:
+        raise _refused(str(folder.root), f"is one of {facts['edges']} edges; a run folder holds one network")
+    return facts
+
+
+def _releases(journal: Journal, wanted: dict[str, IntArray]) -> dict[str, FloatArray]:
+    """Per split, all releases of the wanted records as the cloud holds them, ``(n, T, *shape)``."""
+    epochs: dict[str, list[tuple[str, int]]] = {split: [] for split in wanted}
+    found: dict[tuple[str, str, int], FloatArray] = {}
+    for number, place in enumerate(journal.places):
+        split, phase, epoch, _ = place.key
+        if split not in wanted:
+            continue
+        message = decode(journal.read(number))
+        if (phase, epoch) not in epochs[split]:
+            epochs[split].append((phase, epoch))
+            shape = (len(wanted[split]), *message.payload.shape[1:])
+            found[(split, phase, epoch)] = np.full(shape, np.nan, dtype=np.float32)
+        order = np.argsort(wanted[split])
+        at = np.searchsorted(wanted[split][order], message.records)
+        here = at < len(order)
+        here[here] &= wanted[split][order][at[here]] == message.records[here]
+        found[(split, phase, epoch)][order[at[here]]] = message.payload[here]
+    return {split: np.stack([found[(split, *key)] for key in keys], axis=1) for split, keys in epochs.items()}
+
+
+def _history(edge: list[dict[str, Any]], cloud: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    losses = {(row["phase"], row["epoch"]): row["cloud_loss"] for row in cloud}
+    rows = []
+    for row in edge:
+        key = (row["phase"], row["epoch"])
+        rows.append({**row, "cloud_loss": losses[key]} if key in losses else row)
+    return rows + [row for row in cloud if row["phase"] == "cloud"]
+
+
+def _refused(value: str, rule: str) -> CheckpointError:
+    return CheckpointError(
+        key="privhier join",
+        value=value,
+        rule=rule,
+        remedy="Give the finished halves of one run",
+    )

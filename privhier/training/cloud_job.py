@@ -1,0 +1,356 @@
+"""The cloud's half of a run in a process of its own: it walks the journal and trains, message by message.
+
+What it does is a function of the configuration and the journal, so a killed cloud that walks the journal
+again from its last checkpoint ends in the weights of one that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from privhier.config_shared import SharedConfig, load_shared
+from privhier.errors import UplinkError
+from privhier.models.edge import EdgeSegment
+from privhier.models.network import build_network
+from privhier.models.tail import CloudTail
+from privhier.models.weights import save_weights
+from privhier.training.batches import batch_count, ordered_batches
+from privhier.training.checkpoint import load_state, save_state
+from privhier.training.cloud import CloudTrainer, ReleaseCache
+from privhier.training.cloud_folder import CloudFolder
+from privhier.training.folder import write_json
+from privhier.training.labels import flips
+from privhier.uplink.frames import Hello, frame_error
+from privhier.uplink.inbox import Inbox
+from privhier.uplink.journal import Journal
+
+_NONE = np.zeros(0, dtype=np.int64)
+Rows = tuple[torch.Tensor, torch.Tensor]
+
+
+class CloudJob:
+    """One run's cloud: an inbox for the server, and the training that follows it.
+
+    Args:
+        config: What this side knows of the run.
+        folder: Where it keeps everything; what is there already is taken up.
+        device: Where to compute.
+        edges: How many edges the run has.
+        queue: Messages of a joint epoch that may wait for training.
+        sync: Whether every message is flushed to the disk before it is acknowledged.
+        bfloat16: Whether to compute under autocast.
+        report: Called with a line of text after every epoch.
+    """
+
+    def __init__(
+        self,
+        config: SharedConfig,
+        folder: CloudFolder,
+        *,
+        device: torch.device,
+        edges: int = 1,
+        queue: int = 4,
+        sync: bool = True,
+        bfloat16: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config, self.folder, self.device, self._edges = config, folder, device, edges
+        self._bfloat16, self._report = bfloat16, report or (lambda text: None)
+        probe, _ = self._network(dict.fromkeys(config.task, 2))
+        schedule = config.schedule
+        self._journal = Journal(folder.journal, sync=sync)
+        self.inbox = Inbox(
+            config=config.hash(),
+            run_id=config.run_id,
+            shape=probe.release_shape,
+            wire=config.release.quantize,
+            edges=edges,
+            epochs={"joint": schedule.joint_epochs, "cloud": min(1, schedule.cloud_epochs)},
+            journal=self._journal,
+            queue=queue,
+            agree=self._agree,
+        )
+        self._hellos: dict[int, Hello] = {}
+        if folder.edges.exists():
+            for text in json.loads(folder.edges.read_text()):
+                hello = Hello.decode(text.encode())
+                self._hellos[hello.edge] = hello
+        self._shape, self._stop = probe.release_shape, False
+        self._history: list[dict[str, Any]] = []
+        self._link: list[dict[str, Any]] = []
+        self._busy = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the tail is trained and written."""
+        return self.folder.done.exists()
+
+    @property
+    def parted(self) -> bool:
+        """Whether every edge has said farewell."""
+        return len(self.inbox.farewells) == self._edges
+
+    def stop(self) -> None:
+        """Make ``run`` return soon; what arrived stays in the journal."""
+        self._stop = True
+
+    def close(self) -> None:
+        """Close the journal's file."""
+        self._journal.close()
+
+    def run(self) -> bool:
+        """Train until everything has arrived and every epoch is done; False if stopped before that."""
+        if self.done or not self._introduced():
+            return self.done
+        trainer = self._trainer()
+        state = load_state(self.folder.checkpoint, key=self.config.hash())
+        at = epoch = 0
+        if state is not None:
+            trainer.restore(state)
+            at, epoch = state["at"], state["epoch"]
+            self._history, self._link = state["history"], state["link"]
+        self.inbox.progress(at)
+        schedule = self.config.schedule
+        for number in range(self._joint_done(), schedule.joint_epochs):
+            if (at := self._joint(trainer, at, number)) < 0:
+                return False
+        if schedule.cloud_epochs:
+            cache = ReleaseCache(self.folder.cache)
+            if epoch == 0:
+                if not self._first_epoch(trainer, cache):
+                    return False
+                epoch = 1
+            for number in range(epoch, schedule.cloud_epochs):
+                if self._stop:
+                    return False
+                started = time.perf_counter()
+                loss = trainer.train_cached_epoch(cache, number)
+                self._busy = time.perf_counter() - started
+                self._close(trainer, "cloud", number, loss, at=at, started=started, places=range(0))
+        return self._finish(trainer)
+
+    def _agree(self, hello: Hello) -> None:
+        """Take a greeting that fits; every edge must name the same tasks."""
+        if list(hello.task_classes) != self.config.task:
+            raise frame_error("task", list(hello.task_classes), f"the cloud has {self.config.task}")
+        for other in self._hellos.values():
+            if dict(other.task_classes) != dict(hello.task_classes):
+                raise frame_error(
+                    "task_classes", dict(hello.task_classes), f"edge {other.edge} has {other.task_classes}"
+                )
+        before = self._hellos.get(hello.edge)
+        if before is not None and before != hello:
+            raise frame_error("records", dict(hello.records), f"this edge had {dict(before.records)} before")
+        if before is None:
+            self._hellos[hello.edge] = hello
+            known = [self._hellos[edge].encode().decode() for edge in sorted(self._hellos)]
+            write_json(self.folder.edges, known)
+            with self._journal.changed:
+                self._journal.changed.notify_all()
+
+    def _introduced(self) -> bool:
+        """Wait until every edge has introduced itself: the steps of a schedule depend on their records."""
+        with self._journal.changed:
+            while len(self._hellos) < self._edges and not self._stop:
+                self._journal.changed.wait(0.2)
+        return len(self._hellos) == self._edges
+
+    def _network(self, task_classes: dict[str, int]) -> tuple[EdgeSegment, CloudTail]:
+        """Every part has a stream of its own, so the tail is the one that the edge's process would build."""
+        return build_network(
+            self.config.model,
+            image_size=self.config.image_size,
+            task_classes=task_classes,
+            sensitive_classes={},
+            seed=self.config.seed,
+        )
+
+    def _trainer(self) -> CloudTrainer:
+        config, schedule = self.config, self.config.schedule
+        classes = dict(self._hellos[0].task_classes)
+        _, tail = self._network(classes)
+        counts = [hello.records["train"] for hello in self._hellos.values()]
+        joint = sum(batch_count(count, config.batch_size) for count in counts)
+        cached = batch_count(sum(counts), config.batch_size)
+        return CloudTrainer(
+            config,
+            tail.to(self.device),
+            total_steps=joint * schedule.joint_epochs + cached * schedule.cloud_epochs,
+            device=self.device,
+            keep=_NONE,
+            flips=flips(config.privacy.label_epsilon, classes),
+            bfloat16=self._bfloat16,
+        )
+
+    def _joint(self, trainer: CloudTrainer, at: int, epoch: int) -> int:
+        """Train on the messages of one joint epoch as they come; returns the place after it, -1 if stopped.
+
+        With several edges an epoch ends when all of them are through with it; one that is ahead has its
+        messages of the next epoch trained on in between, which is what a cloud of many edges does.
+        """
+        started, self._busy, begin = time.perf_counter(), 0.0, at
+        wanted = (epoch + 1) * sum(hello.records["train"] for hello in self._hellos.values())
+        have = sum(place.records for place in self._journal.places[:at] if _joint_train(place.key))
+        while have < wanted:
+            if not self._journal.wait(at, stopped=lambda: self._stop):
+                return -1
+            place = self._journal.places[at]
+            if _joint_train(place.key):
+                begun = time.perf_counter()
+                data = self._journal.read(at)
+                trainer.receive_and_train(data)
+                self._busy += time.perf_counter() - begun
+                have += place.records
+            at += 1
+            self.inbox.progress(at)
+        loss = float(trainer.last_loss)
+        self._close(trainer, "joint", epoch, loss, at=at, started=started, places=range(begin, at))
+        return at
+
+    def _first_epoch(self, trainer: CloudTrainer, cache: ReleaseCache) -> bool:
+        """Cache the releases as they come, and train on them in that order without waiting for the last."""
+        # An edge that was ahead may have released while another was in its last joint epoch: from the start.
+        started, self._busy, at = time.perf_counter(), 0.0, 0
+        begin = len(self._journal)
+        total = sum(hello.records["train"] for hello in self._hellos.values())
+        trainer.expect(cache, total, self._shape)
+        batches = _Batches(total, self.config.batch_size)
+        losses: list[torch.Tensor] = []
+        have = 0
+        while have < total:
+            if not self._journal.wait(at, stopped=lambda: self._stop):
+                return False
+            place = self._journal.places[at]
+            if place.key[:2] == ("train", "cloud"):
+                begun = time.perf_counter()
+                data = self._journal.read(at)
+                self._stream(trainer, batches, data, losses)
+                self._busy += time.perf_counter() - begun
+                have += place.records
+                begin = min(begin, at)
+            at += 1
+            self.inbox.progress(max(at, self.inbox.trained))
+        trainer.store()
+        loss = float(torch.stack(losses).mean())
+        self._close(trainer, "cloud", 0, loss, at=at, started=started, places=range(begin, at))
+        return True
+
+    def _stream(
+        self, trainer: CloudTrainer, batches: _Batches, data: bytes, losses: list[torch.Tensor]
+    ) -> None:
+        payload, labels = trainer.receive_and_cache(data)
+        for rows in batches.add(torch.from_numpy(payload), torch.from_numpy(labels)):
+            trainer.train_step(*rows)
+            losses.append(trainer.last_loss)
+
+    def _joint_done(self) -> int:
+        return sum(row["phase"] == "joint" for row in self._history)
+
+    def _close(
+        self,
+        trainer: CloudTrainer,
+        phase: str,
+        epoch: int,
+        loss: float,
+        *,
+        at: int,
+        started: float,
+        places: range,
+    ) -> None:
+        """Enter a finished epoch and save where we are."""
+        arrived = [self._journal.places[number] for number in places]
+        self._history.append({"phase": phase, "epoch": epoch, "cloud_loss": loss})
+        self._link.append(
+            {
+                "phase": phase,
+                "epoch": epoch,
+                "seconds": time.perf_counter() - started,
+                "busy_seconds": self._busy,
+                "messages": len(arrived),
+                "records": sum(place.records for place in arrived),
+                "bytes": sum(place.size for place in arrived),
+            }
+        )
+        write_json(self.folder.history, self._history)
+        write_json(self.folder.link, self._link)
+        state = {"at": at, "epoch": epoch + 1 if phase == "cloud" else 0, **trainer.state()}
+        state |= {"history": self._history, "link": self._link}
+        save_state(self.folder.checkpoint, state, key=self.config.hash())
+        self._report(f"{phase} epoch {epoch + 1}: loss {loss:.4f}")
+
+    def _finish(self, trainer: CloudTrainer) -> bool:
+        """Wait for what is not trained on (validation, test), then write the tail and last the marker."""
+        schedule = self.config.schedule
+        times = schedule.releases_per_record
+        wanted = times * sum(sum(hello.records.values()) for hello in self._hellos.values())
+        while True:
+            seen = len(self._journal)
+            if sum(place.records for place in self._journal.places[:seen]) >= wanted:
+                break
+            if not self._journal.wait(seen, stopped=lambda: self._stop):
+                return False
+        places = self._journal.places
+        save_weights(trainer.tail, self.folder.tail)
+        write_json(
+            self.folder.done,
+            {
+                "run_id": self.config.run_id,
+                "edges": self._edges,
+                "task_classes": dict(self._hellos[0].task_classes),
+                "uplink": {
+                    "messages": len(places),
+                    "records": sum(place.records for place in places),
+                    "bytes": sum(place.size for place in places),
+                },
+            },
+        )
+        self._report(f"tail trained: {self.folder.tail}")
+        return True
+
+
+class _Batches:
+    """Cuts arriving rows into the batches that a complete cache would be cut into."""
+
+    def __init__(self, total: int, batch_size: int) -> None:
+        self._sizes = [len(rows) for rows in ordered_batches(np.arange(total), batch_size)]
+        self._waiting: list[Rows] = []
+        self._count = 0
+
+    def add(self, payload: torch.Tensor, labels: torch.Tensor) -> list[Rows]:
+        """Rows that came; returns the batches that are complete now."""
+        self._waiting.append((payload, labels))
+        self._count += len(labels)
+        ready: list[Rows] = []
+        if self._sizes and self._count >= self._sizes[0]:
+            z, y = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            while self._sizes and len(y) >= self._sizes[0]:
+                size = self._sizes.pop(0)
+                ready.append((z[:size], y[:size]))
+                z, y = z[size:], y[size:]
+            self._waiting, self._count = [(z, y)], len(y)
+        return ready
+
+
+def _joint_train(key: tuple[str, str, int, int]) -> bool:
+    return key[:2] == ("train", "joint")
+
+
+def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
+    """Refuse a folder that belongs to another configuration.
+
+    Raises:
+        UplinkError: Both hashes are in the text.
+    """
+    if folder.config.exists() and (saved := load_shared(folder.config)).hash() != config.hash():
+        raise UplinkError(
+            key="--out",
+            value=str(folder.root),
+            rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
+            remedy="Use the configuration it was begun with, or another --out",
+        )

@@ -1,0 +1,239 @@
+"""The edge's half of the schedule: what it trains, releases and remembers, wherever the cloud is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from privhier.config import RunConfig
+from privhier.config_shared import shared_part
+from privhier.datasets.base import IntArray
+from privhier.defenses.base import build_defense
+from privhier.metrics.classification import balanced_accuracy, macro_auc
+from privhier.models.edge import EdgeSegment
+from privhier.models.features import edge_features
+from privhier.models.weights import load_weights, save_weights
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.noise import NoiseSource, SeededNoise
+from privhier.privacy.release import ReleaseMechanism
+from privhier.seeding import isolated_rng, torch_stream
+from privhier.training.batches import TrainingData, batch_count
+from privhier.training.clip import settle_clip
+from privhier.training.edge import EdgeTrainer, edge_exit_logits
+from privhier.training.folder import RunFolder
+from privhier.training.labels import labels_to_send
+from privhier.training.private_edge import PrivateEdgeTrainer
+from privhier.training.release import Releaser
+from privhier.uplink.base import Uplink
+
+Metrics = dict[str, float]
+Progress = Callable[[str, int, int], None]
+
+
+class EdgeSide:
+    """Edge segment, defense, release mechanism and ledger of one run.
+
+    Args:
+        config: The run.
+        data: What this edge owns.
+        mechanism: The release mechanism; where its clip bound is to be drawn, as it is before that.
+        folder: The run folder.
+        edge: The edge segment as initialized.
+        device: Where to compute.
+        progress: Called with a description, steps done and steps in all.
+        number: Which edge of the run this is.
+        once: Whether the uplink takes nothing twice (see ``Releaser``).
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: TrainingData,
+        mechanism: ReleaseMechanism,
+        folder: RunFolder,
+        edge: EdgeSegment,
+        *,
+        device: torch.device,
+        progress: Progress | None = None,
+        number: int = 0,
+        once: bool = False,
+    ) -> None:
+        self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.progress = progress
+        schedule = config.schedule
+        with isolated_rng(config.seed, "init", "defense"):
+            defense = build_defense(config.defense)
+        self.ledger = Ledger(folder.ledger)
+        self.mechanism = mechanism = settle_clip(
+            config, data, edge.to(device), mechanism, folder, self.ledger, device=device
+        )
+        own = (config, edge.to(device), defense.to(device), mechanism)
+        train = len(data.splits.train)
+        if config.edge.dp_sgd is None:
+            epochs = schedule.pretrain_epochs + schedule.joint_epochs
+            total = batch_count(train, config.training.batch_size) * epochs
+            self.trainer = EdgeTrainer(*own, total_steps=total, device=device)
+        else:
+            self.trainer = PrivateEdgeTrainer(*own, n_train=train, device=device)
+        self.releaser = Releaser(
+            config,
+            mechanism,
+            self.ledger,
+            run_id=shared_part(config).run_id,
+            labels=labels_to_send(config, data, folder, self.ledger),
+            edge=number,
+            once=once,
+        )
+        self.compute_seconds = 0.0
+        """Spent in the edge's own steps, so far."""
+
+    @property
+    def edge(self) -> EdgeSegment:
+        """The edge segment."""
+        return self.trainer.edge
+
+    def pretrain(self, epoch: int) -> Metrics:
+        """One epoch alone: its noise stays on the edge, is no release and costs nothing."""
+        return {"edge_loss": self._epoch("pretrain", epoch, uplink=None), **self.metrics("pretrain", epoch)}
+
+    def joint(self, epoch: int, uplink: Uplink) -> float:
+        """Charge and run one joint epoch, keep a snapshot of the edge; returns the mean loss."""
+        self.releaser.charge("train", "joint", epoch, len(self.data.splits.train))
+        loss = self._epoch("joint", epoch, uplink=uplink)
+        snapshot = self.folder.snapshot(epoch)
+        snapshot.parent.mkdir(exist_ok=True)
+        save_weights(self.edge, snapshot)
+        return loss
+
+    def release(self, uplink: Uplink, split: str, phase: str, epoch: int) -> None:
+        """Release every record of a split once; training records carry their task labels."""
+        self.releaser.release_split(
+            uplink,
+            self.edge,
+            self.data,
+            split,
+            phase,
+            epoch,
+            device=self.device,
+            with_labels=split == "train",
+        )
+
+    def release_tests(self, release: Callable[[str, int], None]) -> None:
+        """Release the test split as often, and by the same edge states, as a training record was.
+
+        Args:
+            release: Called with phase and epoch while the edge is in that state.
+        """
+        final = {name: value.clone() for name, value in self.edge.state_dict().items()}
+        for joint in range(self.config.schedule.joint_epochs):
+            load_weights(self.edge, self.folder.snapshot(joint))
+            release("joint", joint)
+        self.edge.load_state_dict(final)
+        if self.config.schedule.cloud_epochs:
+            release("cloud", 0)
+
+    def metrics(self, phase: str, epoch: int) -> Metrics:
+        """The task exit on validation records, through noise that stays on the edge."""
+        z = edge_features(self.edge, self.data.images, self.data.splits.val, device=self.device)
+        z = self.mechanism.sanitize(z, SeededNoise(self.config.noise_seed, "edge", "val", phase, epoch))
+        return self.task_metrics("edge_exit", edge_exit_logits(self.edge, z, device=self.device))
+
+    def task_metrics(self, place: str, logits: list[torch.Tensor]) -> Metrics:
+        """AUC and balanced accuracy of every task on the validation records, from their logits."""
+        metrics = {}
+        for column, (name, z) in enumerate(zip(self.data.task_classes, logits, strict=True)):
+            truth = self.data.task[self.data.splits.val, column].numpy()
+            probabilities = torch.softmax(z.float(), 1).numpy()
+            predictions = probabilities.argmax(1)
+            metrics[f"val/{name}/{place}_auc"] = macro_auc(probabilities, truth)
+            metrics[f"val/{name}/{place}_balanced_accuracy"] = balanced_accuracy(
+                predictions, truth, probabilities.shape[1]
+            )
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the edge."""
+        trainer = self.trainer
+        return {
+            "edge": trainer.edge.state_dict(),
+            "defense": trainer.defense.state_dict(),
+            "edge_optimizer": trainer.optimizer.state_dict(),
+            "adversary_optimizer": (
+                trainer.adversary_optimizer.state_dict() if trainer.adversary_optimizer else None
+            ),
+            "edge_steps": trainer.steps,
+            "dp_sgd": trainer.state() if isinstance(trainer, PrivateEdgeTrainer) else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put ``state`` back."""
+        trainer = self.trainer
+        trainer.edge.load_state_dict(state["edge"])
+        trainer.defense.load_state_dict(state["defense"])
+        trainer.optimizer.load_state_dict(state["edge_optimizer"])
+        if trainer.adversary_optimizer is not None:
+            trainer.adversary_optimizer.load_state_dict(state["adversary_optimizer"])
+        trainer.steps = state["edge_steps"]
+        if isinstance(trainer, PrivateEdgeTrainer):
+            trainer.restore(state["dp_sgd"])
+
+    def verify(self) -> None:
+        """Compare what was drawn from private records beside releases with what was charged for it."""
+        if (chosen := self.config.release.quantile) is not None:
+            self.ledger.verify_clip(chosen.quantile, chosen.epsilon)
+        if isinstance(self.trainer, PrivateEdgeTrainer):
+            self.ledger.verify_steps(self.trainer.executed)
+
+    def facts(self) -> dict[str, Any]:
+        """Shapes, classes and origin of the edge, as plain data."""
+        return {
+            "release_shape": list(self.edge.release_shape),
+            "image_size": self.data.image_size,
+            "n_train": len(self.data.splits.train),
+            "task_classes": dict(self.data.task_classes),
+            "sensitive_classes": dict(self.data.sensitive_classes),
+            "network": self.edge.describe(),
+        }
+
+    def _epoch(self, phase: str, epoch: int, *, uplink: Uplink | None) -> float:
+        seed, losses = self.config.seed, []
+        augmentation = torch_stream(seed, "augment", phase, epoch)
+        self.edge.train()
+        train = self.data.splits.train
+        total = batch_count(len(train), self.config.training.batch_size)
+        if isinstance(self.trainer, PrivateEdgeTrainer):
+            self.ledger.charge_steps(self.trainer.event(phase, epoch))
+        waiting: list[tuple[IntArray, torch.Tensor]] = []
+        sent = 0
+        for number, records in enumerate(self.trainer.batches(train, phase, epoch)):
+            noise = self._noise(phase, epoch, number, released=uplink is not None)
+            started = time.perf_counter()
+            with isolated_rng(seed, "dropout", phase, epoch, number):
+                z, loss = self.trainer.step(self.data, records, noise, augmentation=augmentation)
+            self.compute_seconds += time.perf_counter() - started
+            losses.append(loss)
+            if uplink is not None:
+                waiting.append((records, z))
+                if self.trainer.stepped:  # one message for each step, however the batch was split
+                    self._send(uplink, epoch, sent, waiting)
+                    sent, waiting = sent + 1, []
+            if self.progress is not None and number % 10 == 0:
+                self.progress(f"{phase} epoch {epoch + 1}: batches", number, total)
+        return float(torch.stack(losses).mean())
+
+    def _noise(self, phase: str, epoch: int, number: int, *, released: bool) -> NoiseSource:
+        if released:
+            return self.releaser.noise("train", phase, epoch, number)
+        return SeededNoise(self.config.noise_seed, "edge", phase, epoch, number)
+
+    def _send(
+        self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, torch.Tensor]]
+    ) -> None:
+        records = np.concatenate([part for part, _ in parts])
+        released = torch.cat([part for _, part in parts])
+        labels = self.releaser.labels(self.data, records)
+        self.releaser.send(uplink, "train", "joint", epoch, batch, records, released, labels)

@@ -1,0 +1,98 @@
+"""What is measured on a machine, and how: made-up pixels, a warm-up, the median of several laps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from privhier.config import RunConfig
+from privhier.datasets.base import Splits
+from privhier.seeding import numpy_stream
+from privhier.training.batches import TrainingData
+
+MOST_LAPS = 60
+
+Classes = Mapping[str, int]
+Enough = Callable[[], bool]
+"""Asked after every lap: whether nobody else needs this side to go on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to measure.
+
+    Attributes:
+        config: The run, with the cut in question.
+        task_classes: Task attribute to its number of classes.
+        sensitive_classes: Sensitive attribute to its number of classes.
+        steps: Least number of laps whose median counts.
+    """
+
+    config: RunConfig
+    task_classes: Classes
+    sensitive_classes: Classes
+    steps: int = 5
+
+    @property
+    def least_seconds(self) -> float:
+        """Laps go on until they add up to this, so that short ones are many."""
+        return 0.08 * self.steps
+
+    @property
+    def for_timing(self) -> RunConfig:
+        """The run as one joint epoch with nothing to be solved for: a noise scale changes no time."""
+        config = self.config
+        update: dict[str, object] = {"pretrain_epochs": 0, "joint_epochs": 1, "cloud_epochs": 0}
+        changes: dict[str, object] = {"schedule": config.schedule.model_copy(update=update)}
+        release = config.release
+        if release.mechanism != "none":
+            update = {"sigma": release.sigma or 0.1, "target_epsilon": None}
+            update["clip"] = release.clip if release.quantile is None else 1.0
+            changes["release"] = release.model_copy(update=update)
+        if (private := config.edge.dp_sgd) is not None:
+            update = {"target_epsilon": None, "noise_multiplier": 1.0}
+            private = private.model_copy(update=update)
+            changes["edge"] = config.edge.model_copy(update={"dp_sgd": private})
+        return config.model_copy(update=changes)
+
+
+def made_up_data(task: Task, train: int, val: int) -> TrainingData:
+    """Uniform pixels of the configured size; labels that go round all classes."""
+    size, total = task.config.dataset.image_size, train + val
+    images = numpy_stream(task.config.seed, "timing").integers(0, 256, (total, 3, size, size), dtype=np.uint8)
+    numbers, none = np.arange(total, dtype=np.int64), np.zeros(0, dtype=np.int64)
+
+    def labels(classes: Classes) -> torch.Tensor:
+        return torch.from_numpy(np.stack([numbers % count for count in classes.values()], axis=1))
+
+    return TrainingData(
+        images=images,
+        task=labels(task.task_classes),
+        sensitive=labels(task.sensitive_classes),
+        task_classes=task.task_classes,
+        sensitive_classes=task.sensitive_classes,
+        splits=Splits(train=numbers[:train], val=numbers[train:], aux=none, test=none),
+    )
+
+
+def seconds(work: Callable[[], object], device: torch.device | None = None) -> float:
+    """How long ``work()`` takes, what it left running on a CUDA device included."""
+    started = time.perf_counter()
+    work()
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def typical(work: Callable[[], object], task: Task, device: torch.device) -> float:
+    """Median seconds of as many calls as ``task`` wants, after one that does not count."""
+    work()
+    laps: list[float] = []
+    while len(laps) < task.steps or (sum(laps) < task.least_seconds and len(laps) < MOST_LAPS):
+        laps.append(seconds(work, device))
+    return median(laps)

@@ -1,0 +1,44 @@
+"""How many bytes a message has, without making it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from privhier.uplink.header import DTYPES, Layout, write_header
+
+
+@dataclass(frozen=True)
+class ReleaseFormat:
+    """What messages of one run look like.
+
+    Attributes:
+        shape: One record's release, ``(d,)`` or ``(C, h, w)``.
+        wire: Type of its values on the wire.
+        tasks: Columns of task labels in messages of training records.
+        rows: Records of a message that releases a whole split.
+    """
+
+    shape: tuple[int, ...]
+    wire: str = "float32"
+    tasks: int = 1
+    rows: int = 256
+
+    def bytes_of(self, rows: int, *, split: str = "train", phase: str, epoch: int = 0, batch: int = 0) -> int:
+        """Bytes of ``encode``'s message of ``rows`` records; training records carry labels."""
+        # The header depends on how many digits these have, and not on which.
+        return _bytes_of(self, rows, split, phase, 10 ** (len(str(epoch)) - 1), 10 ** (len(str(batch)) - 1))
+
+    @property
+    def bytes_per_record(self) -> float:
+        """Of one release in a message of 128 training records, its share of the header included."""
+        return self.bytes_of(128, phase="joint") / 128
+
+
+@lru_cache(maxsize=4096)
+def _bytes_of(form: ReleaseFormat, rows: int, split: str, phase: str, epoch: int, batch: int) -> int:
+    tasks = form.tasks if split == "train" else None
+    layout = Layout("0" * 16, split, phase, epoch, batch, 0, form.wire, (rows, *form.shape), tasks)
+    body = sum(DTYPES[code].itemsize * math.prod(dims) for _, code, dims in layout.tensors())
+    return len(write_header(layout, b"")) + body

@@ -1,0 +1,108 @@
+"""What tests of the two processes share: both halves in one process, over a real loopback connection."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from privhier.config import RunConfig, parse_config
+from privhier.config_shared import shared_part
+from privhier.datasets.load import load_dataset
+from privhier.remote import Cloud, open_cloud, open_edge
+from privhier.training.edge_job import EdgeJob
+from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.prepare import build_mechanism, prepare
+from privhier.training.schedule import Trainer
+from privhier.training.trained import Trained
+from privhier.uplink.grpc_link import GrpcUplink
+
+CPU = torch.device("cpu")
+
+
+def make_config(pretrain: int = 1, joint: int = 2, cloud: int = 2, **more: Any) -> RunConfig:
+    data: dict[str, Any] = {
+        "name": "link",
+        "dataset": {
+            "name": "synthetic",
+            "image_size": 24,
+            "task": ["smiling"],
+            "sensitive": ["male"],
+            "options": {"images": 240, "identities": 60},
+        },
+        "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
+        "schedule": {"pretrain_epochs": pretrain, "joint_epochs": joint, "cloud_epochs": cloud},
+        "release": {"mechanism": "gaussian", "sigma": 0.3},
+        "training": {"batch_size": 24},
+        "runtime": {"device": "cpu", "threads": 1},
+    }
+    return parse_config({**data, **more})
+
+
+def in_process(config: RunConfig, folder: Path) -> Trained:
+    torch.set_num_threads(int(config.runtime.threads))  # sums over threads differ in their last digits
+    prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
+    run = RunFolder(folder)
+    write_atomic(run.config, config.to_yaml())
+    train = prepared.data.splits.train
+    mechanism = build_mechanism(config, len(train))
+    return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=train[:20]).run()
+
+
+@contextmanager
+def cloud_at(
+    config: RunConfig, folder: Path, *, listen: str = "127.0.0.1:0", **options: Any
+) -> Iterator[tuple[Cloud, threading.Thread]]:
+    """A cloud that serves and trains in threads until it is done; stopped on leaving."""
+    with ExitStack() as stack:
+        cloud = open_cloud(
+            [(shared_part(config), folder)],
+            listen,
+            credentials=None,
+            device=CPU,
+            resume=True,
+            stack=stack,
+            **options,
+        )
+        thread = threading.Thread(target=cloud.run, kwargs={"linger": 30.0})
+        thread.start()
+        try:
+            yield cloud, thread
+        finally:
+            for job in cloud.jobs:
+                job.stop()
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def edge_at(config: RunConfig, folder: Path, **options: Any) -> EdgeJob:
+    return open_edge(config, folder, resume=True, **options)
+
+
+def uplink_of(job: EdgeJob, port: int, **options: Any) -> GrpcUplink:
+    settings: dict[str, Any] = {
+        "credentials": None,
+        "queue": job.config.link.queue,
+        "retry_seconds": 0.3,
+        "redraws": job.config.privacy.noise_source == "seeded",
+    }
+    return GrpcUplink(f"127.0.0.1:{port}", job.hello, job.spool, **{**settings, **options})
+
+
+def run_both(config: RunConfig, root: Path, **options: Any) -> EdgeJob:
+    """Both halves, over loopback; leaves ``root/edge`` and ``root/cloud``."""
+    with cloud_at(config, root / "cloud", **options) as (cloud, thread):
+        job = edge_at(config, root / "edge")
+        job.run(uplink_of(job, cloud.server.port))
+        thread.join(60)
+    return job
+
+
+def equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
