@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import privhier
 from privhier import link_command
 from privhier.certs_command import certs
 from privhier.config import RunConfig, load_config
-from privhier.errors import PrivhierError
+from privhier.errors import OutputError, PrivhierError
 from privhier.plan_command import plan
 from privhier.sweep.command import sweep
 
@@ -59,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except PrivhierError as error:
         fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        fail(
+            OutputError(
+                key="--out",
+                value=str(error.filename or ""),
+                rule=f"cannot be written: {error.strerror}",
+                remedy="Free space and go on with --resume",
+            )
+        )
 
 
 def fail(error: PrivhierError) -> None:

@@ -71,8 +71,13 @@ class SharedConfig(Section):
         return self.hash()[:16]
 
     def to_yaml(self) -> str:
-        """As YAML that ``load_shared`` reads back: the file to hand to whoever runs the cloud."""
-        return str(safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        """As YAML that ``load_shared`` reads back: the file to hand to whoever runs the cloud.
+
+        Of a weights file only the name is in it; the cloud says where its copy is: ``model.weights=PATH``.
+        """
+        data = self.model_dump(mode="json")
+        data["model"]["weights"] = PurePath(self.model.weights).name
+        return str(safe_dump(data, sort_keys=False))
 
 
 def shared_part(config: RunConfig) -> SharedConfig:

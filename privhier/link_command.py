@@ -59,8 +59,8 @@ def edge(
     folder = out or Path("runs") / f"{resolved.name}-{resolved.hash()[:10]}{suffix}"
     if resolved.privacy.noise_source == "seeded" and resolved.privacy.noise_seed is None:
         _say("note: the noise comes from the run's seed, which the cloud's configuration holds; a simulation")
-    with _interruptible(f"privhier edge {config} ... --out {folder} --resume"):
-        job = open_edge(resolved, folder, resume=resume, shard=part, report=_say)
+    with ExitStack() as stack, _interruptible(f"privhier edge {config} ... --out {folder} --resume"):
+        job = open_edge(resolved, folder, resume=resume, shard=part, stack=stack, report=_say)
         run_edge(job, cloud, credentials=credentials, report=_say)
     _out.print(f"edge: {folder}", markup=False)
     _out.print(f"next: privhier join {folder} CLOUD_RUN --out RUN", markup=False)
@@ -86,8 +86,9 @@ def cloud(
         list[Path] | None, typer.Option("--also", help="Configuration of one more run to serve; repeatable")
     ] = None,
     linger: Annotated[
-        float | None, typer.Option("--linger", min=0, help="Longest wait, in seconds, for edges to part")
-    ] = None,
+        float,
+        typer.Option("--linger", min=0, help="When all is trained: longest wait for edges to part, seconds"),
+    ] = 60.0,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the training")] = None,
     sync: Annotated[bool, typer.Option(help="Flush every message to disk before acknowledging it")] = True,
 ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -25,7 +26,7 @@ from privhier.training.cloud_folder import CloudFolder
 from privhier.training.cloud_job import CloudJob, check_folder
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.folder import RunFolder, write_atomic, write_json
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
 from privhier.training.private_edge import check_private
 from privhier.uplink.grpc_link import GrpcUplink
@@ -85,10 +86,20 @@ def open_edge(
     *,
     resume: bool = False,
     shard: Shard = Shard(),
+    stack: ExitStack,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> EdgeJob:
-    """Check everything that can be wrong on the edge, then claim its folder.
+    """Check everything that can be wrong on the edge, claim its folder, then open what is in it.
+
+    Args:
+        config: The run.
+        out: The edge's folder.
+        resume: Go on with what is in ``out``.
+        shard: This edge's part of the people.
+        stack: Closed by the caller when the edge is done: it holds the folder.
+        progress: Called with a description, steps done and steps in all.
+        report: Called with lines of text.
 
     Raises:
         PrivhierError: Any bad input. Nothing has been written to ``out`` then.
@@ -97,6 +108,13 @@ def open_edge(
     folder = RunFolder(out)
     check_output(folder, config, resume=resume)
     device = pick_device(config)
+    if config.runtime.precision != "float32":
+        raise ConfigError(
+            key="runtime.precision",
+            value=config.runtime.precision,
+            rule="two processes compute in float32, so that they end in the weights of one",
+            remedy="Set runtime.precision=float32",
+        )
     defense = build_defense(config.defense)
     build_source(config.dataset)
     dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
@@ -104,6 +122,11 @@ def open_edge(
     check_private(config, len(data.splits.train), defense)
     mechanism = build_mechanism(config, len(data.splits.train))
     torch.set_num_threads(int(config.runtime.threads))
+    _claimed(stack.enter_context(exclusive(out / ".lock", wait=False)), out)
+    if folder.config.exists():
+        check_output(folder, config, resume=resume)  # again, now that nobody else can write there
+        _same_shard(folder, shard)
+    write_json(folder.shard, asdict(shard))
     write_atomic(folder.config, config.to_yaml())
     return EdgeJob(
         config,
@@ -125,26 +148,24 @@ def run_edge(
 
     Raises:
         UplinkError: The cloud refused this edge.
-        OutputError: The disk is full, or another process works in this folder.
+        OutputError: The disk is full.
     """
     link = job.config.link
-    with exclusive(job.folder.root / ".lock", wait=False) as held:
-        _claimed(held, job.folder.root)
-        uplink = GrpcUplink(
-            target,
-            job.hello,
-            job.spool,
-            credentials=credentials,
-            queue=link.queue,
-            spool_bytes=link.spool_mib * 2**20,
-            retry_seconds=link.retry_seconds,
-            redraws=job.config.privacy.noise_source == "seeded",
-            report=report,
-        )
-        try:
-            job.run(uplink)
-        finally:
-            uplink.abandon()
+    uplink = GrpcUplink(
+        target,
+        job.hello,
+        job.spool,
+        credentials=credentials,
+        queue=link.queue,
+        spool_bytes=link.spool_mib * 2**20,
+        retry_seconds=link.retry_seconds,
+        redraws=job.config.privacy.noise_source == "seeded",
+        report=report,
+    )
+    try:
+        job.run(uplink)
+    finally:
+        uplink.abandon()
 
 
 @dataclass
@@ -159,13 +180,14 @@ class Cloud:
     server: UplinkServer
     jobs: Sequence[CloudJob]
 
-    def run(self, *, linger: float | None = None) -> None:
-        """Serve and train until every run is done and every edge has said farewell.
+    def run(self, *, linger: float = 60.0) -> None:
+        """Serve and train until every run is done and every edge has said farewell, or long enough.
 
         Runs take turns at training, step by step, with all the threads there are.
 
         Args:
-            linger: Longest wait for farewells, in seconds; None: without end.
+            linger: Longest wait for farewells once every run is trained, in seconds. An edge that has
+                everything acknowledged ends without one, too.
 
         Raises:
             PrivhierError: What a run's training raised; the others are stopped, nothing is lost.
@@ -185,10 +207,8 @@ class Cloud:
                 thread.start()
             while any(thread.is_alive() for thread in threads) and not errors:
                 time.sleep(0.05)
-            end = None if linger is None else time.monotonic() + linger
-            while not errors and not all(job.parted for job in self.jobs):
-                if end is not None and time.monotonic() > end:
-                    break
+            end = time.monotonic() + linger
+            while not errors and not all(job.parted for job in self.jobs) and time.monotonic() < end:
                 time.sleep(0.05)
         finally:
             for job in self.jobs:
@@ -266,7 +286,21 @@ def open_cloud(
         )
     inboxes = {job.config.run_id: job.inbox for job in jobs}
     streams = max(16, 2 * edges * len(jobs))
-    return Cloud(UplinkServer(inboxes, listen, credentials=credentials, streams=streams), jobs)
+    return Cloud(UplinkServer(inboxes, listen, credentials=credentials, streams=streams, report=report), jobs)
+
+
+def _same_shard(folder: RunFolder, shard: Shard) -> None:
+    """Other people under one ledger would be released without a charge."""
+    if not folder.shard.exists():
+        return
+    before = Shard(**json.loads(folder.shard.read_text()))
+    if before != shard:
+        raise ConfigError(
+            key="--shard",
+            value=f"{shard.number}/{shard.of}",
+            rule=f"the folder belongs to {before.number}/{before.of}",
+            remedy=f"Give --shard {before.number}/{before.of}, or another --out",
+        )
 
 
 def _prefixed(report: Report, name: str, *, many: bool) -> Report:

@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from privhier.files import sync_folder
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps
 from privhier.privacy.events import (
     ClipEvent,
@@ -106,10 +107,6 @@ class Ledger:
             noise_source,  # type: ignore[arg-type]  # checked by the event
         )  # fmt: skip
         return self._enter(event)
-
-    def charged(self, split: str, phase: str, epoch: int) -> bool:
-        """Whether a release of these records was written down already."""
-        return any(event.key == (split, phase, epoch) for event in self._of(ReleaseEvent))
 
     def charge_steps(self, event: StepEvent) -> bool:
         """Write down one epoch of DP-SGD **before** its first step; returns whether it was counted.
@@ -355,11 +352,7 @@ class Ledger:
             stream.flush()
             os.fsync(stream.fileno())
         if new:  # the file's name must survive a crash as well
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._path.parent)
 
     def _read(self, path: Path) -> None:
         data = path.read_bytes()

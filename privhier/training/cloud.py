@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from privhier.config_shared import SharedConfig
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.errors import UplinkError
+from privhier.errors import OutputError, UplinkError
 from privhier.files import whole_file
 from privhier.models.tail import CloudTail
 from privhier.privacy.labels import corrected_cross_entropy
@@ -57,6 +58,18 @@ class CacheWriter:
         self._payload = np.lib.format.open_memmap(
             self._temporary, mode="w+", dtype=np.float32, shape=(total, *shape)
         )
+        # A full disk must be found here: writing into a hole of a memory map would end the process.
+        size = self._temporary.stat().st_size
+        try:
+            with self._temporary.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            raise OutputError(
+                key="--out",
+                value=str(folder),
+                rule=f"the cache of {size} bytes cannot be written: {error.strerror}",
+                remedy="Free space and go on with --resume",
+            ) from error
         self._records = np.zeros(total, dtype=np.int64)
         self._labels = np.zeros((total, tasks), dtype=np.int64)
 

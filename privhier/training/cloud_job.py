@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from privhier.config_shared import SharedConfig, load_shared
-from privhier.errors import UplinkError
+from privhier.errors import ConfigError, UplinkError
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
@@ -80,6 +80,13 @@ class CloudJob:
         if folder.edges.exists():
             for text in json.loads(folder.edges.read_text()):
                 hello = Hello.decode(text.encode())
+                if hello.edges != edges:
+                    raise ConfigError(
+                        key="--edges",
+                        value=edges,
+                        rule=f"this run has {hello.edges} edges",
+                        remedy=f"Give --edges {hello.edges}",
+                    )
                 self._hellos[hello.edge] = hello
         self._shape, self._stop = probe.release_shape, False
         self._history: list[dict[str, Any]] = []
@@ -148,9 +155,9 @@ class CloudJob:
         if before is not None and before != hello:
             raise frame_error("records", dict(hello.records), f"this edge had {dict(before.records)} before")
         if before is None:
+            known = {**self._hellos, hello.edge: hello}
+            write_json(self.folder.edges, [known[edge].encode().decode() for edge in sorted(known)])
             self._hellos[hello.edge] = hello
-            known = [self._hellos[edge].encode().decode() for edge in sorted(self._hellos)]
-            write_json(self.folder.edges, known)
             with self._journal.changed:
                 self._journal.changed.notify_all()
 

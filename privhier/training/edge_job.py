@@ -187,6 +187,7 @@ class EdgeJob:
         }
 
     def _finish(self) -> None:
+        self.side.ledger.verify()
         check_agreement(self.side.ledger, self.spool.releases())
         self.side.verify()
         write_json(self.folder.edge_facts, self._facts(finished=True))

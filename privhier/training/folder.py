@@ -76,6 +76,11 @@ class RunFolder:
         return self.root / "spool"
 
     @property
+    def shard(self) -> Path:
+        """Which part of the people such an edge owns."""
+        return self.root / "shard.json"
+
+    @property
     def edge_facts(self) -> Path:
         """Shapes and classes of such an edge; there before its training is done."""
         return self.root / "edge.json"

@@ -12,6 +12,7 @@ from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
+from privhier.privacy.agreement import charge_once
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
@@ -82,9 +83,9 @@ class Releaser:
 
     def charge(self, split: str, phase: str, epoch: int, records: int) -> None:
         """Enter one release of each of ``records`` records of ``split``."""
-        if self._once and self.ledger.charged(split, phase, epoch):
-            return
-        self.ledger.charge(
+        charge = charge_once if self._once else Ledger.charge
+        charge(
+            self.ledger,
             split=split,
             records=records,
             phase=phase,

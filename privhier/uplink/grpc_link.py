@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from privhier.errors import PrivhierError, UplinkError
+from privhier.errors import OutputError, PrivhierError, UplinkError
 from privhier.uplink.codec import decode
 from privhier.uplink.frames import METHOD, Hello, decode_ack, encode_frame
 from privhier.uplink.server import OPTIONS
@@ -140,25 +140,42 @@ class GrpcUplink:
         return self.spool.waiting_bytes > self._limit
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        try:
+            self._keep_connected()
+        except BaseException as error:
+            self._fail(
+                UplinkError(
+                    key="uplink",
+                    value=self._target,
+                    rule=f"sending stopped: {type(error).__name__}: {error}",
+                    remedy="Mend what it names and go on with --resume",
+                )
+            )
+
+    def _keep_connected(self) -> None:
+        pause = _FIRST_PAUSE / 2
         while not self._over():
-            was_up, text = self._connect()
+            before, closing = self.spool.acknowledged, self._closing
+            text = self._connect()
             if self._over():
                 return
-            pause = _FIRST_PAUSE if was_up else min(2 * pause, self._longest)
-            pause *= 0.75 + 0.5 * self._jitter.random()
-            self._report(f"the line to {self._target} is down ({text}); next attempt in {pause:.1f} s")
-            with self._changed:
-                self._changed.wait_for(lambda: self._error is not None, timeout=pause)
+            moved = self.spool.acknowledged > before
+            pause = _FIRST_PAUSE if moved else min(2 * pause, self._longest)
+            seconds = min(pause * (0.75 + 0.5 * self._jitter.random()), self._longest)
+            self._report(f"the line to {self._target} is down ({text}); next attempt in {seconds:.1f} s")
+            with self._changed:  # a farewell that is due does not wait out a long pause
+                end = time.monotonic() + seconds
+                while self._error is None and self._closing == closing and time.monotonic() < end:
+                    self._changed.wait(end - time.monotonic())
 
     def _over(self) -> bool:
         with self._changed:
             return self._error is not None or self._parted
 
-    def _connect(self) -> tuple[bool, str]:
-        """One connection, from greeting to its end; returns whether it was up, and why it ended."""
+    def _connect(self) -> str:
+        """One connection, from greeting to its end; returns why it ended."""
         channel = (
-            grpc.insecure_channel(self._target, options=OPTIONS)
+            grpc.insecure_channel(self._target, options=[*OPTIONS, ("grpc.enable_http_proxy", 0)])
             if self._credentials is None
             else grpc.secure_channel(self._target, self._credentials, options=OPTIONS)
         )
@@ -169,7 +186,7 @@ class GrpcUplink:
                 self._answered(decode_ack(answer), live)
             with self._changed:
                 self._parted = self._closing and not self.spool.waiting
-            return live.first is not None, "the cloud closed the stream"
+            return "the cloud closed the stream"
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             if code in _FINAL:
@@ -181,10 +198,10 @@ class GrpcUplink:
                         remedy="Mend what it names and go on with --resume",
                     )
                 )
-            return live.first is not None, f"{code.name}: {details}"
+            return f"{code.name}: {details}"
         except PrivhierError as error:
             self._fail(error)
-            return False, str(error)
+            return str(error)
         finally:
             with self._changed:
                 self._connected, live.ended = False, True
@@ -225,7 +242,18 @@ class GrpcUplink:
                 if number < self.spool.acknowledged:
                     number = self.spool.acknowledged
                     continue
-                data = self.spool.read(number)
+                try:
+                    data = self.spool.read(number)
+                except OSError as error:
+                    self._fail(
+                        OutputError(
+                            key="--out",
+                            value=str(error.filename),
+                            rule=f"a spooled message cannot be read: {error.strerror}",
+                            remedy="Mend the disk and go on with --resume",
+                        )
+                    )
+                    return
             yield encode_frame(number, data)
             number += 1
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privhier.errors import OutputError, UplinkError
+from privhier.files import sync_folder
 from privhier.uplink.codec import ReleaseMessage, decode
 from privhier.uplink.spool import Key
 
@@ -149,6 +150,8 @@ class Journal:
         if self._stream is None:
             self._stream = io.FileIO(self._path(self._segment), "ab")
             self._stream.seek(0, os.SEEK_END)
+            if self._sync:
+                sync_folder(self._folder)
         return self._stream
 
     def _read(self) -> None:
@@ -163,7 +166,7 @@ class Journal:
                         break
                     size, edge, sequence = _HEAD.unpack(head)
                     data = stream.read(size)
-                    if len(data) < size:
+                    if len(data) < size or size == 0:
                         break
                     self._enter(edge, sequence, decode(data), segment, end + _HEAD.size, size)
                     end += _HEAD.size + size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
@@ -38,6 +38,7 @@ class UplinkServer:
         address: ``HOST:PORT``; port 0 takes a free one.
         credentials: Mutual TLS (see ``privhier.uplink.tls``); None: plain text.
         streams: Connections served at the same time.
+        report: Called with a line of text when the disk refuses a message.
 
     Attributes:
         port: The port it listens on.
@@ -54,11 +55,13 @@ class UplinkServer:
         *,
         credentials: grpc.ServerCredentials | None,
         streams: int = 128,
+        report: Callable[[str], None] | None = None,
     ) -> None:
+        self._report = report or (lambda text: None)
         self._inboxes = inboxes
         self.refusals: Counter[str] = Counter()
         self._stopping = False
-        self._server = grpc.server(ThreadPoolExecutor(streams), options=OPTIONS)
+        self._server = grpc.server(ThreadPoolExecutor(streams), options=[*OPTIONS, ("grpc.so_reuseport", 0)])
         handler = grpc.stream_stream_rpc_method_handler(self._serve)
         service, method = METHOD.strip("/").split("/")
         self._server.add_generic_rpc_handlers(
@@ -99,6 +102,8 @@ class UplinkServer:
             yield encode_ack(inbox.greet(hello), welcome=True)
         except UplinkError as error:
             self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
+        except OutputError as error:
+            self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
         try:
             for data in requests:
                 sequence, message = decode_frame(data, max_bytes=MAX_BYTES)
@@ -125,6 +130,8 @@ class UplinkServer:
         self, context: grpc.ServicerContext, code: grpc.StatusCode, error: UplinkError | OutputError
     ) -> NoReturn:
         self.refusals[error.key] += 1
+        if isinstance(error, OutputError):
+            self._report(str(error))
         # A status is UTF-8; what a client sent may hold what is not (a lone surrogate in a field's name).
         context.abort(code, str(error).encode("ascii", "backslashreplace").decode()[:1000])
         raise AssertionError("abort does not return")

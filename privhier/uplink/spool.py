@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privhier.errors import OutputError, UplinkError
-from privhier.files import whole_file
+from privhier.files import sync_folder, whole_file
 from privhier.uplink.codec import decode
 
 Key = tuple[str, str, int, int]
@@ -156,11 +156,14 @@ class Spool:
         return self._folder / f"{sequence:08d}.msg"
 
     def _note(self, entry: Entry) -> None:
+        new = not self._index.exists()
         line = json.dumps([entry.sequence, *entry.key, entry.records, entry.size, entry.digest]) + "\n"
         with self._index.open("ab") as stream:
             stream.write(line.encode())
             stream.flush()
             os.fsync(stream.fileno())
+        if new:
+            sync_folder(self._folder)
         self.entries.append(entry)
         self._by_key[entry.key] = entry
 
@@ -188,6 +191,14 @@ class Spool:
             if sequence == len(self.entries):  # killed between the file and its line
                 self._note(Entry.of(sequence, self.read(sequence)))
         self._acknowledged = min((n for n in files if n < len(self.entries)), default=len(self.entries))
+        missing = set(range(self._acknowledged, len(self.entries))) - set(files)
+        if missing:
+            raise UplinkError(
+                key="uplink.spool",
+                value=str(self._path(min(missing))),
+                rule="is missing, and the cloud has not acknowledged it",
+                remedy="The folder is damaged; start the run anew",
+            )
 
 
 def digest(data: bytes) -> str:

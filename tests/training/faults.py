@@ -141,8 +141,9 @@ class Pair:
         def say(text: str) -> None:
             print(text, flush=True)
 
-        job = open_edge(self.config, self.root / "edge", resume=True, report=say)
-        run_edge(job, f"127.0.0.1:{self.through or self.port}", credentials=None, report=say)
+        with ExitStack() as stack:
+            job = open_edge(self.config, self.root / "edge", resume=True, stack=stack, report=say)
+            run_edge(job, f"127.0.0.1:{self.through or self.port}", credentials=None, report=say)
 
 
 def free_port() -> int:

@@ -56,7 +56,7 @@ def in_process(config: RunConfig, folder: Path) -> Trained:
 
 @contextmanager
 def cloud_at(
-    config: RunConfig, folder: Path, *, listen: str = "127.0.0.1:0", **options: Any
+    config: RunConfig, folder: Path, *, listen: str = "127.0.0.1:0", linger: float = 30.0, **options: Any
 ) -> Iterator[tuple[Cloud, threading.Thread]]:
     """A cloud that serves and trains in threads until it is done; stopped on leaving."""
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def cloud_at(
             stack=stack,
             **options,
         )
-        thread = threading.Thread(target=cloud.run, kwargs={"linger": 30.0})
+        thread = threading.Thread(target=cloud.run, kwargs={"linger": linger})
         thread.start()
         try:
             yield cloud, thread
@@ -81,7 +81,8 @@ def cloud_at(
 
 
 def edge_at(config: RunConfig, folder: Path, **options: Any) -> EdgeJob:
-    return open_edge(config, folder, resume=True, **options)
+    with ExitStack() as stack:  # the lock goes with it: tests open a folder several times
+        return open_edge(config, folder, resume=True, stack=stack, **options)
 
 
 def uplink_of(job: EdgeJob, port: int, **options: Any) -> GrpcUplink:

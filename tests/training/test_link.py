@@ -133,3 +133,130 @@ def test_sabotage_a_release_past_the_ledger_is_found(tmp_path, link):
             check_agreement(job.side.ledger, {**carried, key: carried[key] + 1})
     with pytest.raises(GuaranteeError):
         check_agreement(job.side.ledger, {**carried, ("train", "joint", 1): 3})
+
+
+@pytest.mark.parametrize("source", ["seeded", "system"])
+@pytest.mark.parametrize("stop", [1, 5, 7, 9])
+def test_a_killed_edge_draws_no_release_again(tmp_path, link, source, stop):
+    """Stopped after any message, the edge goes on; what was spooled is what arrives, charged once."""
+    config = link.make_config(1, 1, 1, privacy={"noise_source": source})
+    job = link.edge_at(config, tmp_path / "edge")
+    append, spooled = job.spool.append, []
+
+    def dying(data):
+        entry = append(data)
+        spooled.append(data)
+        if len(spooled) == stop:
+            raise KeyboardInterrupt
+        return entry
+
+    job.spool.append = dying
+    uplink = link.uplink_of(job, 9)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(uplink)
+    uplink.abandon()
+    link.run_both(config, tmp_path)
+    journal = Journal(tmp_path / "cloud" / "journal")
+    assert [journal.read(number) for number in range(stop)] == spooled
+    events = Ledger.load(RunFolder(tmp_path / "edge").ledger).events
+    assert len(events) == len({(event.split, event.phase, event.epoch) for event in events}) == 6
+    assert len(journal.places) == len({place.key for place in journal.places})
+
+
+def test_a_seeded_redraw_with_other_features_is_refused(tmp_path, link):
+    """The same noise on two features would cancel; a resumed edge must come to the same bytes."""
+    config = link.make_config(0, 1, 0)
+    job = link.edge_at(config, tmp_path / "edge")
+    uplink = link.uplink_of(job, 9)
+    uplink.close = uplink.abandon
+    job.run(uplink)
+    (tmp_path / "edge" / "checkpoint.pt").unlink()
+    again = link.edge_at(config, tmp_path / "edge")
+    for parameter in again.side.edge.parameters():
+        parameter.data.mul_(1.01)
+    uplink = link.uplink_of(again, 9)
+    with pytest.raises(UplinkError, match="other features"):
+        again.run(uplink)
+    uplink.abandon()
+
+
+def test_a_full_disk_on_either_side_loses_nothing(tmp_path, link, monkeypatch):
+    import privhier.uplink.journal as journal_room
+    from privhier.errors import OutputError
+    from privhier.uplink import spool as spool_room
+
+    config = link.make_config(0, 1, 0)
+    one = link.in_process(config, tmp_path / "one")
+    job = link.edge_at(config, tmp_path / "edge")
+    whole, calls = spool_room.whole_file, []
+
+    def full(path):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return whole(path)
+
+    monkeypatch.setattr(spool_room, "whole_file", full)
+    uplink = link.uplink_of(job, 9)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        job.run(uplink)
+    uplink.abandon()
+    assert caught.value.exit_code == 2
+    assert len(job.spool.entries) == 2
+    failures = []
+
+    def slow(handle):
+        if len(failures) < 3:
+            failures.append(handle)
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal_room.os, "fdatasync", slow)
+    link.run_both(config, tmp_path)
+    assert len(failures) == 3
+    assert CloudFolder(tmp_path / "cloud").finished()["uplink"] == one.uplink
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "cloud"))
+
+
+def test_a_folder_belongs_to_one_process_and_one_shard(tmp_path, link):
+    from contextlib import ExitStack
+
+    from privhier.errors import ConfigError, OutputError
+    from privhier.remote import Shard, open_edge
+
+    config = link.make_config(0, 1, 0, privacy={"noise_source": "system"})
+    with ExitStack() as stack:
+        open_edge(config, tmp_path / "edge", shard=Shard(0, 2), stack=stack)
+        with pytest.raises(OutputError, match="another process"):
+            open_edge(config, tmp_path / "edge", resume=True, shard=Shard(0, 2), stack=stack)
+    with pytest.raises(ConfigError, match="belongs to 0/2"):
+        link.edge_at(config, tmp_path / "edge", shard=Shard(1, 2))
+
+
+def test_a_resumed_release_must_be_the_one_that_was_charged(tmp_path, link):
+    from dataclasses import replace
+
+    config = link.make_config(0, 1, 0)
+    job = link.edge_at(config, tmp_path / "edge")
+    job.side.releaser.charge("train", "joint", 0, 120)
+    job.side.releaser.charge("train", "joint", 0, 120)
+    assert len(job.side.ledger.events) == 1
+    job.side.releaser.mechanism = replace(job.side.mechanism, sigma=0.01)
+    with pytest.raises(GuaranteeError, match="charged before"):
+        job.side.releaser.charge("train", "joint", 0, 120)
+
+
+def test_a_finished_cloud_ends_without_its_edge(tmp_path, link):
+    config = link.make_config(0, 1, 0)
+    link.run_both(config, tmp_path)
+    with link.cloud_at(config, tmp_path / "cloud", linger=0.1) as (_, thread):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_the_number_of_edges_cannot_change(tmp_path, link):
+    from privhier.errors import ConfigError
+
+    config = link.make_config(0, 1, 0)
+    link.run_both(config, tmp_path)
+    with pytest.raises(ConfigError, match="1 edges"), link.cloud_at(config, tmp_path / "cloud", edges=2):
+        pass
