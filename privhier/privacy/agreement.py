@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Literal
 
 from privhier.privacy.events import ReleaseEvent, ledger_error
 from privhier.privacy.ledger import Ledger
@@ -19,7 +20,7 @@ def charge_once(
     phase: str,
     epoch: int,
     mechanism: ReleaseMechanism,
-    noise_source: str,
+    noise_source: Literal["seeded", "system"],
 ) -> None:
     """Charge a release over an uplink that never takes one twice: a resumed epoch costs nothing again.
 
