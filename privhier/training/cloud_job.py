@@ -297,8 +297,8 @@ class CloudJob:
         times = schedule.releases_per_record
         wanted = times * sum(sum(hello.records.values()) for hello in self._hellos.values())
         while True:
-            seen = len(self._journal)
-            if sum(place.records for place in self._journal.places[:seen]) >= wanted:
+            seen = len(self._journal)  # before the count: what comes in between ends the wait below
+            if self._journal.records >= wanted:
                 break
             if not self._journal.wait(seen, stopped=lambda: self._stop):
                 return False
@@ -312,7 +312,7 @@ class CloudJob:
                 "task_classes": dict(self._hellos[0].task_classes),
                 "uplink": {
                     "messages": len(places),
-                    "records": sum(place.records for place in places),
+                    "records": self._journal.records,
                     "bytes": sum(place.size for place in places),
                 },
             },

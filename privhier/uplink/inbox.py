@@ -97,9 +97,10 @@ class Inbox:
         """The edge closed its stream; it has parted once everything it has to send is here."""
         records = sum(hello.records.values())
         wanted = records * (self._epochs.get("joint", 0) + self._epochs.get("cloud", 0))
-        if sum(count for key, count in self._count.items() if key[0] == hello.edge) < wanted:
-            return
-        self.farewells.add(hello.edge)
+        with self._lock:  # other edges' threads enter their messages
+            if sum(count for key, count in self._count.items() if key[0] == hello.edge) < wanted:
+                return
+            self.farewells.add(hello.edge)
         with self.journal.changed:
             self.journal.changed.notify_all()
 

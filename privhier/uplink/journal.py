@@ -62,6 +62,8 @@ class Journal:
         self._folder, self._sync = folder, sync
         folder.mkdir(parents=True, exist_ok=True)
         self.places: list[Place] = []
+        self.records = 0
+        """Releases in all messages together."""
         self._numbers: dict[int, list[int]] = {}
         self._keys: set[tuple[int, Key]] = set()
         self.changed = threading.Condition()
@@ -92,17 +94,19 @@ class Journal:
                 raise _refused("sequence", sequence, f"out of order: number {wanted} comes next")
             if (edge, message.key) in self._keys:
                 raise _refused("batch", "/".join(map(str, message.key)), "was received before")
-            stream = self._open()
-            start = stream.tell()
+            stream, start = None, 0
             try:
+                stream = self._open()
+                start = stream.tell()
                 entry = _HEAD.pack(len(data), edge, sequence) + data
                 if stream.write(entry) != len(entry):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if self._sync:
                     os.fdatasync(stream.fileno())
             except OSError as error:
-                stream.truncate(start)  # take back what the failed write left
-                stream.seek(start)
+                if stream is not None:  # take back what the failed write left
+                    stream.truncate(start)
+                    stream.seek(start)
                 raise OutputError(
                     key="--out",
                     value=str(self._folder),
@@ -141,6 +145,7 @@ class Journal:
     ) -> None:
         self._numbers.setdefault(edge, []).append(len(self.places))
         self.places.append(Place(segment, start, size, edge, message.key, len(message.records)))
+        self.records += len(message.records)
         self._keys.add((edge, message.key))
 
     def _path(self, segment: int) -> Path:
