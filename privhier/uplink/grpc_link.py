@@ -116,23 +116,18 @@ class GrpcUplink:
             end = time.monotonic() + patience
             while self._error is None and not self._parted and time.monotonic() < end:
                 self._changed.wait(0.2)
-            error, self._error = (
-                self._error,
-                self._error
-                or UplinkError(key="uplink", value=self._target, rule="was closed", remedy="Open it again"),
-            )
-            self._changed.notify_all()
+            error = self._error
+            self._fail(self._closed())
         if error is not None:
             raise error
 
     def abandon(self) -> None:
         """Stop sending at once; what is spooled stays spooled."""
-        with self._changed:
-            self._error = self._error or UplinkError(
-                key="uplink", value=self._target, rule="was closed", remedy="Open it again"
-            )
-            self._changed.notify_all()
+        self._fail(self._closed())
         self._thread.join(5)
+
+    def _closed(self) -> UplinkError:
+        return UplinkError(key="uplink", value=self._target, rule="was closed", remedy="Open it again")
 
     def _ahead(self) -> bool:
         if self._connected:

@@ -25,8 +25,7 @@ class Inbox:
         edges: How many edges the run has.
         epochs: Phase to its number of epochs in which releases go up.
         journal: Where messages are kept.
-        queue: Messages of phase ``queued`` that may wait for training before their sender has to wait.
-        queued: The phase whose messages are trained on at once.
+        queue: Messages of a joint epoch that may wait for training before their sender has to wait.
         agree: Called with every fitting greeting; keeps what it says, or refuses.
     """
 
@@ -42,10 +41,9 @@ class Inbox:
         journal: Journal,
         queue: int,
         agree: Agree,
-        queued: str = "joint",
     ) -> None:
         self._expected = {"config": config, "run_id": run_id, "edges": edges, "shape": shape, "wire": wire}
-        self._epochs, self._queue, self._queued, self._agree = epochs, queue, queued, agree
+        self._epochs, self._queue, self._agree = epochs, queue, agree
         self.journal = journal
         self.trained = 0
         """Messages, in order of arrival, that training is through with."""
@@ -89,7 +87,7 @@ class Inbox:
                 self._check(hello, message)
             if self.journal.append(hello.edge, sequence, data, message):
                 self._enter(hello.edge, message.key[:3], len(message.records))
-        if message.split == "train" and message.phase == self._queued:
+        if message.split == "train" and message.phase == "joint":
             self._hold(stopped)
         return self.journal.following(hello.edge)
 
@@ -103,10 +101,6 @@ class Inbox:
             self.farewells.add(hello.edge)
         with self.journal.changed:
             self.journal.changed.notify_all()
-
-    def received(self, edge: int, split: str, phase: str, epoch: int) -> int:
-        """Releases of this edge that arrived for one split and epoch."""
-        return self._count[(edge, split, phase, epoch)]
 
     def progress(self, trained: int) -> None:
         """Training is through with the first ``trained`` messages."""
