@@ -14,8 +14,9 @@ import numpy as np
 from privhier.attacks.base import Attack, AttackResult
 from privhier.attacks.sharing import run_and_time
 from privhier.attacks.view import View
-from privhier.files import whole_file
+from privhier.errors import CheckpointError
 from privhier.locks import exclusive
+from privhier.sealed import Sealed
 
 _ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss", "shares")
 
@@ -78,7 +79,12 @@ def _once(name: str, attack: Attack, view: View, folder: Path) -> AttackResult:
 def stored_result(folder: Path, name: str, attack: Attack) -> AttackResult | None:
     """What ``run_bench`` stored of this attack in ``folder``, or None."""
     path = _path(folder, name, attack)
-    return _load(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return _load(Sealed(folder).checked(path))
+    except CheckpointError:
+        return None  # edited or damaged, and easily had again: it is simply run once more
 
 
 def _path(folder: Path, name: str, attack: Attack) -> Path:
@@ -88,8 +94,7 @@ def _path(folder: Path, name: str, attack: Attack) -> Path:
 def _save(path: Path, result: AttackResult) -> None:
     arrays = {name: getattr(result, name) for name in _ARRAYS if getattr(result, name) is not None}
     rest = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in _ARRAYS}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as stream:
+    with Sealed(path.parent).writing(path) as stream:
         np.savez(stream, meta=np.array(json.dumps(rest, default=_plain)), **arrays)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from scipy.special import logsumexp
 
 from privhier.attacks.membership_view import MembershipView, Model
 from privhier.attacks.view import FloatArray, ImageArray, IntArray
-from privhier.files import whole_file
+from privhier.errors import CheckpointError
 from privhier.locks import exclusive
+from privhier.sealed import Sealed
 from privhier.seeding import numpy_stream, stream_seed
 
 QUERIES = ("original", "mirrored")
@@ -129,7 +131,8 @@ def _complete(view: MembershipView, missing: Sequence[int], count: int, known: d
     paths = {number: _path(view, images, labels, number, rows[number]) for number in missing}
     for number, path in paths.items():
         if path is not None and path.exists():
-            known[number] = _load(path)
+            with suppress(CheckpointError):  # edited or damaged: trained once more
+                known[number] = _load(Sealed(path.parent).checked(path))
     jobs = [
         (number, rows[number], stream_seed(view.seed, "membership", "shadow", number))
         for number in missing
@@ -143,7 +146,7 @@ def _complete(view: MembershipView, missing: Sequence[int], count: int, known: d
         path = paths[number]
         if path is not None:
             arrays: dict[str, Any] = {f"said/{part}": value for part, value in said.items()}
-            with whole_file(path) as stream:
+            with Sealed(path.parent).writing(path) as stream:
                 np.savez(stream, inside=inside, **arrays)
         if progress is not None:
             progress("membership: shadow models", count - len(jobs) + done + 1, count)

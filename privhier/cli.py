@@ -51,6 +51,12 @@ OutOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out after a kill or Ctrl-C")
 ]
+Moved = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="What has moved since: dataset.root, dataset.cache; threads, device"
+    ),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder")]
 
 
@@ -122,13 +128,13 @@ def train(
 
 
 @app.command(epilog="Example: privhier attack runs/try")
-def attack(run: RunArgument) -> None:
+def attack(run: RunArgument, overrides: Moved = None) -> None:
     """Attack a trained run with fresh attackers, account, and write result.json."""
     from privhier import run as job
     from privhier.training.trained import load_trained
 
     with _interruptible(f"privhier attack {run}"), _progress() as progress:
-        session = job.reopen_session(run, progress=progress)
+        session = job.reopen_session(run, overrides or (), progress=progress)
         trained = load_trained(session.config, session.prepared.data, session.folder)
         job.attack(session, trained)
     _say(f"attacked: {session.folder.result}", f"next:     privhier report {run}")
@@ -137,6 +143,7 @@ def attack(run: RunArgument) -> None:
 @app.command(epilog="Example: privhier audit runs/try --draws 1000000 --seed 0")
 def audit(
     run: RunArgument,
+    overrides: Moved = None,
     draws: Annotated[int, typer.Option("--draws", min=1000, help="Trials of the main rows")] = 1_000_000,
     canaries: Annotated[
         int,
@@ -153,14 +160,16 @@ def audit(
 
     more = (partial(canary_rows, canaries=canaries),) if canaries else ()
     with _interruptible(f"privhier audit {run}"), _progress() as progress:
-        report = audit_run(run, draws=draws, seed=seed, more=more, progress=progress)
+        report = audit_run(
+            run, draws=draws, seed=seed, more=more, overrides=overrides or (), progress=progress
+        )
     _say(*report.lines(), f"audit: {run / 'audit.json'}")
     if report.refuted:
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example: privhier report runs/try")
-def report(run: RunArgument) -> None:
+def report(run: RunArgument, overrides: Moved = None) -> None:
     """Write report.html again from a finished run, or a sweep's page from its points."""
     from privhier.evaluation.points import is_sweep
 
@@ -176,9 +185,9 @@ def report(run: RunArgument) -> None:
     from privhier.training.trained import load_trained
 
     with _progress() as progress:
-        session = job.reopen_session(run, progress=progress)
+        session = job.reopen_session(run, overrides or (), progress=progress)
         trained = load_trained(session.config, session.prepared.data, session.folder)
-        result = Result.read(session.folder.result)
+        result = Result.of_run(session.folder.sealed, session.folder.result)
         path = job.report(session, result, trained, command=f"privhier report {run}")
     _say(f"report: {path}")
 

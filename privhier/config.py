@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from privhier.config_base import Choice, Scalar, Section
 from privhier.config_errors import validated
 from privhier.config_link import LinkConfig
 from privhier.config_privacy import DpSgdConfig, EdgeConfig, PrivacyConfig, ReleaseConfig
+from privhier.cores import usable_cores
 from privhier.errors import ConfigError
 
 __all__ = [
@@ -51,6 +51,15 @@ __all__ = [
     "parse_config",
     "read_config",
 ]
+
+
+HASHLESS: dict[str, Any] = {
+    "tracking": True,
+    "link": True,
+    "dataset": {"root", "cache"},
+    "runtime": {"threads", "device"},
+}
+"""What the hash leaves out: paths, tracking, the link, and what only changes last digits."""
 
 
 class SplitsConfig(Section):
@@ -187,7 +196,9 @@ class TrackingConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Where and how it runs. Threads change the last digits, so they are part of the hash."""
+    """Where and how it runs. Threads and device change last digits only: they are not in the hash, and a run
+    that goes on with others says so in its warnings.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -198,7 +209,7 @@ class RuntimeConfig(Section):
     @classmethod
     def _threads(cls, value: int | str) -> int:
         if value == "auto":
-            return os.cpu_count() or 1
+            return usable_cores()
         if not isinstance(value, int) or value < 1:
             raise ValueError("threads must be 'auto' or at least 1")
         return value
@@ -236,8 +247,8 @@ class RunConfig(Section):
         return self.seed if chosen is None else chosen
 
     def hash(self) -> str:
-        """SHA-256 of everything that can change a number (paths, tracking and the link cannot)."""
-        skipped: dict[str, Any] = {"tracking": True, "link": True, "dataset": {"root", "cache"}}
+        """SHA-256 of everything that can change more of a number than its last digits; see ``HASHLESS``."""
+        skipped = dict(HASHLESS)
         if self.privacy.noise_seed is None:  # as before the key existed: older run folders go on
             skipped["privacy"] = {"noise_seed"}
         data = self.model_dump(mode="json", exclude=skipped)

@@ -6,23 +6,23 @@ edge's folder on the edge.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from privhier.config import load_config
 from privhier.config_shared import load_shared, shared_part
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import CheckpointError, GuaranteeError
 from privhier.privacy.agreement import check_agreement
-from privhier.privacy.ledger import Ledger
 from privhier.run import Session, open_session
+from privhier.training.charges import checked_ledger
+from privhier.training.claim import check_output, saved_config
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.edge_side import Progress
-from privhier.training.folder import RunFolder, write_array, write_json
+from privhier.training.folder import RunFolder
+from privhier.training.shared import take_over
 from privhier.uplink.codec import decode
 from privhier.uplink.journal import Journal
 
@@ -37,13 +37,13 @@ def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None
         progress: Called with a description, steps done and steps in all.
 
     Raises:
-        CheckpointError: A half is missing, unfinished, or of another run.
-        GuaranteeError: Ledger and journal disagree.
+        CheckpointError: A half is missing, unfinished, altered, or of another run. ``out`` is as before then.
+        GuaranteeError: Ledger and journal disagree, or the ledger is not that of this run.
         OutputError: ``out`` is taken.
     """
     mine, theirs = RunFolder(edge), CloudFolder(cloud)
     facts, totals = _edge_facts(mine), theirs.finished()
-    config, shared = load_config(mine.config), load_shared(theirs.config)
+    config, shared = saved_config(mine), load_shared(theirs.sealed.checked(theirs.config))
     if shared_part(config).hash() != shared.hash():
         raise _refused(str(cloud), f"is of run {shared.run_id}, the edge of {shared_part(config).run_id}")
     if facts["uplink"] != totals["uplink"]:
@@ -57,30 +57,43 @@ def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None
     carried: dict[tuple[str, str, int], int] = {}
     for place in journal.places:
         carried[place.key[:3]] = carried.get(place.key[:3], 0) + place.records
-    check_agreement(Ledger.load(mine.ledger), carried)
-    session = open_session(config, out, progress=progress)
-    folder, splits = session.folder, session.prepared.data.splits
-    for path in (mine.ledger, mine.clip, mine.labels, mine.edge):
-        if path.exists():
-            shutil.copyfile(path, folder.root / path.name)
-    if (mine.root / "snapshots").exists():
-        shutil.copytree(mine.root / "snapshots", folder.root / "snapshots")
-    shutil.copyfile(theirs.tail, folder.tail)
-    drawn = _releases(journal, {"train": session.victims.training, "test": splits.test})
-    write_array(folder.releases("training_victims"), drawn["train"])
-    write_array(folder.releases("test"), drawn["test"])
-    write_json(
-        folder.history, _history(json.loads(mine.history.read_text()), json.loads(theirs.history.read_text()))
-    )
-    kept = {name: value for name, value in facts.items() if name not in ("finished", "edge", "edges")}
-    write_json(folder.training, kept)
+    check_agreement(checked_ledger(mine, config, facts), carried)
+    history = _history(mine.sealed.read_json(mine.history), theirs.sealed.read_json(theirs.history))
+    check_output(RunFolder(out), config, resume=False)
+    work = out.with_name(f".{out.name}.joining")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        session = open_session(config, work, progress=progress)
+        folder, splits = session.folder, session.prepared.data.splits
+        mine.sealed.match("data", session.prepared.dataset.fingerprint)
+        parts = [
+            mine.ledger,
+            mine.edge,
+            *(path for path in (mine.clip, mine.labels) if mine.sealed.lists(path)),
+        ]
+        parts += [mine.snapshot(epoch) for epoch in range(config.schedule.joint_epochs)]
+        take_over(mine.sealed, folder.sealed, (path.relative_to(edge).as_posix() for path in parts))
+        take_over(theirs.sealed, folder.sealed, [theirs.tail.name])
+        drawn = _releases(journal, {"train": session.victims.training, "test": splits.test})
+        folder.sealed.write_array(folder.releases("training_victims"), drawn["train"])
+        folder.sealed.write_array(folder.releases("test"), drawn["test"])
+        folder.sealed.write_json(folder.history, history)
+        kept = {name: value for name, value in facts.items() if name not in ("finished", "edge", "edges")}
+        folder.sealed.write_json(folder.training, kept)
+        if out.exists():
+            shutil.rmtree(out)  # found empty above
+        work.rename(out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    session.folder = RunFolder(out)
     return session
 
 
 def _edge_facts(folder: RunFolder) -> dict[str, Any]:
-    if not folder.edge_facts.exists():
+    if not folder.edge_facts.exists() and not folder.sealed.lists(folder.edge_facts):
         raise _refused(str(folder.root), "holds no edge's half of a run")
-    facts: dict[str, Any] = json.loads(folder.edge_facts.read_text())
+    facts: dict[str, Any] = folder.sealed.read_json(folder.edge_facts)
     if not facts["finished"]:
         raise _refused(str(folder.root), "holds an edge that is not finished")
     if facts["edges"] > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,13 +19,13 @@ from privhier.datasets.load import build_source, load_dataset
 from privhier.defenses.base import build_defense
 from privhier.errors import ConfigError, OutputError
 from privhier.locks import exclusive
-from privhier.run import check_output
 from privhier.seeding import stream_seed
+from privhier.training.claim import check_output, with_absolute_paths
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.cloud_job import CloudJob, check_folder
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
-from privhier.training.folder import RunFolder, write_atomic, write_json
+from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
 from privhier.training.private_edge import check_private
 from privhier.uplink.grpc_link import GrpcUplink
@@ -126,8 +125,9 @@ def open_edge(
     if folder.config.exists():
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
         _same_shard(folder, shard)
-    write_json(folder.shard, asdict(shard))
-    write_atomic(folder.config, config.to_yaml())
+    folder.sealed.bind(config=config.hash(), data=dataset.fingerprint)
+    folder.sealed.write_json(folder.shard, asdict(shard))
+    folder.sealed.write(folder.config, with_absolute_paths(config).to_yaml())
     return EdgeJob(
         config,
         data,
@@ -272,7 +272,7 @@ def open_cloud(
                 remedy="Choose another --out, or add --resume to go on with the run in it",
             )
         _claimed(stack.enter_context(exclusive(out / ".lock", wait=False)), out)
-        write_atomic(folder.config, config.to_yaml())
+        folder.sealed.write(folder.config, config.to_yaml())
         jobs.append(
             CloudJob(
                 config,
@@ -291,9 +291,9 @@ def open_cloud(
 
 def _same_shard(folder: RunFolder, shard: Shard) -> None:
     """Other people under one ledger would be released without a charge."""
-    if not folder.shard.exists():
+    if not folder.shard.exists() and not folder.sealed.lists(folder.shard):
         return
-    before = Shard(**json.loads(folder.shard.read_text()))
+    before = Shard(**folder.sealed.read_json(folder.shard))
     if before != shard:
         raise ConfigError(
             key="--shard",

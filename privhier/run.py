@@ -2,203 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
-from privhier.config import BottleneckConfig, Choice, EdgeConfig, ReleaseConfig, RunConfig, load_config
-from privhier.datasets.base import FaceDataset
-from privhier.datasets.load import build_source, load_dataset
-from privhier.defenses.base import build_defense
-from privhier.errors import CheckpointError, OutputError, TrackingError
+from privhier.errors import TrackingError
 from privhier.evaluation.report import write_report
 from privhier.evaluation.result import ReferenceRun, Result
 from privhier.lab.assess import Assessment, assess
 from privhier.lab.membership import membership_scores
-from privhier.lab.plan import Victims, check_bench, choose_victims
 from privhier.lab.sheet import reconstruction_sheets
-from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import numpy_stream
+from privhier.session import Session, open_session, reference_config, reopen_session
 from privhier.statement import account, git_state
-from privhier.tracking import Nesting, Tracker, open_tracker
-from privhier.training.folder import RunFolder, write_atomic
-from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
-from privhier.training.private_edge import check_private
+from privhier.tracking import Tracker, open_tracker
+from privhier.training.folder import RunFolder
 from privhier.training.schedule import Trainer
-from privhier.training.shared import Shared
-from privhier.training.trained import Trained, build_model, load_trained
+from privhier.training.trained import Trained, load_trained
 
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass
-class Session:
-    """One run being worked on: everything checked, nothing but the configuration written yet."""
-
-    config: RunConfig
-    folder: RunFolder
-    prepared: Prepared
-    mechanism: ReleaseMechanism
-    device: torch.device
-    victims: Victims
-    progress: Progress | None = None
-    timing: dict[str, float] = field(default_factory=dict)
-    shared: Shared | None = None
-    nesting: Nesting | None = None
-
-    def reference(self, name: str) -> Session:
-        """The session of an unprotected network beside this one, on the same data and splits."""
-        config = reference_config(self.config, name)
-        folder = self.folder.reference(name)
-        return Session(
-            config,
-            folder,
-            self.prepared,
-            build_mechanism(config, len(self.prepared.data.splits.train)),
-            self.device,
-            self.victims,
-            self._labelled(name),
-            shared=self.shared,
-        )
-
-    def claim_training(self) -> AbstractContextManager[None]:
-        """Hold while training; of the runs of a sweep with the same network, one at a time trains."""
-        return nullcontext() if self.shared is None else self.shared.training(self.folder, self.config)
-
-    def _labelled(self, name: str) -> Progress | None:
-        progress = self.progress
-        if progress is None:
-            return None
-        return lambda text, done, total: progress(f"reference {name}: {text}", done, total)
-
-
-def reference_config(config: RunConfig, name: str) -> RunConfig:
-    """An unprotected network's configuration: no clip, noise or defense (``open_wide``: nor bottleneck)."""
-    update: dict[str, Any] = {
-        "name": f"{config.name}.{name}",
-        "release": ReleaseConfig(mechanism="none", quantize=config.release.quantize),
-        "defense": Choice(name="none"),
-        "edge": EdgeConfig(),
-        "privacy": config.privacy.model_copy(update={"label_epsilon": None}),
-        "evaluation": config.evaluation.model_copy(update={"references": []}),
-        "attacks": config.attacks.model_copy(
-            update={"auxiliary_sizes": [], "property": [], "membership": []}
-        ),
-    }
-    if name == "open_wide":
-        update["model"] = config.model.model_copy(update={"bottleneck": BottleneckConfig()})
-    return config.model_copy(update=update)
-
-
-def open_session(
-    config: RunConfig,
-    out: Path,
-    *,
-    resume: bool = False,
-    progress: Progress | None = None,
-    dataset: FaceDataset | None = None,
-    shared: Path | None = None,
-    nesting: Nesting | None = None,
-) -> Session:
-    """Check everything that can be wrong, then claim the output folder.
-
-    Args:
-        config: The run.
-        out: Its folder.
-        resume: Go on with the run in ``out``, if there is one.
-        progress: Called with a description, steps done and steps in all.
-        dataset: The faces ``config`` names, if they are loaded already.
-        shared: A folder for what several runs have in common (see ``privhier.training.shared``).
-        nesting: Which MLflow run this one belongs to.
-
-    Raises:
-        PrivhierError: Any bad input. Nothing has been written to ``out`` then.
-    """
-    folder = RunFolder(out)
-    check_output(folder, config, resume=resume)
-    device = pick_device(config)
-    check_bench(config)
-    defense = build_defense(config.defense)
-    build_source(config.dataset)
-    if dataset is None:
-        dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
-    prepared = prepare(config, dataset)
-    mechanism = build_mechanism(config, len(prepared.data.splits.train))
-    check_private(config, len(prepared.data.splits.train), defense)
-    build_model(config, prepared.data)
-    for name in config.evaluation.references:
-        build_model(reference_config(config, name), prepared.data)
-    victims = choose_victims(config, prepared)
-    torch.set_num_threads(int(config.runtime.threads))
-    threadpool_limits(limits=int(config.runtime.threads))  # scikit-learn's and BLAS's own pools
-    write_atomic(folder.config, config.to_yaml())
-    session = Session(config, folder, prepared, mechanism, device, victims, progress, nesting=nesting)
-    if shared is not None:
-        session.shared = Shared(shared, dataset.fingerprint)
-        references: dict[str, RunConfig] = {
-            name: reference_config(config, name) for name in config.evaluation.references
-        }
-        session.shared.link(folder, config, references)
-    return session
-
-
-def reopen_session(out: Path, *, progress: Progress | None = None) -> Session:
-    """Open a run folder with the configuration saved in it."""
-    folder = RunFolder(out)
-    if not folder.config.exists():
-        raise CheckpointError(
-            key="RUN",
-            value=str(out),
-            rule="is not a run folder (it has no config.yaml)",
-            remedy="Give a folder that `privhier run` or `privhier train` wrote",
-        )
-    return open_session(load_config(folder.config), out, resume=True, progress=progress)
-
-
-def check_output(folder: RunFolder, config: RunConfig, *, resume: bool) -> None:
-    """Refuse a folder that is taken, or, when resuming, one that belongs to another configuration."""
-    root = folder.root
-    if resume and folder.config.exists():
-        saved = load_config(folder.config)
-        if saved.hash() != config.hash():
-            raise CheckpointError(
-                key="--resume",
-                value=str(root),
-                rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
-                remedy="Resume with the same CONFIG and overrides, or choose another --out",
-            )
-        return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise OutputError(
-            key="--out",
-            value=str(root),
-            rule="exists already and is not an empty folder",
-            remedy="Choose another --out, or add --resume to go on with the run in it",
-        )
-    probe = root if root.exists() else _nearest_parent(root)
-    try:
-        test = probe / f".privhier-{config.hash()[:8]}"
-        test.touch()
-        test.unlink()
-    except OSError as error:
-        raise OutputError(
-            key="--out",
-            value=str(root),
-            rule=f"cannot be written: {error.strerror or error}",
-            remedy="Choose a folder you may write to",
-        ) from error
+__all__ = [
+    "Session",
+    "attack",
+    "open_session",
+    "reference_config",
+    "reopen_session",
+    "report",
+    "run",
+    "start_tracking",
+    "train",
+]
 
 
 def run(session: Session, *, command: str) -> Result:
     """Train, attack, account, report; log to MLflow unless tracking is off."""
+    with session.hold():
+        return _run(session, command)
+
+
+def _run(session: Session, command: str) -> Result:
     try:
         tracker = start_tracking(session)
     except TrackingError:
@@ -231,6 +74,11 @@ def start_tracking(session: Session) -> Tracker:
 
 def train(session: Session, tracker: Tracker | None = None) -> Trained:
     """Train the run's network and its unprotected references; skips what is finished."""
+    with session.hold():
+        return _train(session, tracker)
+
+
+def _train(session: Session, tracker: Tracker | None) -> Trained:
     config, folder = session.config, session.folder
     if not folder.training.exists():
 
@@ -240,7 +88,7 @@ def train(session: Session, tracker: Tracker | None = None) -> Trained:
 
         with session.claim_training():
             if not folder.config.exists():
-                write_atomic(folder.config, config.to_yaml())
+                folder.sealed.write(folder.config, config.to_yaml())
             if folder.training.exists():  # another run of the sweep trained it
                 _replay(folder, on_epoch)
             else:
@@ -257,13 +105,18 @@ def train(session: Session, tracker: Tracker | None = None) -> Trained:
                     ).run()
     for name in config.evaluation.references:
         reference = session.reference(name)
-        train(reference)
+        _train(reference, None)
         session.timing[f"train_{name}"] = reference.timing.get("train", 0.0)
     return load_trained(config, session.prepared.data, folder)
 
 
 def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -> Result:
     """Attack the trained network and its references, account, check the ceilings, write the result."""
+    with session.hold(wait=True):
+        return _attack(session, trained, tracker)
+
+
+def _attack(session: Session, trained: Trained, tracker: Tracker | None) -> Result:
     own = _assess(session, trained, raw_images=session.config.attacks.raw_image)
     session.timing |= {f"attack/{name}": seconds for name, seconds in own.seconds.items()}
     references: dict[str, ReferenceRun] = {}
@@ -312,6 +165,11 @@ def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -
 
 def report(session: Session, result: Result, trained: Trained, *, command: str) -> Path:
     """Write ``report.html`` from the result, the history and the finished reconstructions."""
+    with session.hold(wait=True):
+        return _report(session, result, trained, command)
+
+
+def _report(session: Session, result: Result, trained: Trained, command: str) -> Path:
     names = session.config.evaluation.references
     reference = session.folder.reference(names[0]) if names else None
     sheets = reconstruction_sheets(
@@ -328,7 +186,7 @@ def report(session: Session, result: Result, trained: Trained, *, command: str) 
 
 
 def _replay(folder: RunFolder, on_epoch: Callable[[str, int, dict[str, float]], None]) -> None:
-    for row in json.loads(folder.history.read_text()):
+    for row in folder.sealed.read_json(folder.history):
         on_epoch(row.pop("phase"), row.pop("epoch"), row)
 
 
@@ -365,16 +223,12 @@ def _describe(name: str) -> str:
 
 def _give_up_folder(folder: RunFolder) -> None:
     """Leave no folder behind a run that never started; one with work in it stays."""
-    if {path.name for path in folder.root.iterdir()} == {folder.config.name}:
+    made = {path.name for path in (folder.config, folder.sealed.path, folder.lock)}
+    if {path.name for path in folder.root.iterdir()} <= made:
         folder.config.unlink()
+        folder.sealed.path.unlink()
+        folder.lock.unlink(missing_ok=True)
         folder.root.rmdir()
-
-
-def _nearest_parent(path: Path) -> Path:
-    for parent in path.absolute().parents:
-        if parent.exists():
-            return parent
-    return Path("/")
 
 
 class _timed:  # noqa: N801  (a context manager reads as a verb)

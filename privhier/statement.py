@@ -14,9 +14,11 @@ from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, R
 from privhier.lab.assess import Assessment
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
+from privhier.training.charges import checked_ledger
+from privhier.training.claim import resumptions
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared
-from privhier.training.trained import Trained
+from privhier.training.trained import Trained, finished_training
 
 SPLITS = ("train", "val", "aux", "test")
 
@@ -34,7 +36,7 @@ def account(
     tracking_failure: str | None = None,
 ) -> Result:
     """Put everything a run found out into a validated result."""
-    ledger, mechanism = Ledger.load(folder.ledger), trained.mechanism
+    ledger, mechanism = checked_ledger(folder, config, finished_training(folder)), trained.mechanism
     releases = ledger.releases_per_record()
     shape = list(trained.edge.release_shape)
     return Result(
@@ -71,7 +73,13 @@ def account(
             total_bytes=trained.uplink["bytes"],
         ),
         warnings=[
-            *run_warnings(config, prepared, mechanism, mended=trained.edge.describe().get("mended", [])),
+            *run_warnings(
+                config,
+                prepared,
+                mechanism,
+                mended=trained.edge.describe().get("mended", []),
+                resumed=resumptions(folder),
+            ),
             *own.notes,
             *([f"MLflow stopped taking this run: {tracking_failure}"] if tracking_failure else []),
         ],
@@ -117,10 +125,15 @@ def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
 
 
 def run_warnings(
-    config: RunConfig, prepared: Prepared, mechanism: ReleaseMechanism, *, mended: Sequence[str] = ()
+    config: RunConfig,
+    prepared: Prepared,
+    mechanism: ReleaseMechanism,
+    *,
+    mended: Sequence[str] = (),
+    resumed: Sequence[str] = (),
 ) -> list[str]:
     """What a reader should know before quoting a number of this run."""
-    found = []
+    found = [f"went on with {change}: last digits may differ from an undisturbed run" for change in resumed]
     n = len(prepared.data.splits.train)
     delta = config.privacy.delta_for(n)
     private = not mechanism.deterministic or config.edge.dp_sgd is not None

@@ -19,6 +19,8 @@ FLOORS = [
         "privhier.config_shared",
         "privhier.seeding",
         "privhier.locks",
+        "privhier.cores",
+        "privhier.sealed",
         "privhier.files",
     ],
     ["privhier.datasets", "privhier.models", "privhier.metrics"],
@@ -26,7 +28,7 @@ FLOORS = [
     ["privhier.training", "privhier.evaluation"],
     ["privhier.attacks", "privhier.tracking", "privhier.tracking_model", "privhier.tracking_store"],
     ["privhier.lab", "privhier.plan", "privhier.plan_text", "privhier.statement", "privhier.catalog"],
-    ["privhier.run", "privhier.remote", "privhier.join"],
+    ["privhier.session", "privhier.run", "privhier.remote", "privhier.join"],
     ["privhier.sweep", "privhier.plan_command", "privhier.certs_command", "privhier.link_command"],
     ["privhier.cli"],
 ]

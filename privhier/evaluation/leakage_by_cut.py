@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 
 from privhier.config import RunConfig, ScheduleConfig
-from privhier.errors import ResultError
+from privhier.errors import CheckpointError, ResultError
 from privhier.evaluation.figures import leading_metric
 from privhier.evaluation.points import Estimate, Point, estimate, load_points
 from privhier.evaluation.result import Score
+from privhier.sealed import Sealed
 
 _OWN = ("model.cut", "model.bottleneck", "schedule", "seed")
 """Axes that are compared with what is asked for, not with the configuration."""
@@ -86,11 +87,11 @@ def _at(data: Any, path: str) -> Any:
 
 def _config(path: Path) -> Mapping[str, Any]:
     try:
-        data = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        data = yaml.load(Sealed(path.parent).read(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if isinstance(data, dict):
             return data
         reason = "it is no mapping"
-    except (OSError, yaml.YAMLError) as error:
+    except (CheckpointError, yaml.YAMLError) as error:
         reason = str(error)
     raise ResultError(
         key="config.yaml",

@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import ndtri, stdtrit
 
-from privhier.errors import ResultError
+from privhier.errors import CheckpointError, ResultError
 from privhier.evaluation.result import Result, Score
+from privhier.sealed import Sealed, read_json
 
 SCHEMA = "privhier.sweep/1"
 Progress = Callable[[str, int, int], None]
@@ -114,13 +115,14 @@ def load_points(sweep: Path, *, progress: Progress | None = None) -> list[Point]
         progress: Called with a description, points read and points in all.
 
     Raises:
+        CheckpointError: ``points.json`` was edited or damaged.
         ResultError: ``points.json`` is missing or malformed. A point whose own files are broken is
             returned as failed, with the reason, and takes nothing else down.
     """
     path = sweep / "points.json"
     try:
-        index = _Index.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
+        index = _Index.model_validate_json(Sealed(sweep).read(path) if path.exists() else b"")
+    except ValidationError as error:
         raise ResultError(
             key="points.json",
             value=str(sweep),
@@ -186,9 +188,10 @@ def _point(sweep: Path, row: _Row) -> Point:
     status, error, result, facts = row.status, _error_text(row.error), None, _Facts()
     if status == "done":
         try:
-            result = Result.read(folder / "result.json")
-            facts = _facts(folder / "config.yaml")
-        except ResultError as problem:
+            sealed = Sealed(folder)
+            result = Result.of_run(sealed, folder / "result.json")
+            facts = _facts(sealed, folder / "config.yaml")
+        except (ResultError, CheckpointError) as problem:
             status, error, result = "failed", f"{type(problem).__name__}: {problem}", None
     elif status == "failed" and error is None:
         error = _error_file(folder / "error.json")
@@ -222,12 +225,12 @@ class _Facts:
     confidence: float = 0.95
 
 
-def _facts(path: Path) -> _Facts:
+def _facts(sealed: Sealed, path: Path) -> _Facts:
     """Read with libyaml and without validation: a thousand files in a second."""
     try:
-        data = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        data = yaml.load(sealed.read(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         return _Facts(str(data["defense"]["name"]), float(data["evaluation"]["confidence"]))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ResultError(
             key="config.yaml",
             value=str(path),
@@ -243,7 +246,9 @@ def _error_text(error: str | Mapping[str, Any] | None) -> str | None:
 
 
 def _error_file(path: Path) -> str:
-    try:
-        return _error_text(json.loads(path.read_text())) or "no error was kept"
-    except (OSError, ValueError, AttributeError):
+    if not path.exists():
         return "no error was kept"
+    try:
+        return _error_text(read_json(path)) or "no error was kept"
+    except CheckpointError as problem:
+        return f"no error can be told: {problem.rule}"

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from privhier.errors import ResultError
-from privhier.files import whole_file
+from privhier.sealed import Sealed
 
 SCHEMA: Final = "privhier.result/1"
 
@@ -302,15 +302,38 @@ class Result(_Part):
         """Validate once more and write atomically (temporary file, flush, rename)."""
         text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
         Result.model_validate_json(text)
-        with whole_file(path) as stream:
-            stream.write(text.encode())
+        Sealed(path.parent).write(path, text)
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read and validate; raises ``ResultError``."""
+        """Read and validate a result that stands for itself; raises ``ResultError``."""
         try:
-            return cls.model_validate_json(path.read_text())
-        except (OSError, ValidationError) as error:
+            return cls._parsed(path, path.read_bytes())
+        except OSError as error:
+            raise ResultError(
+                key=path.name,
+                value=str(path),
+                rule=f"cannot be read: {error.strerror or error}",
+                remedy="Run `privhier run CONFIG` to its end first",
+            ) from error
+
+    @classmethod
+    def of_run(cls, sealed: Sealed, path: Path) -> Result:
+        """The result of a run folder, as it was written there.
+
+        Raises:
+            CheckpointError: It was edited or damaged since.
+            ResultError: There is none, or it does not fit the schema.
+        """
+        if path.exists() or sealed.lists(path):
+            return cls._parsed(path, sealed.read(path))
+        return cls.read(path)
+
+    @classmethod
+    def _parsed(cls, path: Path, data: bytes) -> Result:
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
             raise ResultError(
                 key=path.name,
                 value=str(path),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -30,6 +29,7 @@ from privhier.evaluation.sweep_tables import (
     reference_shares,
     who_pays,
 )
+from privhier.sealed import Sealed
 from privhier.training.folder import write_atomic, write_json
 
 
@@ -242,9 +242,10 @@ def _slugs(fronts: Sequence[Frontier]) -> list[str]:
 
 def _identity(sweep: Path) -> tuple[str, str]:
     """Name and hash of the sweep; the folder's name where ``sweep.yaml`` does not give one."""
-    digest = str(json.loads((sweep / "points.json").read_text()).get("sweep_hash", ""))
+    sealed = Sealed(sweep)
+    digest = str(sealed.read_json(sweep / "points.json").get("sweep_hash", ""))
     try:
-        data = yaml.load((sweep / "sweep.yaml").read_text(), yaml.SafeLoader)
+        data = yaml.load(sealed.read(sweep / "sweep.yaml"), yaml.SafeLoader)
         return str(data["name"]), digest
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError):
         return sweep.resolve().name, digest

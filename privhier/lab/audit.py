@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from privhier.config import RunConfig, load_config
-from privhier.errors import CheckpointError
+from privhier.config import RunConfig
 from privhier.evaluation.result import Result
 from privhier.lab.audit_file import AuditReport
 from privhier.lab.audit_paths import AuditedReleases
@@ -18,8 +17,9 @@ from privhier.privacy.accounting import gaussian_epsilon
 from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.audit_trials import Kind
 from privhier.privacy.guarantees import OWN_RELEASES
-from privhier.privacy.ledger import Ledger
 from privhier.privacy.release_audit import ALARM, audit_release, strength_of
+from privhier.training.charges import checked_ledger
+from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
@@ -86,6 +86,7 @@ def audit_run(
     draws: int = 1_000_000,
     seed: int = 0,
     more: tuple[RowProducer, ...] = (),
+    overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> AuditReport:
     """Audit a finished run, write ``audit.json`` and its plot, and log them to MLflow.
@@ -95,6 +96,7 @@ def audit_run(
         draws: Trials of the release audit's main row, at least 1,000.
         seed: Of everything that the auditor draws.
         more: Further parts, whose rows come after the release audit's.
+        overrides: ``key.path=value``: where the images are now.
         progress: Called with a text and how many parts of how many are done.
 
     Returns:
@@ -106,14 +108,8 @@ def audit_run(
         ReleaseError: The run's code refuses ordinary features.
     """
     folder = RunFolder(run)
-    if not (folder.config.exists() and folder.training.exists()):
-        raise CheckpointError(
-            key="RUN",
-            value=str(run),
-            rule="holds no finished training",
-            remedy="Give a folder that `privhier run` or `privhier train` finished",
-        )
-    config = load_config(folder.config)
+    config = saved_config(folder, overrides)
+    finished_training(folder)
     claim = read_claim(folder, config)
     context = AuditContext(run, config, claim, draws, seed, progress)
     parts: tuple[RowProducer, ...] = (_training, _evaluation, _reloaded, *more)
@@ -143,14 +139,15 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
         GuaranteeError: There is no ledger, or it claims an epsilon of 0 for Laplace releases.
     """
     kind = config.release.mechanism
-    ledger = Ledger.load(folder.ledger)
+    facts = finished_training(folder)
+    ledger = checked_ledger(folder, config, facts)
     accounts = ledger.accounts()
     if kind == "none" or not accounts:
         return None
-    delta = config.privacy.delta_for(finished_training(folder)["n_train"])
+    delta = config.privacy.delta_for(facts["n_train"])
     epsilon: float | None = max(account.spent(kind, delta) for account in accounts.values())
-    if folder.result.exists():
-        rows = Result.read(folder.result).guarantees
+    if folder.sealed.lists(folder.result):
+        rows = Result.of_run(folder.sealed, folder.result).guarantees
         epsilon, printed = next(
             ((row.epsilon, row.delta) for row in rows if row.name == OWN_RELEASES), (None, None)
         )

@@ -155,7 +155,9 @@ def _train_with_canaries(
 ) -> tuple[int, StepAccount, IntArray, Scores]:
     """Training records, what was charged, who was in, and the observer's scores."""
     config = _by_hooks(context.config)
-    data = prepare(config, load_dataset(config.dataset, seed=config.seed)).data
+    dataset = load_dataset(config.dataset, seed=config.seed)
+    RunFolder(context.run).sealed.match("data", dataset.fingerprint)
+    data = prepare(config, dataset).data
     train, seed = data.splits.train, config.seed
     edge, _ = build_model(config, data)
     with isolated_rng(seed, "init", "defense"):

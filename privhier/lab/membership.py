@@ -6,7 +6,6 @@ that is thrown away: nothing of them is logged or charged to the run's ledger.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from privhier.attacks.membership_view import MembershipView, Population, Worksho
 from privhier.attacks.shadows import training_rows
 from privhier.attacks.view import frozen
 from privhier.config import RunConfig
+from privhier.cores import usable_cores
 from privhier.datasets.base import IntArray
 from privhier.errors import ConfigError
 from privhier.evaluation.result import Membership, MembershipScores
@@ -87,7 +87,7 @@ def membership_scores(
         return None
     candidates = choose_candidates(config, prepared)
     if workers is None:
-        room = (os.cpu_count() or 1) // int(config.runtime.threads)
+        room = usable_cores() // int(config.runtime.threads)
         workers = 1 if device.type != "cpu" else max(1, min(_MOST_WORKERS, room))
     workshop = Workshop(folder.attacks / "membership", workers, progress)
     view = membership_view(config, prepared, trained, candidates, device=device, workshop=workshop)

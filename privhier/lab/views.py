@@ -91,8 +91,8 @@ def _labelled_view(context: Context, cloud: View) -> View:
     """The curious cloud with task labels: as sent with training records, made alike for test records."""
     victims, data = context.victims, context.prepared.data
     sent = data.task.numpy()
-    if context.folder.labels.exists():
-        sent = np.load(context.folder.labels)
+    if context.config.privacy.label_epsilon is not None:
+        sent = context.folder.sealed.read_array(context.folder.labels)
     rows = np.concatenate(
         [_answers(context, victims.test, "test"), np.asarray(sent[victims.training], dtype=np.int64)]
     )
@@ -139,7 +139,7 @@ def edge_states(context: Context) -> list[EdgeSegment]:
     schedule, states = context.config.schedule, []
     for epoch in range(schedule.joint_epochs):
         edge, _ = build_model(context.config, context.prepared.data, pretrained=False)
-        load_weights(edge, context.folder.snapshot(epoch))
+        load_weights(edge, context.folder.sealed.checked(context.folder.snapshot(epoch)))
         states.append(edge.eval().to(context.device))
     return states + ([context.trained.edge.to(context.device)] if schedule.cloud_epochs else [])
 

@@ -14,10 +14,14 @@ from privhier.files import whole_file
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
     """Write ``module.state_dict()`` to ``path``; a crash leaves the old file or the new one."""
-    path = Path(path)
+    with whole_file(Path(path)) as stream:
+        stream.write(weights_bytes(module))
+
+
+def weights_bytes(module: nn.Module) -> bytes:
+    """``module.state_dict()`` as the content of a safetensors file."""
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    with whole_file(path) as stream:
-        stream.write(save(state))
+    return save(state)
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from privhier.errors import ConfigError, GuaranteeError
@@ -196,13 +197,26 @@ KINDS: dict[str, type[Event]] = {
 }
 
 
-def parse_event(line: bytes) -> Event | None:
-    """The event of a line, or None if the line is not whole; a whole line of another kind raises."""
+CHAIN_START = "0" * 64
+"""What the first event of a ledger follows."""
+
+
+def chained(before: str, event: Event) -> str:
+    """The hash of an event that follows ``before``: SHA-256 over that hash and the event, in hexadecimal."""
+    text = json.dumps(asdict(event), sort_keys=True)
+    return hashlib.sha256(f"{before} {text}".encode()).hexdigest()
+
+
+def parse_line(line: bytes) -> tuple[Event, str] | None:
+    """The event of a line and its hash, or None if it is none; a whole line of another kind raises."""
     try:
         data: Any = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
+        return None
+    chain = data.pop("chain", None)
+    if not isinstance(chain, str):
         return None
     kind = KINDS.get(data.get("kind", "release"))
     if kind is None:
@@ -210,7 +224,7 @@ def parse_event(line: bytes) -> Event | None:
     if set(data) != {field.name for field in fields(kind)}:
         return None
     try:
-        return kind(**data)
+        return kind(**data), chain
     except (ConfigError, GuaranteeError, TypeError):
         return None
 

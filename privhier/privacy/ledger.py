@@ -2,14 +2,12 @@
 
 Releases, DP-SGD epochs of the edge, randomized responses and the choice of a clip bound, one JSON line an
 event, on disk before what it stands for happens. A crash between the two leaves a charge without a release,
-never a release without a charge.
+never a release without a charge. An edited file is refused (``ledger_file.py``).
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,9 +17,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from privhier.files import sync_folder
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps
 from privhier.privacy.events import (
+    CHAIN_START,
     ClipEvent,
     Event,
     Key,
@@ -29,9 +27,9 @@ from privhier.privacy.events import (
     ReleaseEvent,
     StepEvent,
     ledger_error,
-    parse_event,
 )
 from privhier.privacy.guarantees import Guarantee, write_guarantees
+from privhier.privacy.ledger_file import LedgerFile
 from privhier.privacy.release import ReleaseMechanism
 
 __all__ = ["Guarantee", "Ledger", "ReleaseEvent"]
@@ -45,25 +43,31 @@ class Ledger:
 
     Args:
         path: JSON-lines file, read if it is there and appended to; None: in memory only (tests).
+        repair: Whether a last line torn by a crash is cut off on disk: for whoever goes on writing.
 
     Raises:
-        GuaranteeError: The file is not a ledger. A last line torn by a crash is dropped: it was being
-            written before its release could be sent.
+        GuaranteeError: The file is not the ledger that was written here. A last line torn by a crash is
+            dropped: it was being written before its release could be sent.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, *, repair: bool = True) -> None:
         self._events: list[Event] = []
         self._observed: dict[Key, npt.NDArray[np.int64]] = {}
-        if path is not None and path.exists():
-            self._read(path)
+        self._file = None if path is None else LedgerFile(path)
+        for event in [] if self._file is None else self._file.read(repair=repair):
+            self._count(event)
 
     @classmethod
     def load(cls, path: Path) -> Ledger:
-        """Read an existing ledger; raises ``GuaranteeError`` if there is none."""
+        """Read an existing ledger and change nothing on disk; raises ``GuaranteeError`` if there is none."""
         if not path.is_file():
             raise ledger_error("path", str(path), "must be an existing ledger")
-        return cls(path)
+        return cls(path, repair=False)
+
+    @property
+    def head(self) -> str:
+        """Hash over all events on disk in order, 64 hexadecimal digits."""
+        return CHAIN_START if self._file is None else self._file.head
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -316,7 +320,8 @@ class Ledger:
     def _enter(self, event: Event) -> bool:
         if not self._admit(event):
             return False
-        self._append(event)
+        if self._file is not None:
+            self._file.append(event)
         self._events.append(event)
         return True
 
@@ -342,41 +347,6 @@ class Ledger:
                 "the same seeded draw was charged before with other parameters; its noise would be reused",
             )
         return False
-
-    def _append(self, event: Event) -> None:
-        if self._path is None:
-            return
-        new = not self._path.exists()
-        with self._path.open("ab") as stream:
-            stream.write((json.dumps(asdict(event)) + "\n").encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        if new:  # the file's name must survive a crash as well
-            sync_folder(self._path.parent)
-
-    def _read(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole, _, tail = data.rpartition(b"\n")
-        for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
-            event = parse_event(line)
-            if event is None:
-                raise ledger_error(
-                    f"{path.name}:{number}", line[:80], "is not an event; the account is incomplete"
-                )
-            self._count(event)
-        if not tail:
-            return
-        event = parse_event(tail)
-        with path.open("r+b") as stream:
-            if event is None:
-                stream.truncate(len(data) - len(tail))
-            else:  # complete but for its line end: it was charged
-                stream.seek(0, os.SEEK_END)
-                stream.write(b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        if event is not None:
-            self._count(event)
 
     def _count(self, event: Event) -> None:
         if self._admit(event):

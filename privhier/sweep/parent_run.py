@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from privhier.sweep.spec import Point, Sweep
 from privhier.sweep.state import SweepFolder
 from privhier.tracking import Nesting, Status, store_uri
 from privhier.tracking_store import experiment_id, first_line, probe, quiet, shown
-from privhier.training.folder import write_json
 
 _BUSY = 60
 """Seconds to wait for a sqlite store that another point writes to."""
@@ -73,7 +71,7 @@ def log_frontier(
     path = SweepFolder(sweep).tracking
     if not path.exists():
         return None
-    state = json.loads(path.read_text())
+    state = SweepFolder(sweep).sealed.read_json(path)
     existing = [file for file in files if file.exists()]
 
     def log(client: Any) -> None:
@@ -92,7 +90,7 @@ def _start(folder: SweepFolder, sweep: Sweep, experiment: str, uri: str) -> str:
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     where = experiment_id(client, experiment, uri)
     if folder.tracking.exists():
-        known = json.loads(folder.tracking.read_text())
+        known = folder.sealed.read_json(folder.tracking)
         try:
             if known["store"] == uri and client.get_run(known["run_id"]).info.lifecycle_stage == "active":
                 client.update_run(known["run_id"], status="RUNNING")
@@ -105,7 +103,7 @@ def _start(folder: SweepFolder, sweep: Sweep, experiment: str, uri: str) -> str:
     run_id = str(created.info.run_id)
     for name, value in flatten(sweep.file.model_dump(mode="json", include={"axes", "seeds"})).items():
         client.log_param(run_id, clean_name(name), value[:_VALUE])
-    write_json(folder.tracking, {"run_id": run_id, "store": uri})
+    folder.sealed.write_json(folder.tracking, {"run_id": run_id, "store": uri})
     return run_id
 
 

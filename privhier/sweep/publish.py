@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from privhier.evaluation.sweep_page import write_sweep_report
+from privhier.sealed import read_json
 from privhier.sweep.parent_run import log_frontier
 
 
@@ -21,7 +21,7 @@ def publish(
     page = write_sweep_report(folder, progress=progress)
     frontier = folder / "frontier.json"
     files = [page, frontier, folder / "points.csv", *sorted(folder.glob("frontier_*.svg"))]
-    panels = json.loads(frontier.read_text())["panels"]
+    panels = read_json(frontier)["panels"]
     volumes = {
         f"hypervolume/{panel['attribute']}": panel["hypervolume"]["value"]
         for panel in panels

@@ -7,10 +7,8 @@ the seed and on results, not on workers or engines, and a killed search goes on 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from privhier.seeding import stream_seed
 from privhier.sweep.axis import Axis
 from privhier.sweep.spec import Point, Search, Sweep
 from privhier.sweep.state import SweepFolder
-from privhier.training.folder import write_json
 
 Steps = dict[str, Any]
 """Axis label to the step taken on it: a listed value's or variant's position, or a drawn number."""
@@ -58,7 +55,7 @@ def run_search(sweep: Sweep, folder: SweepFolder, work: Callable[[list[Point]], 
         if len(trials) < first + size:
             finished = [(trial, _objectives(sweep, folder, trial)) for trial in trials[:first]]
             trials = trials[:first] + _suggest(sweep, search, finished, trials[first:], size)
-            write_json(folder.search, {"sweep_hash": sweep.hash(), "trials": trials})
+            folder.sealed.write_json(folder.search, {"sweep_hash": sweep.hash(), "trials": trials})
         points = [point for trial in trials[first : first + size] for point in points_of(sweep, trial)]
         work(list({point.id: point for point in points}.values()))
         first += size
@@ -81,10 +78,10 @@ def objectives(results: Sequence[Result]) -> list[float]:
 
 
 def _objectives(sweep: Sweep, folder: SweepFolder, trial: Steps) -> list[float] | None:
-    paths: list[Path] = [folder.point(point.id).result for point in points_of(sweep, trial)]
-    if not all(path.exists() for path in paths):
+    folders = [folder.point(point.id) for point in points_of(sweep, trial)]
+    if not all(one.result.exists() for one in folders):
         return None
-    return objectives([Result.read(path) for path in paths])
+    return objectives([Result.of_run(one.sealed, one.result) for one in folders])
 
 
 def _leak(worst: WorstAttack) -> float:
@@ -150,10 +147,9 @@ def _plain(value: Any) -> Any:
 
 
 def _read(folder: SweepFolder, sweep: Sweep) -> list[Steps]:
-    try:
-        trials: list[Steps] = json.loads(folder.search.read_text())["trials"]
-    except FileNotFoundError:
+    if not folder.search.exists():
         return []
+    trials: list[Steps] = folder.sealed.read_json(folder.search)["trials"]
     labels = {axis.label for axis in sweep.file.axes}
     if any(set(trial) != labels for trial in trials):
         raise CheckpointError(

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from privhier.errors import CheckpointError, OutputError
 from privhier.locks import exclusive
+from privhier.sealed import Sealed, altered, read_json
 from privhier.sweep.spec import Point, Sweep, load_sweep
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.folder import RunFolder
 
 SCHEMA = "privhier.sweep/1"
 Status = Literal["pending", "running", "done", "failed"]
@@ -36,6 +37,11 @@ class SweepFolder:
     """The paths of a sweep."""
 
     root: Path
+
+    @property
+    def sealed(self) -> Sealed:
+        """Its own files (not its points'), bound by digests."""
+        return Sealed(self.root)
 
     @property
     def spec(self) -> Path:
@@ -91,18 +97,10 @@ class SweepFolder:
                 rule="exists already and is not a sweep folder",
                 remedy="Choose another --out",
             )
-        try:
-            write_atomic(self.spec, sweep.to_yaml())
-        except OSError as error:
-            raise OutputError(
-                key="--out",
-                value=str(self.root),
-                rule=f"cannot be written: {error.strerror or error}",
-                remedy="Choose a folder you may write to",
-            ) from error
+        self.sealed.write(self.spec, sweep.to_yaml())
 
     def _check_owner(self, sweep: Sweep) -> None:
-        saved = load_sweep(self.spec)
+        saved = load_sweep(self.sealed.checked(self.spec))
         if saved.hash() == sweep.hash():
             return
         differ = sorted(_differences(saved.identity(), sweep.identity()))
@@ -172,48 +170,43 @@ class Index:
                 for row in self.kept.values():
                     rows.append(row | ({"status": "pending"} if row["status"] == "running" else {}))
                 text = json.dumps({"schema": SCHEMA, "sweep_hash": self._hash, "points": rows}, indent=1)
-                write_atomic(self._folder.index, text + "\n")
+                self._folder.sealed.write(self._folder.index, text + "\n")
             self.unsaved = None
         except (OSError, OutputError) as error:
             self.unsaved = str(error)
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            rows: list[dict[str, Any]] = json.loads(self._folder.index.read_text())["points"]
-        except FileNotFoundError:
-            return []
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                key="points.json",
-                value=str(self._folder.index),
-                rule=f"is not readable: {error}",
-                remedy="Remove it: it is written anew from the run folders",
-            ) from error
+            if not self._folder.index.exists():
+                return []
+            rows: list[dict[str, Any]] = self._folder.sealed.read_json(self._folder.index)["points"]
+        except CheckpointError as error:
+            remedy = "Remove it: it is written anew from the run folders"
+            raise altered(self._folder.index, error.rule, remedy) from error
         return rows
 
 
 def is_done(folder: RunFolder, config_hash: str) -> bool:
     """Whether a run folder holds this configuration's result and report, logged if it is tracked."""
+    tracking = folder.root / "tracking.json"
     try:
-        if json.loads(folder.result.read_bytes())["config_hash"] != config_hash:
+        if folder.sealed.read_json(folder.result)["config_hash"] != config_hash:
             return False
         if not folder.report.exists():
             return False
-        tracking = json.loads((folder.root / "tracking.json").read_bytes())
-    except FileNotFoundError as error:
-        return error.filename is not None and Path(error.filename).name == "tracking.json"
-    except (OSError, ValueError, KeyError, TypeError):
+        state = read_json(tracking) if tracking.exists() else {"status": "FINISHED"}
+        return state.get("status") == "FINISHED" or "failure" in state
+    except (CheckpointError, AttributeError):  # edited or damaged: not done, so it is done again
         return False
-    return tracking.get("status") == "FINISHED" or "failure" in tracking
 
 
 def seconds_of(folder: RunFolder) -> float | None:
     """What a finished run says it took; None if it does not say."""
     try:
-        timing = json.loads(folder.result.read_bytes())["timing"]
-        return round(sum(float(value) for name, value in timing.items() if "/" not in name), 3)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        timing = folder.sealed.read_json(folder.result)["timing"]
+    except CheckpointError:
         return None
+    return round(sum(float(value) for name, value in timing.items() if "/" not in name), 3)
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

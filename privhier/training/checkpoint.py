@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from privhier.errors import CheckpointError
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.sealed import Sealed
+from privhier.training.folder import RunFolder
 
 
 def save_checkpoint(folder: RunFolder, state: dict[str, Any], *, config_hash: str) -> None:
@@ -21,7 +22,7 @@ def load_checkpoint(folder: RunFolder, *, config_hash: str) -> dict[str, Any] | 
     """The last saved state, or None. Nothing is unpickled beyond tensors and plain containers.
 
     Raises:
-        CheckpointError: The checkpoint is unreadable or belongs to another configuration.
+        CheckpointError: The checkpoint was edited or damaged, or belongs to another configuration.
     """
     return load_state(folder.checkpoint, key=config_hash)
 
@@ -30,15 +31,17 @@ def save_state(path: Path, state: dict[str, Any], *, key: str) -> None:
     """Write ``state`` atomically to ``path``, under the hash of the configuration it belongs to."""
     buffer = io.BytesIO()
     torch.save({"config_hash": key, **state}, buffer)
-    write_atomic(path, buffer.getvalue())
+    Sealed(path.parent).write(path, buffer.getvalue())
 
 
 def load_state(path: Path, *, key: str) -> dict[str, Any] | None:
     """What ``save_state`` wrote to ``path``, or None; see ``load_checkpoint``."""
-    if not path.exists():
+    sealed = Sealed(path.parent)
+    if not path.exists() and not sealed.lists(path):
         return None
+    data = sealed.read(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; whatever it is, the file is unusable
         raise CheckpointError(
             key="checkpoint",

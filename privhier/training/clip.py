@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData, ordered_batches
-from privhier.training.folder import RunFolder, write_json
+from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism
 
 
@@ -51,14 +49,14 @@ def settle_clip(
     if chosen is None:
         return mechanism
     train = data.splits.train
-    if not folder.clip.exists():
+    if not folder.clip.exists() and not folder.sealed.lists(folder.clip):
         source = config.privacy.noise_source
         ledger.charge_clip(ClipEvent("train", len(train), chosen.quantile, chosen.epsilon, source))
         noise = SeededNoise(config.noise_seed, "clip") if source == "seeded" else SystemNoise()
         values = grid(chosen.lowest, chosen.highest)
         norms = _norms(edge, data, train, 1 if mechanism.mechanism == "laplace" else 2, device)
         clip = draw_quantile(norms, values, chosen.quantile, chosen.epsilon, noise)
-        write_json(folder.clip, {"clip": clip})
+        folder.sealed.write_json(folder.clip, {"clip": clip})
     return mechanism_of(config, len(train), folder)
 
 
@@ -70,14 +68,14 @@ def mechanism_of(config: RunConfig, n_train: int, folder: RunFolder) -> ReleaseM
     """
     if config.release.quantile is None:
         return build_mechanism(config, n_train)
-    if not folder.clip.exists():
+    if not folder.sealed.lists(folder.clip):
         raise CheckpointError(
             key="RUN",
             value=str(folder.clip),
             rule="is missing: the clip bound of this run was drawn once and must be read back",
             remedy="Start the run anew in another folder; a second draw would have to be charged",
         )
-    return build_mechanism(config, n_train, drawn=float(json.loads(folder.clip.read_text())["clip"]))
+    return build_mechanism(config, n_train, drawn=float(folder.sealed.read_json(folder.clip)["clip"]))
 
 
 def _norms(

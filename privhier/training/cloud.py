@@ -15,9 +15,9 @@ from torch.nn import functional
 from privhier.config_shared import SharedConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import OutputError, UplinkError
-from privhier.files import whole_file
 from privhier.models.tail import CloudTail
 from privhier.privacy.labels import corrected_cross_entropy
+from privhier.sealed import Sealed, loaded_array
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import ordered_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
@@ -30,30 +30,39 @@ class ReleaseCache:
     Rows are in order of arrival. The files appear under their names only when every record is there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sealed: Sealed) -> None:
+        self.folder, self._sealed = folder, sealed
+        self._checked = False
 
     @property
     def complete(self) -> bool:
         """Whether every release has arrived."""
-        return (self.folder / "records.npy").exists()
+        records = self.folder / "records.npy"
+        return records.exists() or self._sealed.lists(records)
 
     def begin(self, total: int, shape: Sequence[int], tasks: int) -> CacheWriter:
         """Start to fill it, from nothing, with ``total`` releases of ``shape``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return CacheWriter(self.folder, total, shape, tasks)
+        return CacheWriter(self.folder, self._sealed, total, shape, tasks)
 
     def load(self) -> tuple[FloatArray, IntArray, IntArray]:
         """Payload ``(n, *shape)`` as a memory map, record numbers ``(n,)``, labels ``(n, n_tasks)``."""
-        payload = np.load(self.folder / "payload.npy", mmap_mode="r")
-        return payload, np.load(self.folder / "records.npy"), np.load(self.folder / "labels.npy")
+        payload = self.folder / "payload.npy"
+        if not self._checked:  # once a process: it is read in every epoch
+            self._sealed.checked(payload)
+            self._checked = True
+        return (
+            loaded_array(payload, mmap=True),
+            self._sealed.read_array(self.folder / "records.npy"),
+            self._sealed.read_array(self.folder / "labels.npy"),
+        )
 
 
 class CacheWriter:
     """Fills a cache in order of arrival; payloads go to disk as they come."""
 
-    def __init__(self, folder: Path, total: int, shape: Sequence[int], tasks: int) -> None:
-        self._folder, self._at = folder, 0
+    def __init__(self, folder: Path, sealed: Sealed, total: int, shape: Sequence[int], tasks: int) -> None:
+        self._folder, self._sealed, self._at = folder, sealed, 0
         self._temporary = folder / "payload.npy.tmp"
         self._payload = np.lib.format.open_memmap(
             self._temporary, mode="w+", dtype=np.float32, shape=(total, *shape)
@@ -90,10 +99,9 @@ class CacheWriter:
             )
         self._payload.flush()
         del self._payload
-        self._temporary.replace(self._folder / "payload.npy")
+        self._sealed.adopt(self._temporary, self._folder / "payload.npy")
         for name, array in (("labels", self._labels), ("records", self._records)):
-            with whole_file(self._folder / f"{name}.npy") as stream:
-                np.save(stream, array)
+            self._sealed.write_array(self._folder / f"{name}.npy", array)
 
 
 class CloudTrainer:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from privhier.errors import CheckpointError
+from privhier.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,11 @@ class CloudFolder:
     """The paths of the cloud's half."""
 
     root: Path
+
+    @property
+    def sealed(self) -> Sealed:
+        """Its files, bound by digests: everything that is read again goes through here."""
+        return Sealed(self.root)
 
     @property
     def config(self) -> Path:
@@ -70,5 +75,5 @@ class CloudFolder:
                 rule="holds no finished tail",
                 remedy="Start `privhier cloud` with this --out and --resume, and the edges, until they end",
             )
-        facts: dict[str, Any] = json.loads(self.done.read_text())
+        facts: dict[str, Any] = self.sealed.read_json(self.done)
         return facts

@@ -6,7 +6,6 @@ again from its last checkpoint ends in the weights of one that was never killed.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +18,11 @@ from privhier.errors import ConfigError, UplinkError
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
-from privhier.models.weights import save_weights
+from privhier.models.weights import weights_bytes
 from privhier.training.batches import batch_count, ordered_batches
 from privhier.training.checkpoint import load_state, save_state
 from privhier.training.cloud import CloudTrainer, ReleaseCache
 from privhier.training.cloud_folder import CloudFolder
-from privhier.training.folder import write_json
 from privhier.training.labels import flips
 from privhier.uplink.frames import Hello, frame_error
 from privhier.uplink.inbox import Inbox
@@ -78,7 +76,7 @@ class CloudJob:
         )
         self._hellos: dict[int, Hello] = {}
         if folder.edges.exists():
-            for text in json.loads(folder.edges.read_text()):
+            for text in folder.sealed.read_json(folder.edges):
                 hello = Hello.decode(text.encode())
                 if hello.edges != edges:
                     raise ConfigError(
@@ -128,7 +126,7 @@ class CloudJob:
             if (at := self._joint(trainer, at, number)) < 0:
                 return False
         if schedule.cloud_epochs:
-            cache = ReleaseCache(self.folder.cache)
+            cache = ReleaseCache(self.folder.cache, self.folder.sealed)
             if epoch == 0:
                 if not self._first_epoch(trainer, cache):
                     return False
@@ -156,7 +154,9 @@ class CloudJob:
             raise frame_error("records", dict(hello.records), f"this edge had {dict(before.records)} before")
         if before is None:
             known = {**self._hellos, hello.edge: hello}
-            write_json(self.folder.edges, [known[edge].encode().decode() for edge in sorted(known)])
+            self.folder.sealed.write_json(
+                self.folder.edges, [known[edge].encode().decode() for edge in sorted(known)]
+            )
             self._hellos[hello.edge] = hello
             with self._journal.changed:
                 self._journal.changed.notify_all()
@@ -284,8 +284,8 @@ class CloudJob:
                 "bytes": sum(place.size for place in arrived),
             }
         )
-        write_json(self.folder.history, self._history)
-        write_json(self.folder.link, self._link)
+        self.folder.sealed.write_json(self.folder.history, self._history)
+        self.folder.sealed.write_json(self.folder.link, self._link)
         state = {"at": at, "epoch": epoch + 1 if phase == "cloud" else 0, **trainer.state()}
         state |= {"history": self._history, "link": self._link}
         save_state(self.folder.checkpoint, state, key=self.config.hash())
@@ -303,8 +303,8 @@ class CloudJob:
             if not self._journal.wait(seen, stopped=lambda: self._stop):
                 return False
         places = self._journal.places
-        save_weights(trainer.tail, self.folder.tail)
-        write_json(
+        self.folder.sealed.write(self.folder.tail, weights_bytes(trainer.tail))
+        self.folder.sealed.write_json(
             self.folder.done,
             {
                 "run_id": self.config.run_id,

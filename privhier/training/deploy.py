@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from privhier.config import load_config
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
 from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
+from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
 from privhier.training.trained import finished_training, network_of
@@ -57,18 +56,18 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
         weights: Another copy of ``edge.safetensors``, for instance one downloaded from MLflow.
 
     Raises:
-        CheckpointError: Training has not finished there.
+        CheckpointError: Training has not finished there, or a file was altered since.
     """
     folder = RunFolder(run)
-    config, facts = load_config(folder.config), _facts(folder)
+    config, facts = saved_config(folder), _facts(folder)
     plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
     edge, _ = network_of(plain, facts["image_size"], facts["task_classes"], facts["sensitive_classes"])
-    load_weights(edge, weights or folder.edge)
+    load_weights(edge, weights or folder.sealed.checked(folder.edge))
     return ReleasingEdge(edge.eval(), mechanism_of(config, facts["n_train"], folder))
 
 
 def _facts(folder: RunFolder) -> dict[str, Any]:
     if folder.edge_facts.exists() and not folder.training.exists():
-        facts: dict[str, Any] = json.loads(folder.edge_facts.read_text())
+        facts: dict[str, Any] = folder.sealed.read_json(folder.edge_facts)
         return facts
     return finished_training(folder)

@@ -14,13 +14,13 @@ import torch
 
 from privhier.config import RunConfig
 from privhier.config_shared import shared_part
-from privhier.models.weights import save_weights
+from privhier.models.weights import weights_bytes
 from privhier.privacy.agreement import check_agreement
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
-from privhier.training.folder import RunFolder, write_json
+from privhier.training.folder import RunFolder
 from privhier.training.phases import phases_of
 from privhier.training.trained import build_model
 from privhier.uplink.base import Uplink
@@ -96,7 +96,7 @@ class EdgeJob:
             GuaranteeError: Ledger and uplink disagree.
             OutputError: The disk is full.
         """
-        phases = [step for step in phases_of(self.config.schedule) if step[0] != "cloud"]
+        phases = self._phases()
         done = self._restore()
         self._write_edge()
         for number, (phase, epoch) in enumerate(phases):
@@ -156,17 +156,23 @@ class EdgeJob:
 
     def _restore(self) -> int:
         state = load_checkpoint(self.folder, config_hash=self.config.hash())
+        done = 0 if state is None else int(state["done"])
+        self.side.check_charges(self._phases()[:done])
         if state is None:
             return 0
         self.side.restore(state)
         self.history, self.link = state["history"], state["link"]
-        return int(state["done"])
+        return done
+
+    def _phases(self) -> list[tuple[str, int]]:
+        """The edge's part of the schedule."""
+        return [step for step in phases_of(self.config.schedule) if step[0] != "cloud"]
 
     def _save(self, done: int) -> None:
         """The edge can answer from here on, whatever becomes of the line; the checkpoint comes last."""
         self._write_edge()
-        write_json(self.folder.history, self.history)
-        write_json(self.folder.link, self.link)
+        self.folder.sealed.write_json(self.folder.history, self.history)
+        self.folder.sealed.write_json(self.folder.link, self.link)
         save_checkpoint(
             self.folder,
             {"done": done, **self.side.state(), "history": self.history, "link": self.link},
@@ -174,8 +180,8 @@ class EdgeJob:
         )
 
     def _write_edge(self) -> None:
-        save_weights(self.side.edge, self.folder.edge)
-        write_json(self.folder.edge_facts, self._facts(finished=False))
+        self.folder.sealed.write(self.folder.edge, weights_bytes(self.side.edge))
+        self.folder.sealed.write_json(self.folder.edge_facts, self._facts(finished=False))
 
     def _facts(self, *, finished: bool) -> dict[str, Any]:
         return {
@@ -183,6 +189,7 @@ class EdgeJob:
             "edge": self.hello.edge,
             "edges": self.hello.edges,
             "uplink": self.spool.totals(),
+            "ledger": self.side.ledger.head,
             **self.side.facts(),
         }
 
@@ -190,7 +197,7 @@ class EdgeJob:
         self.side.ledger.verify()
         check_agreement(self.side.ledger, self.spool.releases())
         self.side.verify()
-        write_json(self.folder.edge_facts, self._facts(finished=True))
+        self.folder.sealed.write_json(self.folder.edge_facts, self._facts(finished=True))
 
 
 def _shown(metrics: Metrics) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,20 @@ from privhier.defenses.base import build_defense
 from privhier.metrics.classification import balanced_accuracy, macro_auc
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
-from privhier.models.weights import load_weights, save_weights
+from privhier.models.weights import load_weights, weights_bytes
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import TrainingData, batch_count
+from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
 from privhier.training.edge import EdgeTrainer, edge_exit_logits
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
+from privhier.training.shared import training_key
 from privhier.uplink.base import Uplink
 
 Metrics = dict[str, float]
@@ -104,9 +106,7 @@ class EdgeSide:
         """Charge and run one joint epoch, keep a snapshot of the edge; returns the mean loss."""
         self.releaser.charge("train", "joint", epoch, len(self.data.splits.train))
         loss = self._epoch("joint", epoch, uplink=uplink)
-        snapshot = self.folder.snapshot(epoch)
-        snapshot.parent.mkdir(exist_ok=True)
-        save_weights(self.edge, snapshot)
+        self.folder.sealed.write(self.folder.snapshot(epoch), weights_bytes(self.edge))
         return loss
 
     def release(self, uplink: Uplink, split: str, phase: str, epoch: int) -> None:
@@ -130,7 +130,7 @@ class EdgeSide:
         """
         final = {name: value.clone() for name, value in self.edge.state_dict().items()}
         for joint in range(self.config.schedule.joint_epochs):
-            load_weights(self.edge, self.folder.snapshot(joint))
+            load_weights(self.edge, self.folder.sealed.checked(self.folder.snapshot(joint)))
             release("joint", joint)
         self.edge.load_state_dict(final)
         if self.config.schedule.cloud_epochs:
@@ -188,12 +188,30 @@ class EdgeSide:
         if isinstance(self.trainer, PrivateEdgeTrainer):
             self.ledger.verify_steps(self.trainer.executed)
 
+    @property
+    def records(self) -> dict[str, int]:
+        """Split to number of records that this edge releases."""
+        return {name: len(getattr(self.data.splits, name)) for name in ("train", "val", "test")}
+
+    def check_charges(self, finished: Sequence[tuple[str, int]]) -> None:
+        """Refuse, on resume, a ledger that does not hold what the finished epochs were charged."""
+        check_charges(
+            self.ledger,
+            self.config,
+            self.mechanism,
+            records=self.records,
+            task_classes=self.data.task_classes,
+            finished=finished,
+        )
+
     def facts(self) -> dict[str, Any]:
         """Shapes, classes and origin of the edge, as plain data."""
         return {
             "release_shape": list(self.edge.release_shape),
             "image_size": self.data.image_size,
             "n_train": len(self.data.splits.train),
+            "records": self.records,
+            "training": training_key(self.config),
             "task_classes": dict(self.data.task_classes),
             "sensitive_classes": dict(self.data.sensitive_classes),
             "network": self.edge.describe(),

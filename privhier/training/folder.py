@@ -12,6 +12,7 @@ import numpy as np
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import OutputError
 from privhier.files import whole_file
+from privhier.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,16 @@ class RunFolder:
     """The paths of one run."""
 
     root: Path
+
+    @property
+    def sealed(self) -> Sealed:
+        """Its files, bound by digests: everything that is read again goes through here."""
+        return Sealed(self.root)
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works in it."""
+        return self.root / ".lock"
 
     @property
     def config(self) -> Path:
@@ -89,6 +100,11 @@ class RunFolder:
     def link(self) -> Path:
         """Such an edge's seconds, messages and bytes of every epoch."""
         return self.root / "link.json"
+
+    @property
+    def resumed(self) -> Path:
+        """With which other threads and devices the run went on."""
+        return self.root / "resumed.json"
 
     @property
     def attacks(self) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from privhier.privacy.labels import flip_matrix, randomize
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.training.batches import TrainingData
-from privhier.training.folder import RunFolder, write_array
+from privhier.training.folder import RunFolder
 
 
 def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, ledger: Ledger) -> Tensor:
@@ -36,14 +35,14 @@ def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, led
                 noise_source=config.privacy.noise_source,
             )
         )
-    if not folder.labels.exists():
+    if not folder.labels.exists() and not folder.sealed.lists(folder.labels):
         columns = []
         for column, (name, classes) in enumerate(data.task_classes.items()):
             seeded = config.privacy.noise_source == "seeded"
             source = SeededNoise(config.noise_seed, "labels", name) if seeded else SystemNoise()
             columns.append(randomize(data.task[:, column], epsilon, classes, source))
-        write_array(folder.labels, torch.stack(columns, dim=1).numpy())
-    return torch.from_numpy(np.load(folder.labels))
+        folder.sealed.write_array(folder.labels, torch.stack(columns, dim=1).numpy())
+    return torch.from_numpy(folder.sealed.read_array(folder.labels))
 
 
 def flips(label_epsilon: float | None, task_classes: Mapping[str, int]) -> list[Tensor] | None:

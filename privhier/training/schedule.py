@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from privhier.config import RunConfig
 from privhier.config_shared import shared_part
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.models.weights import save_weights
+from privhier.models.weights import weights_bytes
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData, batch_count
@@ -21,7 +21,7 @@ from privhier.training.checkpoint import load_checkpoint, save_checkpoint
 from privhier.training.cloud import CloudTrainer, ReleaseCache, cloud_logits
 from privhier.training.edge import EdgeTrainer
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
-from privhier.training.folder import RunFolder, write_array, write_json
+from privhier.training.folder import RunFolder
 from privhier.training.labels import flips
 from privhier.training.phases import phases_of
 from privhier.training.release import Collector, Releaser
@@ -75,7 +75,7 @@ class Trainer:
             flips=flips(config.privacy.label_epsilon, data.task_classes),
             bfloat16=config.runtime.precision == "bfloat16",
         )
-        self.cache = ReleaseCache(folder.cloud_cache)
+        self.cache = ReleaseCache(folder.cloud_cache, folder.sealed)
         self.history: list[dict[str, Any]] = []
         self.uplink = {"messages": 0, "records": 0, "bytes": 0}
         self._carried: Counter[tuple[str, int]] = Counter()
@@ -158,10 +158,10 @@ class Trainer:
         self._once(self.cache.complete, "train", send_train, self.cloud.store)
         drawn: list[FloatArray] = []
         self._once(
-            val.exists(),
+            self._stored(val),
             "val",
             lambda: drawn.append(self._release("val", "cloud", epoch)),
-            lambda: write_array(val, drawn[0]),
+            lambda: self.folder.sealed.write_array(val, drawn[0]),
         )
         return {}
 
@@ -169,17 +169,24 @@ class Trainer:
         """Send and store unless stored already; the uplink's counts survive a kill in between."""
         counts = self.folder.releases(name).with_suffix(".json")
         if done:
-            for key, value in json.loads(counts.read_text()).items():
+            for key, value in self.folder.sealed.read_json(counts).items():
                 self.uplink[key] += value
             return
         before = dict(self.uplink)
         send()
-        write_json(counts, {key: value - before[key] for key, value in self.uplink.items()})
+        self.folder.sealed.write_json(
+            counts, {key: value - before[key] for key, value in self.uplink.items()}
+        )
         store()
+
+    def _stored(self, path: Path) -> bool:
+        """Whether it was written before; a file that has gone since is missed, not made again."""
+        return path.exists() or self.folder.sealed.lists(path)
 
     def _cloud(self, epoch: int) -> Metrics:
         loss = self.cloud.train_cached_epoch(self.cache, epoch)
-        return {"cloud_loss": loss, **self._cloud_metrics(np.load(self.folder.releases("val")))}
+        val = self.folder.sealed.read_array(self.folder.releases("val"))
+        return {"cloud_loss": loss, **self._cloud_metrics(val)}
 
     def _cloud_metrics(self, releases: FloatArray) -> Metrics:
         return self.side.task_metrics("cloud", cloud_logits(self.cloud.tail, releases, device=self.device))
@@ -194,7 +201,7 @@ class Trainer:
             self.progress("train: epochs", number, len(phases))
 
     def _save(self, done: int) -> None:
-        write_json(self.folder.history, self.history)
+        self.folder.sealed.write_json(self.folder.history, self.history)
         save_checkpoint(
             self.folder,
             {
@@ -209,12 +216,14 @@ class Trainer:
 
     def _restore(self) -> int:
         state = load_checkpoint(self.folder, config_hash=self.config.hash())
+        done = 0 if state is None else int(state["done"])
+        self.side.check_charges(phases_of(self.config.schedule)[:done])
         if state is None:
             return 0
         self.side.restore(state)
         self.cloud.restore(state)
         self.history, self.uplink = state["history"], state["uplink"]
-        return int(state["done"])
+        return done
 
     def _test(self, epoch: int) -> Metrics:
         target, drawn = self.folder.releases("test"), list[FloatArray]()
@@ -222,7 +231,12 @@ class Trainer:
         def send() -> None:
             self.side.release_tests(lambda phase, number: drawn.append(self._release("test", phase, number)))
 
-        self._once(target.exists(), "test", send, lambda: write_array(target, np.stack(drawn, axis=1)))
+        self._once(
+            self._stored(target),
+            "test",
+            send,
+            lambda: self.folder.sealed.write_array(target, np.stack(drawn, axis=1)),
+        )
         return {}
 
     def _finish(self) -> None:
@@ -233,9 +247,11 @@ class Trainer:
             order = np.argsort(records)
             rows = order[np.searchsorted(records[order], self.keep)]
             kept.append(np.asarray(payload[rows], dtype=np.float32))
-        write_array(self.folder.releases("training_victims"), np.stack(kept, axis=1))
+        sealed = self.folder.sealed
+        sealed.write_array(self.folder.releases("training_victims"), np.stack(kept, axis=1))
         self.ledger.verify(self._carried)
         self.side.verify()
-        save_weights(self.edge.edge, self.folder.edge)
-        save_weights(self.cloud.tail, self.folder.tail)
-        write_json(self.folder.training, {"uplink": self.uplink, **self.side.facts()})
+        sealed.write(self.folder.edge, weights_bytes(self.edge.edge))
+        sealed.write(self.folder.tail, weights_bytes(self.cloud.tail))
+        facts = {"uplink": self.uplink, "ledger": self.ledger.head, **self.side.facts()}
+        sealed.write_json(self.folder.training, facts)

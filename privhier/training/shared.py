@@ -12,17 +12,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privhier.config import RunConfig
+from privhier.config import HASHLESS, RunConfig
 from privhier.locks import exclusive
+from privhier.sealed import Sealed
 from privhier.training.folder import RunFolder
 
-_PATHS: dict[str, Any] = {"dataset": {"root", "cache"}}
+_HASHLESS: dict[str, Any] = {name: HASHLESS[name] for name in ("dataset", "runtime")}
 # The ledger next to last: a folder that has one, but no training.json, has work of its own in it.
 _FILES = ("edge.safetensors", "tail.safetensors", "history.json", "ledger.jsonl", "training.json")
 _WHERE_PRESENT = ("clip.json", "sent_labels.npy")
@@ -32,7 +33,7 @@ _FOLDERS = ("releases", "snapshots")
 def training_key(config: RunConfig) -> str:
     """Hash of what determines a trained network and its releases."""
     without = dict.fromkeys(("name", "attacks", "evaluation", "tracking"), True)
-    data = config.model_dump(mode="json", exclude={**without, **_PATHS})
+    data = config.model_dump(mode="json", exclude={**without, **_HASHLESS})
     return _digest("training", data | {"training_victims": config.attacks.training_victims})
 
 
@@ -44,7 +45,7 @@ def reference_key(reference: RunConfig) -> str:
 def raw_image_key(config: RunConfig) -> str:
     """Hash of what determines attacks on raw images, but for the attackers (each names its own file)."""
     sizes = {name: getattr(config.attacks, name) for name in ("auxiliary", "victims", "training_victims")}
-    parts = config.model_dump(mode="json", include={"dataset", "runtime", "seed"}, exclude={**_PATHS})
+    parts = config.model_dump(mode="json", include={"dataset", "runtime", "seed"}, exclude=_HASHLESS)
     return _digest("raw_image", parts | sizes)
 
 
@@ -107,18 +108,27 @@ class Shared:
         return self.root / "locks" / f"{place.parent.name}-{place.name}.lock"
 
 
+def take_over(source: Sealed, target: Sealed, names: Iterable[str]) -> None:
+    """Bring files of one folder into another, each checked against the digests it was written under.
+
+    Raises:
+        CheckpointError: A file is missing or was altered.
+    """
+    for name in names:
+        _take(source.checked(source.root / name), target.root / name, target)
+
+
 def _copy(source: Path, target: Path) -> None:
-    for name in _FOLDERS:
-        for path in sorted((source / name).glob("*")):
-            _take(path, target / name / path.name)
-    for name in _WHERE_PRESENT:
-        if (source / name).exists():
-            _take(source / name, target / name)
-    for name in _FILES:
-        _take(source / name, target / name)
+    parts = [path for name in _FOLDERS for path in sorted((source / name).glob("*"))]
+    names = [
+        *(path.relative_to(source).as_posix() for path in parts if path.suffix != ".tmp"),
+        *(name for name in _WHERE_PRESENT if Sealed(source).lists(source / name)),
+        *_FILES,
+    ]
+    take_over(Sealed(source), Sealed(target), names)
 
 
-def _take(source: Path, target: Path) -> None:
+def _take(source: Path, target: Path, sealed: Sealed) -> None:
     """Hard-link what is only ever replaced whole; copy what may be appended to, or where links fail."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".tmp")
@@ -129,7 +139,7 @@ def _take(source: Path, target: Path) -> None:
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    sealed.adopt(temporary, target)
 
 
 def _digest(kind: str, data: Mapping[str, Any]) -> str:

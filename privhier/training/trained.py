@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray
@@ -18,9 +15,11 @@ from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights
 from privhier.privacy.dpsgd import mend
 from privhier.privacy.release import ReleaseMechanism
+from privhier.sealed import altered
 from privhier.training.batches import TrainingData
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
+from privhier.training.shared import training_key
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,18 @@ def load_trained(config: RunConfig, data: TrainingData, folder: RunFolder) -> Tr
         CheckpointError: Training has not finished there.
     """
     facts = finished_training(folder)
+    if facts["training"] != training_key(config):
+        raise altered(folder.training, "is of a training under another configuration")
     edge, tail = build_model(config, data, pretrained=False)
-    load_weights(edge, folder.edge)
-    load_weights(tail, folder.tail)
+    sealed = folder.sealed
+    load_weights(edge, sealed.checked(folder.edge))
+    load_weights(tail, sealed.checked(folder.tail))
     return Trained(
         edge=edge.eval(),
         tail=tail.eval(),
-        history=json.loads(folder.history.read_text()),
-        test_releases=np.load(folder.releases("test"), mmap_mode="r"),
-        training_releases=np.load(folder.releases("training_victims"), mmap_mode="r"),
+        history=sealed.read_json(folder.history),
+        test_releases=sealed.read_array(folder.releases("test"), mmap=True),
+        training_releases=sealed.read_array(folder.releases("training_victims"), mmap=True),
         uplink=facts["uplink"],
         mechanism=mechanism_of(config, facts["n_train"], folder),
     )
@@ -117,5 +119,5 @@ def finished_training(folder: RunFolder) -> dict[str, Any]:
             rule="holds no finished training",
             remedy="Finish it with `privhier run CONFIG --out FOLDER --resume`",
         )
-    facts: dict[str, Any] = json.loads(folder.training.read_text())
+    facts: dict[str, Any] = folder.sealed.read_json(folder.training)
     return facts

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -102,6 +103,13 @@ def test_a_charge_must_make_sense(change):
     assert ledger.events == ()
 
 
+def seal(path, *contents):
+    """Make the folder's digests allow these contents of a ledger."""
+    listing = json.loads((path.parent / "digests.json").read_text())
+    listing["files"][path.name] = [hashlib.sha256(content).hexdigest() for content in contents]
+    (path.parent / "digests.json").write_text(json.dumps(listing))
+
+
 # --- on disk -----------------------------------------------------------------------------------------
 
 
@@ -121,16 +129,103 @@ def test_it_survives_a_reload(tmp_path):
 
 def test_every_torn_last_line_is_dropped_and_the_next_charge_is_whole(tmp_path):
     path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=1)
+    before = path.read_bytes()
     spend(Ledger(path), epochs=2)
     data = path.read_bytes()
-    first_end = data.index(b"\n") + 1
-    for end in range(first_end, len(data)):
+    for end in range(len(before), len(data)):
         path.write_bytes(data[:end])
+        seal(path, before, data)  # as a crash leaves it: the second charge was about to be written
         ledger = Ledger(path)
         complete = end == len(data) - 1  # only the line end is missing: it was charged
         assert ledger.releases_per_record("train") == 1 + complete
         ledger.charge("train", 100, "joint", 5, GAUSS, "seeded")
         assert Ledger(path).releases_per_record("train") == 2 + complete
+
+
+def test_a_torn_line_is_cut_off_by_writers_only(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=1)
+    before = path.read_bytes()
+    seal(path, before, before + b"{}\n")
+    path.write_bytes(before + b'{"split": "tr')
+    assert Ledger.load(path).releases_per_record("train") == 1
+    assert path.read_bytes() == before + b'{"split": "tr'
+    Ledger(path)
+    assert path.read_bytes() == before
+
+
+def test_a_ledger_torn_at_its_first_charge_is_an_empty_one(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=1)
+    data = path.read_bytes()
+    path.write_bytes(data[:20])
+    with pytest.raises(GuaranteeError, match="edited or damaged"):
+        Ledger(path)
+    seal(path, b"", data)
+    assert Ledger(path).events == ()
+
+
+EDITS = {
+    "emptied": lambda lines: [],
+    "last line gone": lambda lines: lines[:-1],
+    "first line gone": lambda lines: lines[1:],
+    "line doubled": lambda lines: [lines[0], *lines],
+    "lines swapped": lambda lines: [lines[1], lines[0], *lines[2:]],
+    "noise ten times": lambda lines: [
+        line.replace(f'"sigma": {GAUSS.sigma}'.encode(), f'"sigma": {10 * GAUSS.sigma}'.encode())
+        for line in lines
+    ],
+    "fewer records": lambda lines: [line.replace(b'"records": 100', b'"records": 10') for line in lines],
+    "another's lines": lambda lines: [b"{}" for _ in lines],
+}
+
+
+@pytest.mark.parametrize("edit", list(EDITS))
+def test_an_edited_ledger_is_refused(tmp_path, edit):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=3)
+    lines = path.read_bytes().splitlines()
+    changed = b"".join(line + b"\n" for line in EDITS[edit](lines))
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+    for read in (Ledger, Ledger.load):
+        with pytest.raises(GuaranteeError, match="edited or damaged"):
+            read(path)
+    assert path.read_bytes() == changed
+    if edit not in ("emptied", "last line gone"):  # the chain alone cannot see a shorter ledger
+        seal(path, changed)
+        with pytest.raises(GuaranteeError, match=r"does not follow|is not an event"):
+            Ledger(path)
+
+
+def test_every_flipped_bit_is_refused(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=2)
+    data = path.read_bytes()
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(flipped))
+        with pytest.raises(GuaranteeError):
+            Ledger.load(path)
+
+
+def test_a_ledger_that_was_taken_away_is_missed(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    spend(Ledger(path), epochs=2)
+    path.unlink()
+    with pytest.raises(GuaranteeError, match="cannot be read"):
+        Ledger(path)
+
+
+def test_a_ledger_put_there_by_hand_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    spend(Ledger(tmp_path / "a" / "ledger.jsonl"))
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes((tmp_path / "a" / "ledger.jsonl").read_bytes())
+    with pytest.raises(GuaranteeError, match="put there by something else"):
+        Ledger(path)
 
 
 @pytest.mark.parametrize("line", [b"{}", b"\x00\x00", b'{"kind": "dp_sgd"}', b"[1]", b"", b'{"split": "tr'])
@@ -139,6 +234,7 @@ def test_a_broken_line_elsewhere_voids_the_account(tmp_path, line):
     spend(Ledger(path), epochs=2)
     first, second = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([first, line, second, b""]))
+    seal(path, path.read_bytes())
     with pytest.raises(GuaranteeError, match=r"not an event|version"):
         Ledger(path)
 
@@ -149,6 +245,7 @@ def test_nonsense_values_on_disk_void_the_account(tmp_path):
     event = json.loads(path.read_text())
     for change in ({"sigma": -1.0}, {"sigma": "2"}, {"clip": 0.0}, {"records": 0}, {"mechanism": "gauss"}):
         path.write_text(json.dumps(event | change) + "\n")
+        seal(path, path.read_bytes())
         with pytest.raises(GuaranteeError, match="not an event"):
             Ledger(path)
 
