@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from privhier.sealed import Sealed
 
 ROOT = Path(__file__).parents[1]
 BROWSER_FLAGS = (
@@ -30,6 +32,12 @@ BROWSER_FLAGS = (
 def repository() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def put() -> Callable[[Path, str], None]:
+    """Write a file of a run or sweep folder as the tool would: with its digest."""
+    return lambda path, text: Sealed(path.parent).write(path, text)
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,11 @@ class Ledger:
         self._observed: dict[Key, npt.NDArray[np.int64]] = {}
         self._file = None if path is None else LedgerFile(path)
         for event in [] if self._file is None else self._file.read(repair=repair):
-            self._count(event)
+            if not self._admit(event):
+                raise ledger_error(
+                    "/".join(map(str, event.key)), asdict(event), "stands twice: it counts once"
+                )
+            self._events.append(event)
 
     @classmethod
     def load(cls, path: Path) -> Ledger:
@@ -347,10 +351,6 @@ class Ledger:
                 "the same seeded draw was charged before with other parameters; its noise would be reused",
             )
         return False
-
-    def _count(self, event: Event) -> None:
-        if self._admit(event):
-            self._events.append(event)
 
 
 def _same(name: str, now: str, before: str) -> None:

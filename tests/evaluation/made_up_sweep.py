@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from privhier.config import RunConfig
+from privhier.sealed import Sealed
 
 EXAMPLE = Path(__file__).with_name("example_result.json")
 LEAKAGE_COST = {"none": 1.0, "gradient_reversal": 0.62, "max_entropy": 0.5, "another": 0.7}
@@ -53,8 +54,8 @@ def make_sweep(
             write_point(folder / "points" / digest[:16], example, defense, width, sigma, seed)
         rows.append(row)
     index = {"schema": "privhier.sweep/1", "sweep_hash": "5" * 64, "points": rows}
-    (folder / "points.json").write_text(json.dumps(index))
-    (folder / "sweep.yaml").write_text("name: made_up_front\n")
+    put(folder / "points.json", json.dumps(index))
+    put(folder / "sweep.yaml", "name: made_up_front\n")
     return folder
 
 
@@ -88,7 +89,7 @@ def write_point(
             for i, (key, value) in enumerate(reference["leakage"].items())
         }
         reference["by_group"] = groups(data, 0.93, 0.86, rng)
-    (folder / "result.json").write_text(json.dumps(data))
+    put(folder / "result.json", json.dumps(data))
     (folder / "report.html").write_text("<!DOCTYPE html><title>made up</title>")
     config = RunConfig.model_validate(
         {
@@ -100,7 +101,12 @@ def write_point(
             "release": {"mechanism": "gaussian", "sigma": sigma},
         }
     )
-    (folder / "config.yaml").write_text(config.to_yaml())
+    put(folder / "config.yaml", config.to_yaml())
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file as the engine would: with its digest."""
+    Sealed(path.parent).write(path, text)
 
 
 def groups(data: dict[str, Any], utility: float, secret: float, rng: np.random.Generator) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privhier.errors import ResultError
+from privhier.errors import CheckpointError, ResultError
 from privhier.evaluation.frontier import REFERENCE_POINT, frontier, panels
 from privhier.evaluation.points import Point, estimate, group_by_setting, is_sweep, load_points, varying_keys
 from privhier.evaluation.report import _headline
@@ -223,23 +223,34 @@ def test_the_front_of_a_sweep_is_that_of_the_definition(make_sweep, tmp_path):
     assert found.front == sorted(found.front, key=lambda c: -c.utility.value)
 
 
-def test_a_broken_point_is_failed_and_takes_nothing_down(make_sweep, tmp_path):
+def test_a_broken_point_is_failed_and_takes_nothing_down(put, make_sweep, tmp_path):
     sweep = make_sweep(tmp_path, failed=0, pending=0)
     whole = load_points(sweep)
-    (sweep / "points" / whole[0].id / "result.json").write_text("{")
-    (sweep / "points" / whole[1].id / "config.yaml").write_text("name: x\n")
+    put(sweep / "points" / whole[0].id / "result.json", "{")
+    put(sweep / "points" / whole[1].id / "config.yaml", "name: x\n")
+    path = sweep / "points" / whole[2].id / "result.json"
+    path.write_text(path.read_text().replace('"value": 0.', '"value": 0.0'))
     points = load_points(sweep)
-    assert [p.status for p in points].count("failed") == 2
+    assert [p.status for p in points].count("failed") == 3
     assert "not a readable privhier.result/1" in str(points[0].error)
     assert "not the resolved configuration" in str(points[1].error)
+    assert "edited or damaged" in str(points[2].error)
     assert len(frontier(points, "race").candidates) == 35
 
 
-def test_an_error_kept_beside_the_point_is_shown(make_sweep, tmp_path):
+@pytest.mark.parametrize("edit", [lambda data: b"", lambda data: data[:-5], lambda data: data + b" "])
+def test_an_edited_index_is_refused(make_sweep, tmp_path, edit):
+    path = make_sweep(tmp_path, sigmas=[0.1], widths=[8]) / "points.json"
+    path.write_bytes(edit(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="edited or damaged"):
+        load_points(tmp_path)
+
+
+def test_an_error_kept_beside_the_point_is_shown(put, make_sweep, tmp_path):
     sweep = make_sweep(tmp_path, sigmas=[0.1], widths=[8], failed=1, pending=0)
     index = json.loads((sweep / "points.json").read_text())
     index["points"][-1]["error"] = None
-    (sweep / "points.json").write_text(json.dumps(index))
+    put(sweep / "points.json", json.dumps(index))
     folder = sweep / "points" / index["points"][-1]["id"]
     folder.mkdir()
     (folder / "error.json").write_text(json.dumps({"type": "OutputError", "message": "disk is full"}))
@@ -247,19 +258,19 @@ def test_an_error_kept_beside_the_point_is_shown(make_sweep, tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"schema": "other", "points": []}'])
-def test_what_is_no_sweep_folder_is_refused(tmp_path, text):
+def test_what_is_no_sweep_folder_is_refused(put, tmp_path, text):
     if text is not None:
-        (tmp_path / "points.json").write_text(text)
+        put(tmp_path / "points.json", text)
     with pytest.raises(ResultError, match="privhier sweep"):
         load_points(tmp_path)
 
 
-def test_options_that_an_axis_sets_are_settings_of_their_own(make_sweep, tmp_path):
+def test_options_that_an_axis_sets_are_settings_of_their_own(put, make_sweep, tmp_path):
     sweep = make_sweep(tmp_path, sigmas=[0.1], widths=[8], seeds=[0], failed=0, pending=0)
     index = json.loads((sweep / "points.json").read_text())
     for row, options in zip(index["points"], [{}, {"weight": 1.0}, {"weight": 2.0}], strict=True):
         row["settings"] = {"defense.options": options}
-    (sweep / "points.json").write_text(json.dumps(index))
+    put(sweep / "points.json", json.dumps(index))
     points = load_points(sweep)
     assert [p.settings for p in points] == [
         {},
@@ -269,11 +280,11 @@ def test_options_that_an_axis_sets_are_settings_of_their_own(make_sweep, tmp_pat
     assert varying_keys(points) == ["defense.options.weight"]
 
 
-def test_a_point_cannot_lead_out_of_its_folder(make_sweep, tmp_path):
+def test_a_point_cannot_lead_out_of_its_folder(put, make_sweep, tmp_path):
     sweep = make_sweep(tmp_path, sigmas=[0.1], widths=[8])
     index = json.loads((sweep / "points.json").read_text())
     index["points"][0]["id"] = "../../elsewhere"
-    (sweep / "points.json").write_text(json.dumps(index))
+    put(sweep / "points.json", json.dumps(index))
     with pytest.raises(ResultError):
         load_points(sweep)
 

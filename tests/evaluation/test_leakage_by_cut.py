@@ -12,6 +12,7 @@ import pytest
 from privhier.config import RunConfig, ScheduleConfig
 from privhier.errors import ResultError
 from privhier.evaluation.leakage_by_cut import LeakageByCut
+from privhier.sealed import Sealed
 
 EXAMPLE = json.loads(Path(__file__).with_name("example_result.json").read_text())
 BASE: dict[str, Any] = {
@@ -39,18 +40,17 @@ def make_sweep(folder: Path, points: list[tuple[dict[str, Any], RunConfig, float
     for number, (settings, resolved, auc) in enumerate(points):
         place = folder / "points" / f"p{number}"
         place.mkdir(parents=True)
-        (place / "config.yaml").write_text(resolved.to_yaml())
+        Sealed(place).write(place / "config.yaml", resolved.to_yaml())
         data = copy.deepcopy(EXAMPLE)
         for index, leakage in enumerate(data["leakage"].values()):
             kind = "auc" if leakage["worst"].get("auc") else "verification_auc"
             value = auc - 0.1 * index
             leakage["worst"][kind] = {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 100}
-        (place / "result.json").write_text(json.dumps(data))
+        Sealed(place).write(place / "result.json", json.dumps(data))
         row = {"id": f"p{number}", "config_hash": str(number), "seed": resolved.seed, "status": "done"}
         rows.append(row | {"settings": settings})
-    (folder / "points.json").write_text(
-        json.dumps({"schema": "privhier.sweep/1", "sweep_hash": "5" * 64, "points": rows})
-    )
+    index = {"schema": "privhier.sweep/1", "sweep_hash": "5" * 64, "points": rows}
+    Sealed(folder).write_json(folder / "points.json", index)
     return LeakageByCut(folder)
 
 

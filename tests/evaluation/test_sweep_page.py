@@ -79,10 +79,10 @@ def test_lines_ring_ceilings_and_references_are_drawn(page):
     assert "open network, same width" in page
 
 
-def test_an_epsilon_is_never_shown_without_its_limits(make_sweep, tmp_path):
+def test_an_epsilon_is_never_shown_without_its_limits(put, make_sweep, tmp_path):
     sweep = make_sweep(tmp_path, sigmas=[0.1], widths=[8])
     for path in (sweep / "points").glob("*/result.json"):
-        path.write_text(re.sub(r'"epsilon": [0-9.]+', '"epsilon": 83.8', path.read_text()))
+        put(path, re.sub(r'"epsilon": [0-9.]+', '"epsilon": 83.8', path.read_text()))
     page = write_sweep_report(sweep).read_text()
     assert "epsilon 83.80 (numerically vacuous)" in page
     assert '83.80<span class="vacuous">' in page
@@ -151,11 +151,11 @@ def test_more_families_than_colors_still_differ(sweep):
     assert len(set(family_styles(points).values())) == 30
 
 
-def test_names_from_outside_are_escaped(small):
+def test_names_from_outside_are_escaped(put, small):
     sweep = small()
     text = (sweep / "points.json").read_text().replace("max_entropy", "<script>alert(1)</script>")
-    (sweep / "points.json").write_text(text)
-    (sweep / "sweep.yaml").write_text("name: <b>bold</b>\n")
+    put(sweep / "points.json", text)
+    put(sweep / "sweep.yaml", "name: <b>bold</b>\n")
     page = write_sweep_report(sweep).read_text()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -175,21 +175,21 @@ def test_one_point_and_one_seed_are_enough(small):
     assert "Families against each other on" not in page
 
 
-def test_several_data_sets_get_panels_of_their_own(small):
+def test_several_data_sets_get_panels_of_their_own(put, small):
     sweep = small(failed=0, pending=0)
     path = next((sweep / "points").glob("*/result.json"))
-    path.write_text(path.read_text().replace('"name": "synthetic"', '"name": "celeba"'))
+    put(path, path.read_text().replace('"name": "synthetic"', '"name": "celeba"'))
     page = write_sweep_report(sweep).read_text()
     assert page.count('<svg class="plot') == 6
     assert (sweep / "frontier_celeba_gender_bin_age_20_40_60_race.svg").exists()
 
 
-def test_mixed_kinds_in_one_axis_become_text_in_parquet(small):
+def test_mixed_kinds_in_one_axis_become_text_in_parquet(put, small):
     sweep = small()
     index = json.loads((sweep / "points.json").read_text())
     for row, value in zip(index["points"], ["wide", 8, None] * 4, strict=True):
         row["settings"]["model.bottleneck.size"] = value
-    (sweep / "points.json").write_text(json.dumps(index))
+    put(sweep / "points.json", json.dumps(index))
     write_sweep_report(sweep)
     column = pyarrow.parquet.read_table(sweep / "points.parquet")["model.bottleneck.size"].to_pylist()
     assert column == ["wide", "8", None] * 4
