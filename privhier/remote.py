@@ -20,7 +20,7 @@ from privhier.defenses.base import build_defense
 from privhier.errors import ConfigError, OutputError
 from privhier.locks import exclusive
 from privhier.seeding import stream_seed
-from privhier.training.claim import check_output, with_absolute_paths
+from privhier.training.claim import check_output, claim, with_absolute_paths
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.cloud_job import CloudJob, check_folder
 from privhier.training.edge_job import EdgeJob
@@ -125,9 +125,8 @@ def open_edge(
     if folder.config.exists():
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
         _same_shard(folder, shard)
-    folder.sealed.bind(config=config.hash(), data=dataset.fingerprint)
     folder.sealed.write_json(folder.shard, asdict(shard))
-    folder.sealed.write(folder.config, with_absolute_paths(config).to_yaml())
+    claim(folder, with_absolute_paths(config), dataset.fingerprint)
     return EdgeJob(
         config,
         data,

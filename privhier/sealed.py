@@ -152,7 +152,7 @@ class Sealed:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise altered(path, f"cannot be read: {error.strerror or error}") from error
+            raise _unreadable(path, error) from error
         self.check_digest(path, hashlib.sha256(data).hexdigest())
         return data
 
@@ -183,7 +183,7 @@ class Sealed:
         try:
             return file_digest(path)
         except OSError as error:
-            raise altered(path, f"cannot be read: {error.strerror or error}") from error
+            raise _unreadable(path, error) from error
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -224,10 +224,11 @@ _BINDINGS = {
 
 
 def _other(name: str, value: str, before: str | None) -> CheckpointError:
+    words = {"config": "configuration", "data": "data set"}.get(name, name)
     return CheckpointError(
         key=f"{NAME}: {name}",
         value=value[:16],
-        rule=f"this folder belongs to {f'other {name} ({before[:16]})' if before else f'no {name}'}",
+        rule=f"this folder belongs to {f'another {words} ({before[:16]})' if before else f'no {words}'}",
         remedy=_BINDINGS.get(name, _REMEDY),
     )
 
@@ -247,7 +248,7 @@ def read_json(path: Path) -> Any:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise altered(path, f"cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
     return parsed_json(path, data)
 
 
@@ -282,6 +283,11 @@ def loaded_array(path: Path, *, mmap: bool = False) -> npt.NDArray[Any]:
 def altered(path: Path, rule: str, remedy: str = _REMEDY) -> CheckpointError:
     """The error of every file that is not what was written."""
     return CheckpointError(key=path.name, value=str(path), rule=rule, remedy=remedy)
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    gone = isinstance(error, FileNotFoundError)
+    return altered(path, "is missing" if gone else f"cannot be read: {error.strerror or error}")
 
 
 def _is_listing(data: Any) -> bool:

@@ -20,8 +20,8 @@ from privhier.privacy.release import ReleaseMechanism
 from privhier.tracking import Nesting
 from privhier.training.claim import (
     check_output,
+    claim,
     held,
-    note_resumed,
     saved_config,
     with_absolute_paths,
 )
@@ -163,9 +163,7 @@ def open_session(
     session = Session(config, folder, prepared, mechanism, device, victims, progress, nesting=nesting)
     with session.hold(wait=wait):
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
-        folder.sealed.bind(config=config.hash(), data=dataset.fingerprint)
-        note_resumed(folder, config)
-        folder.sealed.write(folder.config, config.to_yaml())
+        claim(folder, config, dataset.fingerprint)
     if shared is not None:
         session.shared = Shared(shared, dataset.fingerprint)
         references: dict[str, RunConfig] = {

@@ -56,7 +56,7 @@ def test_files_that_are_missing_swapped_or_foreign_are_refused(sealed, tmp_path)
     with pytest.raises(CheckpointError, match="edited or damaged"):
         sealed.read_json(path)
     path.unlink()
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is missing"):
         sealed.read_json(path)
     assert sealed.lists(path)
 
@@ -98,10 +98,10 @@ def test_a_folder_belongs_to_one_configuration_and_one_data_set(sealed):
     sealed.bind(config="a" * 64, data="b" * 64)
     with pytest.raises(CheckpointError, match=r"dataset\.root"):
         sealed.bind(config="a" * 64, data="c" * 64)
-    with pytest.raises(CheckpointError, match="other config"):
+    with pytest.raises(CheckpointError, match="another configuration"):
         sealed.bind(config="d" * 64)
     sealed.match("data", "b" * 64)
-    with pytest.raises(CheckpointError, match="other data"):
+    with pytest.raises(CheckpointError, match="another data set"):
         sealed.match("data", "c" * 64)
     with pytest.raises(CheckpointError, match="no person"):
         sealed.match("person", "c" * 64)
@@ -187,7 +187,7 @@ def test_what_is_no_json_is_a_typed_error(tmp_path, text):
     path.write_bytes(text)
     with pytest.raises(CheckpointError, match=r"history\.json.*is not JSON"):
         read_json(path)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is missing"):
         read_json(tmp_path / "none.json")
 
 

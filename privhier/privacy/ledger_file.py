@@ -44,7 +44,7 @@ class LedgerFile:
             data = path.read_bytes()
             whole = self._whole_lines(data)
         except (OSError, CheckpointError) as error:
-            rule = error.rule if isinstance(error, CheckpointError) else f"cannot be read: {error.strerror}"
+            rule = error.rule if isinstance(error, CheckpointError) else f"is missing: {error.strerror}"
             raise ledger_error(path.name, str(path), rule) from error
         events = [self._event(number, line) for number, line in enumerate(whole.split(b"\n")[:-1], start=1)]
         self._content.update(whole)

@@ -120,6 +120,22 @@ def held(folder: RunFolder, *, waiting: Callable[[], None] | None = None) -> Ite
         yield
 
 
+def claim(folder: RunFolder, config: RunConfig, fingerprint: str) -> None:
+    """Make a folder this run's: bind it to configuration and data, and write the configuration.
+
+    Args:
+        folder: A free folder, or the run's own.
+        config: The run's configuration.
+        fingerprint: Of the data set as loaded.
+
+    Raises:
+        CheckpointError: It belongs to another configuration, or began with other images.
+    """
+    folder.sealed.bind(config=config.hash(), data=fingerprint)
+    note_resumed(folder, config)
+    folder.sealed.write(folder.config, config.to_yaml())
+
+
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration as it is saved: folders of the data do not depend on the current folder."""
     given = {name: getattr(config.dataset, name) for name in ("root", "cache")}

@@ -215,7 +215,7 @@ def test_a_ledger_that_was_taken_away_is_missed(tmp_path):
     path = tmp_path / "ledger.jsonl"
     spend(Ledger(path), epochs=2)
     path.unlink()
-    with pytest.raises(GuaranteeError, match="cannot be read"):
+    with pytest.raises(GuaranteeError, match="is missing"):
         Ledger(path)
 
 

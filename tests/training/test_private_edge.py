@@ -19,7 +19,8 @@ from privhier.privacy.events import StepEvent
 from privhier.privacy.guarantees import CURIOUS_CLOUD
 from privhier.privacy.ledger import Ledger
 from privhier.seeding import torch_stream
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.claim import claim
+from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer, check_participation, check_private
@@ -65,7 +66,7 @@ def prepared_for(config: RunConfig) -> Prepared:
 def make_trainer(config: RunConfig, folder: Path, prepared: Prepared | None = None) -> Trainer:
     prepared = prepared or prepared_for(config)
     run = RunFolder(folder)
-    write_atomic(run.config, config.to_yaml())
+    claim(run, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=train[:20])
@@ -188,7 +189,7 @@ def test_a_batch_as_large_as_the_data_is_refused(tmp_path):
 
 def test_identity_exits_bfloat16_and_state_of_a_defense_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="number of training people"):
-        make_trainer(make_config(dataset__sensitive=["identity"]), tmp_path)
+        make_trainer(make_config(dataset__sensitive=["identity"]), tmp_path / "identity")
     with pytest.raises(ConfigError, match="float32 under"):
         make_config(runtime={"precision": "bfloat16", "threads": 1})
     trainer = make_trainer(make_config(), tmp_path)
