@@ -146,7 +146,7 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
         return None
     delta = config.privacy.delta_for(facts["n_train"])
     epsilon: float | None = max(account.spent(kind, delta) for account in accounts.values())
-    if folder.sealed.lists(folder.result):
+    if folder.result.exists():
         rows = Result.of_run(folder.sealed, folder.result).guarantees
         epsilon, printed = next(
             ((row.epsilon, row.delta) for row in rows if row.name == OWN_RELEASES), (None, None)

@@ -15,13 +15,13 @@ import pytest
 from privhier import run as job
 from privhier.errors import CheckpointError, ConfigError
 from privhier.evaluation.result import Result
+from privhier.sealed import Sealed
 from privhier.sweep.job import run_sweep
 from privhier.sweep.progress import Standing
 from privhier.sweep.publish import publish
 from privhier.sweep.spec import load_sweep
 from privhier.sweep.state import SweepFolder
 from privhier.sweep.task import Task, run_task
-from privhier.training import schedule
 
 DRIVER = """
 import sys
@@ -232,7 +232,7 @@ def test_a_full_disk_fails_the_point_and_loses_nothing(spec, finished, numbers, 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(schedule, "write_array", full)
+    monkeypatch.setattr(Sealed, "write_array", full)
     outcome = run_task(task)
     assert outcome.status == "failed"
     assert outcome.error is not None

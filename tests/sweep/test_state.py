@@ -8,7 +8,7 @@ import pytest
 
 from privhier.errors import CheckpointError, OutputError
 from privhier.locks import exclusive
-from privhier.sweep import state as module
+from privhier.sealed import Sealed
 from privhier.sweep.spec import load_sweep
 from privhier.sweep.state import Index, SweepFolder, is_done
 
@@ -126,7 +126,7 @@ def test_an_index_that_cannot_be_written_stops_nothing(sweep, tmp_path, monkeypa
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_atomic", full)
+    monkeypatch.setattr(Sealed, "write", full)
     index.set(points[0].id, "done", seconds=1.0)
     assert "No space left" in str(index.unsaved)
     assert rows(folder)[points[0].id]["status"] == "pending"
