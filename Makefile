@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo test test-slow fuzz faults lint typecheck bench clean
+.PHONY: demo test test-slow fuzz faults corrupt lint typecheck bench clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -22,6 +22,9 @@ fuzz: $(STAMP)  ## 100,000 hostile messages against the decoder and a live cloud
 
 faults: $(STAMP)  ## kill either side 50 times, cut the line 50 times: the same weights, every release once
 	GRPC_VERBOSITY=NONE OMP_NUM_THREADS=1 $(BIN)/python tests/training/faults.py --kills 50 --cuts 50
+
+corrupt: $(STAMP)  ## 300 damaged folders, every verb on each: no silent difference, no traceback
+	OMP_NUM_THREADS=1 $(BIN)/python tests/corruption/campaign.py --trials 300
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .

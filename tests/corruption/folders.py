@@ -1,0 +1,134 @@
+"""Folders to be damaged: finished and half-finished runs, edges, clouds and sweeps, as small as they get."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from privhier import run as job
+from privhier.config import RunConfig, load_config
+from privhier.config_shared import shared_part
+from privhier.errors import PrivhierError
+from privhier.remote import open_cloud, open_edge, run_edge
+from privhier.sweep.job import SweepSummary, run_sweep
+from privhier.training.edge_job import EdgeJob
+from privhier.training.schedule import Trainer
+
+TINY = [
+    "tracking.enabled=false",
+    "dataset.options.images=160",
+    "dataset.options.identities=80",
+    "dataset.image_size=24",
+    "training.batch_size=32",
+    "attacks.auxiliary=24",
+    "attacks.victims=24",
+    "attacks.training_victims=12",
+    "attacks.reconstruction=[]",
+    "attacks.raw_image=false",
+    "evaluation.bootstrap=100",
+    "runtime.threads=1",
+]
+
+
+class StoppedError(KeyboardInterrupt):
+    """Stands for Ctrl-C at a chosen epoch."""
+
+
+def tiny(repository: Path) -> RunConfig:
+    """A run of about a second."""
+    return load_config(repository / "configs" / "debug.yaml", TINY)
+
+
+def stopped_after(kind: type[Trainer] | type[EdgeJob], epochs: int, work: Callable[[], object]) -> None:
+    """Do ``work``, stopped when so many epochs are saved."""
+    save = kind._save
+
+    def stop(self: Any, done: int) -> None:
+        save(self, done)
+        if done == epochs:
+            raise StoppedError
+
+    kind._save = stop  # type: ignore[assignment,method-assign]  # put back below
+    try:
+        work()
+    except StoppedError:
+        pass
+    finally:
+        kind._save = save  # type: ignore[method-assign]
+
+
+def run(config: RunConfig, out: Path) -> None:
+    """A run, or what is left of it."""
+    job.run(job.open_session(config, out, resume=out.exists()), command="privhier run")
+
+
+def pair(config: RunConfig, root: Path, *, stop: int | None = None) -> None:
+    """Edge and cloud in one process, over loopback; raises what either side raises, once both have ended.
+
+    Args:
+        config: The run.
+        root: ``edge`` and ``cloud`` in it are made, or gone on with.
+        stop: Stop the edge after so many epochs.
+    """
+    errors: list[BaseException] = []
+    with ExitStack() as stack:
+        cloud = open_cloud(
+            [(shared_part(config), root / "cloud")],
+            "127.0.0.1:0",
+            credentials=None,
+            device=torch.device("cpu"),
+            resume=True,
+            stack=stack,
+        )
+
+        def serve() -> None:
+            try:
+                cloud.run(linger=5.0)
+            except PrivhierError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=serve)
+        edge = open_edge(config, root / "edge", resume=True, stack=stack)
+        thread.start()
+        try:
+            work = lambda: run_edge(edge, f"127.0.0.1:{cloud.server.port}", credentials=None)  # noqa: E731
+            if stop is None:
+                work()
+            else:
+                stopped_after(EdgeJob, stop, work)
+            if stop is None:
+                thread.join(60)
+        except PrivhierError as error:
+            errors.append(error)
+        finally:
+            for one in cloud.jobs:
+                one.stop()
+            thread.join(60)
+    if errors:
+        raise errors[0]
+
+
+def sweep_file(repository: Path, path: Path) -> Path:
+    """A sweep of two points over the tiny run."""
+    data = {
+        "name": "tiny",
+        "base": str(repository / "configs" / "debug.yaml"),
+        "overrides": dict(item.split("=", 1) for item in TINY if "[]" not in item)
+        | {"attacks.reconstruction": []},
+        "axes": [{"key": "release.sigma", "values": [0.1, 0.3]}],
+        "seeds": [0],
+    }
+    data["overrides"] = {key: yaml.safe_load(str(value)) for key, value in data["overrides"].items()}
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def sweep(file: Path, out: Path) -> SweepSummary:
+    """The sweep, or what is left of it."""
+    return run_sweep(file, out=out, workers=1)
