@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from privhier.config import RunConfig
 from privhier.config_shared import load_shared, shared_part
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.errors import CheckpointError, GuaranteeError
+from privhier.errors import CheckpointError, GuaranteeError, OutputError
+from privhier.locks import exclusive
 from privhier.privacy.agreement import check_agreement
 from privhier.run import Session, open_session
 from privhier.training.charges import checked_ledger
@@ -58,34 +60,52 @@ def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None
     for place in journal.places:
         carried[place.key[:3]] = carried.get(place.key[:3], 0) + place.records
     check_agreement(checked_ledger(mine, config, facts), carried)
-    history = _history(mine.sealed.read_json(mine.history), theirs.sealed.read_json(theirs.history))
     check_output(RunFolder(out), config, resume=False)
-    work = out.with_name(f".{out.name}.joining")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        session = open_session(config, work, progress=progress)
-        folder, splits = session.folder, session.prepared.data.splits
-        mine.sealed.match("data", session.prepared.dataset.fingerprint)
-        parts = [
-            mine.ledger,
-            mine.edge,
-            *(path for path in (mine.clip, mine.labels) if mine.sealed.lists(path)),
-        ]
-        parts += [mine.snapshot(epoch) for epoch in range(config.schedule.joint_epochs)]
-        take_over(mine.sealed, folder.sealed, (path.relative_to(edge).as_posix() for path in parts))
-        take_over(theirs.sealed, folder.sealed, [theirs.tail.name])
-        drawn = _releases(journal, {"train": session.victims.training, "test": splits.test})
-        folder.sealed.write_array(folder.releases("training_victims"), drawn["train"])
-        folder.sealed.write_array(folder.releases("test"), drawn["test"])
-        folder.sealed.write_json(folder.history, history)
-        kept = {name: value for name, value in facts.items() if name not in ("finished", "edge", "edges")}
-        folder.sealed.write_json(folder.training, kept)
-        if out.exists():
-            shutil.rmtree(out)  # found empty above
-        work.rename(out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    lock, work = out.with_name(f".{out.name}.lock"), out.with_name(f".{out.name}.joining")
+    with exclusive(lock, wait=False) as free:
+        if not free:
+            raise OutputError(
+                key="--out",
+                value=str(out),
+                rule="is being worked in by another process",
+                remedy="Wait for it to end, or choose another --out",
+            )
+        try:
+            return _joined(mine, theirs, out, work, config, facts, progress)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _joined(
+    mine: RunFolder,
+    theirs: CloudFolder,
+    out: Path,
+    work: Path,
+    config: RunConfig,
+    facts: dict[str, Any],
+    progress: Progress | None,
+) -> Session:
+    """Fill ``work``, and give it the name ``out`` when it is whole."""
+    shutil.rmtree(work, ignore_errors=True)  # left by a kill
+    session = open_session(config, work, progress=progress)
+    folder, splits = session.folder, session.prepared.data.splits
+    mine.sealed.match("data", session.prepared.dataset.fingerprint)
+    drawn_once = [path for path in (mine.clip, mine.labels) if mine.sealed.lists(path)]
+    snapshots = [mine.snapshot(epoch) for epoch in range(config.schedule.joint_epochs)]
+    parts = [mine.ledger, mine.edge, *drawn_once, *snapshots]
+    take_over(mine.sealed, folder.sealed, (path.relative_to(mine.root).as_posix() for path in parts))
+    take_over(theirs.sealed, folder.sealed, [theirs.tail.name])
+    drawn = _releases(Journal(theirs.journal), {"train": session.victims.training, "test": splits.test})
+    folder.sealed.write_array(folder.releases("training_victims"), drawn["train"])
+    folder.sealed.write_array(folder.releases("test"), drawn["test"])
+    history = _history(mine.sealed.read_json(mine.history), theirs.sealed.read_json(theirs.history))
+    folder.sealed.write_json(folder.history, history)
+    kept = {name: value for name, value in facts.items() if name not in ("finished", "edge", "edges")}
+    folder.sealed.write_json(folder.training, kept)
+    if out.exists():
+        shutil.rmtree(out)  # found empty before
+    work.rename(out)
     session.folder = RunFolder(out)
     return session
 

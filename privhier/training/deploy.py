@@ -13,6 +13,7 @@ from privhier.models.inputs import normalize
 from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
+from privhier.sealed import file_digest
 from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
@@ -53,7 +54,8 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
 
     Args:
         run: The run folder.
-        weights: Another copy of ``edge.safetensors``, for instance one downloaded from MLflow.
+        weights: Another copy of ``edge.safetensors``, for instance one downloaded from MLflow; the same
+            bytes, or it is refused.
 
     Raises:
         CheckpointError: Training has not finished there, or a file was altered since.
@@ -62,7 +64,11 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
     config, facts = saved_config(folder), _facts(folder)
     plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
     edge, _ = network_of(plain, facts["image_size"], facts["task_classes"], facts["sensitive_classes"])
-    load_weights(edge, weights or folder.sealed.checked(folder.edge))
+    if weights is None:
+        weights = folder.sealed.checked(folder.edge)
+    elif weights.is_file():
+        folder.sealed.check_digest(folder.edge, file_digest(weights))
+    load_weights(edge, weights)
     return ReleasingEdge(edge.eval(), mechanism_of(config, facts["n_train"], folder))
 
 
