@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -56,6 +57,8 @@ class DatasetReport:
         first_problems: A few of them.
         columns: Every attribute column.
         fingerprint: Of the data set as loaded.
+        layout: Which of the source's layouts was found; empty where there is but one.
+        unavailable: Columns (or ``identity``) that this copy lacks, or lacks for some records, and why.
     """
 
     name: str
@@ -71,6 +74,8 @@ class DatasetReport:
     first_problems: tuple[Problem, ...]
     columns: tuple[ColumnReport, ...]
     fingerprint: str
+    layout: str = ""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The report as lines of plain text."""
@@ -84,7 +89,9 @@ class DatasetReport:
             f"files), {self.conflicting_groups:,} with conflicting labels",
         ]
         lines += [f"  conflicting in {name}: {count:,}" for name, count in self.conflicts.items() if count]
+        lines += [f"layout: {self.layout}"] if self.layout else []
         lines += [f"column {column.name} ({column.kind}): {_values(column)}" for column in self.columns]
+        lines += [f"no {name}: {why}" for name, why in self.unavailable.items()]
         lines.append(f"problems: {sum(self.problems.values()):,}")
         lines += [f"  {kind}: {count:,}" for kind, count in self.problems.items()]
         lines += [f"    {problem.where}: {problem.reason}" for problem in self.first_problems]
@@ -122,6 +129,8 @@ def describe(dataset: FaceDataset) -> DatasetReport:
         first_problems=dataset.problems[:FIRST_PROBLEMS],
         columns=tuple(_column(name, column, dataset) for name, column in dataset.attributes.items()),
         fingerprint=dataset.fingerprint,
+        layout=dataset.layout,
+        unavailable=dataset.unavailable,
     )
 
 
