@@ -157,6 +157,15 @@ def test_fewer_groups_than_splits(capsys, repository, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_arguments_are_utf8(capsys, repository, tmp_path):
+    out = tmp_path / "caf\udce9"
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", str(repository / "configs/debug.yaml"), "--out", str(out)])
+    assert stopped.value.code == 2
+    assert "bytes that are not UTF-8" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
 def test_taken_and_unwritable_output(capsys, repository, tmp_path):
     config = str(repository / "configs/debug.yaml")
     (tmp_path / "mine.txt").write_text("keep me")
