@@ -100,7 +100,9 @@ class FairFace(Source):
         }
         if self.padding is not None:
             plain = [base for base in bases if not any(base in group for group in named.values())]
-            bases = named[self.padding] or plain
+            bases = named[self.padding] or (plain[:1] if "" in plain else plain)
+        elif "" in bases:
+            bases = ["", *(base for group in named.values() for base in group)]
         if len(bases) > 1:
             raise malformed_file(
                 root,

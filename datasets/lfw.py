@@ -81,8 +81,10 @@ class LFW(Source):
         images = find_folder(root, places)
         if images is not None and not set(FOLDERS.values()).intersection(folders_in(root / images)):
             return images
+        hint = hint_for(root, places)
         others = find(root, [f"{home}{name}" for name in FOLDERS.values() for home in HOMES])
-        hint = f"Set dataset.options.variant: {others}/ is there. " if others else hint_for(root, places)
+        if self.variant is not None and others is not None:
+            hint = f"Set dataset.options.variant: {others}/ is there. "
         return require_folder(root / FOLDERS[variants[0]], "LFW's image folder", hint=hint).name
 
 
