@@ -126,6 +126,7 @@ def refused(capsys, *arguments: str) -> str:
         ("dataset.name=utkfaces", ["dataset.name", "utkface"]),
         ("dataset.sensitive=[man]", ["man", "male"]),
         ("dataset.sensitive=['age>1000']", ["age>1000", "class"]),
+        ("dataset.sensitive=['smiling==0']", ["smiling, smiling==0", "complement", "another secret"]),
         ("dataset.options.images=4", ["images"]),
         ("release.target_epsilon=0", ["release.target_epsilon", "greater than 0"]),
         ("runtime.precision=bfloat16", ["runtime.precision", "CUDA"]),
