@@ -17,7 +17,7 @@ from privhier.datasets.listing import malformed_file
 from privhier.datasets.tables import read_table
 
 COUNT = re.compile(r"[0-9]{1,18}")
-EMPTY = 2
+EMPTY, WRONG = 2, -9
 CODES = {"-1": -1, "1": 1, "0": 0, "-1.0": -1, "1.0": 1, "0.0": 0}
 """Cells of the attribute file; with a point where a table with gaps was saved by pandas."""
 
@@ -70,8 +70,8 @@ def read_attributes(path: Path, images: str) -> Attributes:
     count = len(problems)
     for file, cells in rows:
         count += 1
-        row = [CODES.get(cell, EMPTY if is_missing(clean(cell)) else -9) for cell in cells]
-        if len(row) != len(names) or -9 in row:
+        row = [CODES[cell] if cell in CODES else _code(cell) for cell in cells]
+        if len(row) != len(names) or WRONG in row:
             problems.append(Problem(f"{images}/{file}", expected))
         else:
             files.append(file)
@@ -85,6 +85,10 @@ def read_attributes(path: Path, images: str) -> Attributes:
         files = [file for file, bad in zip(files, wrong.tolist(), strict=True) if not bad]
         table = table[~wrong]
     return Attributes(files, names, (table == 1).astype(np.int8), table == EMPTY, problems)
+
+
+def _code(cell: str) -> int:
+    return EMPTY if is_missing(clean(cell)) else WRONG
 
 
 Rows = Iterator[tuple[str, list[str]]]

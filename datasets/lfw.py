@@ -29,6 +29,7 @@ HOMES = ("", "lfw_home/", "lfw-py/")
 
 LISTS = ("male_names.txt", "female_names.txt")
 PICTURE = re.compile(r"(.+)_[0-9]+\.[^.]+")
+LISTED = re.compile(r"(.+)_[0-9]+(\.[^.]+)?")
 
 
 class LFW(Source):
@@ -119,34 +120,40 @@ def _genders(
 ) -> tuple[dict[str, int], list[Problem]]:
     votes: dict[str, Counter[int]] = {}
     problems: list[Problem] = []
-    for gender, path in enumerate(lists):
-        names = []
-        for line, text in enumerate(read_lines(path), 1):
-            for name in clean(text).split():
-                match = PICTURE.fullmatch(name)
-                if match is None:
-                    problems.append(
-                        Problem(f"{path.name} line {line}", "malformed label row: Name_0001.jpg expected")
-                    )
-                    continue
-                votes.setdefault(_spelled(match[1]), Counter())[gender] += 1
-                names.append(f"{images}/{match[1]}/{name}")
+    for gender, label_file in enumerate(lists):
+        named, malformed = _listed(label_file)
+        for person, _ in named:
+            votes.setdefault(person, Counter())[gender] += 1
+        listed = match_rows(
+            [f"{images}/{person}/{name}" for person, name in named], pictures, label_file.name
+        ).problems
         # An image in neither list is no problem: its person's other images say the gender.
-        problems += [
-            problem
-            for problem in match_rows(names, pictures, path.name).problems
-            if not problem.reason.startswith("image without")
-        ]
+        problems += [*malformed, *(one for one in listed if not one.reason.startswith("image without"))]
     genders: dict[str, int] = {}
     for path in pictures:
-        name = _person(path)
-        counts = votes.get(name, Counter())
+        person = _person(path)
+        counts = votes.get(person, Counter())
         if counts[0] == counts[1]:
             why = "listed as both" if counts[0] else "in neither list"
             problems.append(Problem(path, f"no gender for this person: {why}"))
         else:
-            genders[name] = int(counts[1] > counts[0])
+            genders[person] = int(counts[1] > counts[0])
     return genders, problems
+
+
+def _listed(label_file: Path) -> tuple[list[tuple[str, str]], list[Problem]]:
+    """The person and the file of every name in a list."""
+    named: list[tuple[str, str]] = []
+    problems: list[Problem] = []
+    for line, text in enumerate(read_lines(label_file), 1):
+        for name in clean(text).split():
+            match = LISTED.fullmatch(name)
+            if match is not None:
+                named.append((_spelled(match[1]), name))
+            else:
+                where = f"{label_file.name} line {line}"
+                problems.append(Problem(where, "malformed label row: Name_0001.jpg expected"))
+    return named, problems
 
 
 def _person(path: str) -> str:
