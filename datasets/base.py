@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,21 @@ class Problem:
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", printable(self.where))
         object.__setattr__(self, "reason", printable(self.reason))
+
+    @property
+    def kind(self) -> str:
+        """What is counted: the reason up to its colon."""
+        return self.reason.partition(":")[0]
+
+
+def examples(problems: Sequence[Problem], most: int) -> tuple[Problem, ...]:
+    """``most`` problems in their order, one of each kind before a second of any: many hide few otherwise."""
+    rank: Counter[str] = Counter()
+    ranked = []
+    for place, problem in enumerate(problems):
+        ranked.append((rank[problem.kind], place))
+        rank[problem.kind] += 1
+    return tuple(problems[place] for place in sorted(place for _, place in sorted(ranked)[:most]))
 
 
 @dataclass(frozen=True)

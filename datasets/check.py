@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from privhier.config import DatasetConfig
-from privhier.datasets.base import FaceDataset, Problem
+from privhier.datasets.base import FaceDataset, Problem, examples
 from privhier.datasets.cache import Progress
 from privhier.datasets.listing import Column
 from privhier.datasets.load import load_dataset
 
-FIRST_PROBLEMS = 5
+FIRST_PROBLEMS = 8
 MOST_VALUES = 12
 """Columns with more distinct values than this are summarized by their range."""
 
@@ -54,7 +54,7 @@ class DatasetReport:
         conflicting_groups: Sets of identical files whose labels (or identities) differ.
         conflicts: The same, by column.
         problems: Kind of problem to how often it occurred.
-        first_problems: A few of them.
+        first_problems: A few of them, of every kind.
         columns: Every attribute column.
         fingerprint: Of the data set as loaded.
         layout: Which of the source's layouts was found; empty where there is but one.
@@ -123,10 +123,8 @@ def describe(dataset: FaceDataset) -> DatasetReport:
         duplicate_files=int(sizes[sizes > 1].sum()),
         conflicting_groups=len(set().union(*conflicts.values())),
         conflicts={name: len(groups) for name, groups in conflicts.items()},
-        problems=dict(
-            Counter(problem.reason.partition(":")[0] for problem in dataset.problems).most_common()
-        ),
-        first_problems=dataset.problems[:FIRST_PROBLEMS],
+        problems=dict(Counter(problem.kind for problem in dataset.problems).most_common()),
+        first_problems=examples(dataset.problems, FIRST_PROBLEMS),
         columns=tuple(_column(name, column, dataset) for name, column in dataset.attributes.items()),
         fingerprint=dataset.fingerprint,
         layout=dataset.layout,

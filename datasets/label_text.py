@@ -19,6 +19,21 @@ MARKS = (
 )
 """Byte order marks, and the encoding that each says beyond doubt."""
 
+FOREIGN = (
+    (
+        b"PK\x03\x04",
+        "is an archive or a spreadsheet, not text",
+        "Unpack it, or save the table as CSV (UTF-8)",
+    ),
+    (b"\xd0\xcf\x11\xe0", "is a spreadsheet, not text", "Save the table as CSV (UTF-8)"),
+    (b"\x1f\x8b", "is packed by gzip", "Unpack it: gunzip"),
+    (b"%PDF", "is a PDF, not text", "Download the label file itself"),
+    (b"<!doctype", "is a web page, not a label file", "Download the file itself; a page may ask to sign in"),
+    (b"<html", "is a web page, not a label file", "Download the file itself; a page may ask to sign in"),
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the file", "Fetch it: git lfs pull"),
+)
+"""First bytes (in lower case) of what is often saved under a label file's name."""
+
 SAVE_AS = "Save it as UTF-8, for instance: iconv -f {} -t UTF-8 OLD > NEW"
 BLANKS = (
     " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
@@ -48,6 +63,7 @@ def read_lines(path: Path) -> list[str]:
         raise malformed_file(
             path, f"could not be read: {error.strerror or error}", "Mend the file's permissions or its disk"
         ) from error
+    _refuse_foreign(path, data)
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -55,15 +71,23 @@ def read_lines(path: Path) -> list[str]:
         raise _undecodable(path, data, encoding, error) from error
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
-        zeros = data.count(0)
-        wide = len(data) // 4 < zeros <= len(data) // 2 + 1
-        where = text[: text.index("\0")].count("\n") + 1
+        line = text[: text.index("\0")].count("\n") + 1
         raise malformed_file(
-            path,
-            f"line {where} holds a NUL character" + (": this is UTF-16 without a byte order mark" * wide),
-            SAVE_AS.format("UTF-16LE") if wide else "Write the file again: it was damaged, or is no text",
+            path, f"line {line} holds a NUL character", "Write the file again: it was damaged, or is no text"
         )
     return text.split("\n")
+
+
+def _refuse_foreign(path: Path, data: bytes) -> None:
+    head = data[:64].lstrip().lower()
+    for mark, rule, remedy in FOREIGN:
+        if head.startswith(mark.lower()):
+            raise malformed_file(path, rule, remedy)
+    marked = any(data.startswith(mark) for mark, _ in MARKS)
+    if not marked and data.count(0) > len(data) // 4:
+        little = data[1::2].count(0) >= data[0::2].count(0)
+        rule = "line 1 holds NUL characters: this is UTF-16 without a byte order mark"
+        raise malformed_file(path, rule, SAVE_AS.format("UTF-16LE" if little else "UTF-16BE"))
 
 
 def _undecodable(path: Path, data: bytes, encoding: str, error: UnicodeDecodeError) -> DataError:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from privhier.config import DatasetConfig
 from privhier.datasets.attributes import column_of
-from privhier.datasets.base import FaceDataset, ImageArray, Problem
+from privhier.datasets.base import FaceDataset, ImageArray, Problem, examples
 from privhier.datasets.cache import Pictures, Progress, cache_folder, cached_pictures
 from privhier.datasets.decode import VERSION
 from privhier.datasets.labelled import keep_labelled
@@ -208,11 +208,12 @@ def _fingerprint(config: DatasetConfig, listing: Listing, pictures: Pictures) ->
 
 def _nothing_left(config: DatasetConfig, problems: tuple[Problem, ...]) -> DataError:
     first = f", the first: {problems[0].where} ({problems[0].reason})" if problems else ""
-    kinds = Counter(problem.reason.partition(":")[0] for problem in problems).most_common(4)
-    counted = f": {', '.join(f'{count} {kind}' for kind, count in kinds)}" if len(problems) > 1 else ""
+    counts = Counter(problem.kind for problem in problems)
+    kinds = [f"{counts[one.kind]} like {one.where} ({one.reason})" for one in examples(problems, len(counts))]
+    counted = f": {'; '.join(kinds[:6])}" if len(counts) > 1 else ""
     return DataError(
         key="dataset",
         value=config.name,
         rule=f"no usable image is left ({len(problems)} problems{first}){counted}",
-        remedy="Check dataset.root; `privhier data check` lists the problems",
+        remedy="Check dataset.root, and that the labels name the images and are not empty",
     )

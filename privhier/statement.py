@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from privhier.config import RunConfig
+from privhier.datasets.base import examples
 from privhier.datasets.relations import told_together
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.lab.assess import Assessment
@@ -113,7 +114,7 @@ def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             if name != "identity"
         },
         "problems": len(dataset.problems),
-        "first_problems": [asdict(problem) for problem in dataset.problems[:20]],
+        "first_problems": [asdict(problem) for problem in examples(dataset.problems, 20)],
     }
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from privhier.config import DatasetConfig
 from privhier.datasets.attributes import evaluate_attribute
-from privhier.datasets.base import FaceDataset
+from privhier.datasets.base import FaceDataset, Problem, examples
 from privhier.datasets.check import check_dataset
 from privhier.datasets.fairface import FairFace
 from privhier.datasets.folder import Folder
@@ -96,8 +96,20 @@ def test_nothing_left_counts_the_kinds(make_config: MakeConfig, root: Path) -> N
     (root / "labels.csv").write_text("image,age\na.png,1_0\nb.png,nan\nz.png,2\n")
     with pytest.raises(DataError) as caught:
         load_dataset(make_config("folder", root=str(root), task=["age"]), seed=0)
-    for text in ("3 image without label row", "1 unreadable label", "1 missing label"):
+    for text in (
+        "6 problems, the first: z.png (label row without image: labels.csv)",
+        "3 like c.png (image without label row",
+        "1 like a.png (unreadable label: age is '1_0': not a number",
+        "1 like b.png (missing label: age)",
+    ):
         assert text in caught.value.rule
+
+
+def test_every_kind_of_problem_is_among_the_examples() -> None:
+    problems = [*(Problem(str(number), "image without label row: l.csv") for number in range(50))]
+    problems += [Problem("x", "mixed column: x"), Problem("y", "missing label: x")]
+    assert [problem.where for problem in examples(problems, 4)] == ["0", "1", "x", "y"]
+    assert examples(problems, 99) == tuple(problems)
 
 
 def test_notes_of_used_columns_are_problems(make_config: MakeConfig, root: Path) -> None:

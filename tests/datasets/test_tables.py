@@ -54,6 +54,13 @@ def test_one_table_in_many_forms(tmp_path: Path, data: bytes) -> None:
             "image,who\na.jpg,Ann\n".encode("utf-16-le"),
             ["line 1", "UTF-16 without a byte order mark", "UTF-16LE"],
         ),
+        (
+            "image,who\na.jpg,José\n".encode("utf-16-be"),
+            ["line 1", "UTF-16 without a byte order mark", "UTF-16BE"],
+        ),
+        (b"PK\x03\x04" + bytes(60), ["is an archive or a spreadsheet", "save the table as CSV"]),
+        ("\n<!DOCTYPE html>\n<html>Sign in, please", ["is a web page"]),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", ["Git LFS"]),
         (codecs.BOM_UTF16_LE + b"i\0m\0\n\0x", ["line 2", "UTF-16", "byte order mark"]),
         (b"image,who\na.jpg,Ann\nb.jpg,\0\n", ["line 3", "NUL"]),
         ('image,who\na.jpg,"Ann\nb.jpg,Bo\n', ["line 2", "a quote that is not closed"]),
