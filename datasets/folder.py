@@ -11,10 +11,10 @@ import numpy as np
 
 from privhier.datasets.base import IntArray, Problem
 from privhier.datasets.cells import alike, is_missing, read_labels
-from privhier.datasets.layouts import hint_for
+from privhier.datasets.layouts import hint_for, there
 from privhier.datasets.listing import Listing, Source, pictures_under, require_file, require_folder
 from privhier.datasets.matching import match_rows
-from privhier.datasets.tables import Table, read_table
+from privhier.datasets.tables import DELIMITERS, Table, read_table
 
 
 class Folder(Source):
@@ -75,6 +75,7 @@ class Folder(Source):
             problems=tuple(problems),
             lacking={name: column.lacking for name, column in labels.items() if column.lacking},
             notes={name: column.notes for name, column in labels.items() if column.notes},
+            layout=f"labels in {self.csv}, separated by {DELIMITERS.get(table.delimiter, table.delimiter)}",
         )
 
     def _people(
@@ -107,7 +108,7 @@ class Folder(Source):
     def _table(self, root: Path) -> Table:
         path = root / self.csv
         hint = ""
-        if not path.is_file():
+        if not there(path):
             tables = sorted(one.name for one in root.iterdir() if one.suffix.lower() in (".csv", ".tsv"))
             hint = f"Set dataset.options.csv to {' or '.join(tables)}. " if tables else ""
             hint = hint or hint_for(root, [self.csv])

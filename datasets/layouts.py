@@ -39,6 +39,14 @@ def find_folder(root: Path, places: Iterable[str]) -> str | None:
     return None
 
 
+def there(path: Path) -> bool:
+    """Whether there is something at ``path``; not where it may not be looked at or is no possible name."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def hint_for(root: Path, places: Sequence[str]) -> str:
     """A sentence that says where ``places`` are instead: ``dataset.root`` points too deep or too high.
 
@@ -78,7 +86,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _spelled(root: Path, place: str) -> str | None:
-    if (root / place).exists():
+    if there(root / place):
         return place
     parts: list[str] = []
     folder = root

@@ -96,11 +96,12 @@ class Source(BaseModel, ABC):
 
 def require_file(path: Path, what: str, *, hint: str = "") -> Path:
     """``path`` if it is a file, else a ``DataError``: where ``what`` was looked for, with ``hint``."""
-    if not path.is_file():
+    fault = _fault(path.is_file, what)
+    if fault is not None:
         raise DataError(
             key="dataset.root",
             value=str(path),
-            rule=f"{what} is missing",
+            rule=fault,
             remedy=f"{hint}Put the official file there, or point dataset.root at the data set's folder",
         )
     return path
@@ -108,14 +109,22 @@ def require_file(path: Path, what: str, *, hint: str = "") -> Path:
 
 def require_folder(path: Path, what: str, *, hint: str = "") -> Path:
     """``path`` if it is a folder, else a ``DataError``: where ``what`` was looked for, with ``hint``."""
-    if not path.is_dir():
+    fault = _fault(path.is_dir, what)
+    if fault is not None:
         raise DataError(
             key="dataset.root",
             value=str(path),
-            rule=f"{what} is missing",
+            rule=fault,
             remedy=f"{hint}Point dataset.root at the data set's folder, or PRIVHIER_DATA at the one above it",
         )
     return path
+
+
+def _fault(there: Callable[[], bool], what: str) -> str | None:
+    try:
+        return None if there() else f"{what} is missing"
+    except (OSError, ValueError) as error:  # no permission, a name that is too long or no name at all
+        return f"{what} cannot be looked at: {getattr(error, 'strerror', None) or error}"
 
 
 def malformed_file(path: Path, rule: str, remedy: str) -> DataError:

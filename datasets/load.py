@@ -18,7 +18,7 @@ from privhier.datasets.base import FaceDataset, ImageArray, Problem, examples
 from privhier.datasets.cache import Pictures, Progress, cache_folder, cached_pictures
 from privhier.datasets.decode import VERSION
 from privhier.datasets.labelled import keep_labelled
-from privhier.datasets.layouts import folders_in
+from privhier.datasets.layouts import folders_in, there
 from privhier.datasets.listing import Listing, Renderer, Source, require_folder
 from privhier.datasets.registry import datasets
 from privhier.errors import ConfigError, DataError
@@ -135,7 +135,7 @@ def _root(source: Source, config: DatasetConfig) -> Path:
 
 
 def _beside(root: Path) -> str:
-    if root.exists():
+    if there(root):
         return "That is a file: unpack it, and name the folder. "
     names = folders_in(root.parent)
     return f"{root.parent} holds {', '.join(names[:8])}{' and more' * (len(names) > 8)}. " if names else ""

@@ -19,7 +19,7 @@ from privhier.datasets.label_text import clean, read_lines
 from privhier.datasets.listing import malformed_file
 from privhier.errors import DataError
 
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 INDEX = re.compile(r"(Unnamed: \d+(_level_\d+)?(\.\d+)?)?")
 """Headers of a column that has no name: left empty, or as pandas writes one that it had read."""
 
@@ -34,6 +34,7 @@ class Table:
         rows: Their cells as written, as many as the header has.
         lines: The line of the file behind each row, from 1.
         problems: Rows that have fewer or more cells than the header.
+        delimiter: What stands between the cells.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Table:
     rows: list[list[str]]
     lines: list[int]
     problems: tuple[Problem, ...]
+    delimiter: str = ","
 
     def column(self, name: str) -> list[str]:
         """The clean cells of one column."""
@@ -114,7 +116,7 @@ def read_table(path: Path, needs: Sequence[str] = ()) -> Table:
         Problem(f"{path.name} line {number}", f"ragged row: {count} cells, the header has {len(header)}")
         for number, count in ragged
     )
-    return Table(path, header, rows, numbers, tuple(problems))
+    return Table(path, header, rows, numbers, tuple(problems), delimiter)
 
 
 def _cells(path: Path, line: str, number: int, delimiter: str) -> list[str]:
@@ -136,7 +138,7 @@ def _misquoted(path: Path, line: str, number: int, error: csv.Error) -> DataErro
 
 
 def _delimiter(path: Path, line: str, number: int, needs: Sequence[str]) -> str:
-    best, score = DELIMITERS[0], (0, 1)
+    best, score = ",", (0, 1)
     misquoted: DataError | None = None
     for delimiter in DELIMITERS:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from privhier.datasets.check import check_dataset
 from privhier.datasets.fairface import FairFace
 from privhier.datasets.folder import Folder
 from privhier.datasets.lfw import LFW
-from privhier.datasets.listing import Listing
+from privhier.datasets.listing import Listing, Source
 from privhier.datasets.load import load_dataset
 from privhier.errors import ConfigError, DataError
 
@@ -323,3 +324,60 @@ def test_a_root_that_is_packed_or_misspelled(make_config: MakeConfig, tmp_path: 
         load_dataset(make_config("lfw", root=str(tmp_path / "data" / "lfw.zip")), seed=0)
     with pytest.raises(DataError, match=f"{tmp_path}/data holds lfw"):
         load_dataset(make_config("lfw", root=str(tmp_path / "data" / "flw")), seed=0)
+
+
+def test_names_that_no_file_can_have(make_config: MakeConfig, tmp_path: Path) -> None:
+    for options in ({"csv": "x" * 300}, {"csv": "a\0b"}):
+        with pytest.raises(DataError, match=r"cannot be looked at|is missing"):
+            load_dataset(make_config("folder", root=str(tmp_path), options=options), seed=0)
+    for root in ("x" * 300, "a\0b"):
+        with pytest.raises(DataError, match=r"cannot be looked at|is missing"):
+            load_dataset(make_config("folder", root=str(tmp_path / root)), seed=0)
+
+
+MALE = "male_names.txt"
+
+
+@pytest.mark.parametrize(
+    ("source", "label_file"),
+    [
+        *((CelebA(), name) for name in CELEBA_TEXT),
+        *((CelebA(), name) for name in CELEBA_CSV),
+        (FairFace(), "fairface_label_train.csv"),
+        (LFW(), MALE),
+        (Folder(image="image_id", csv="list_attr_celeba.csv"), "list_attr_celeba.csv"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_every_label_file_is_read_in_known_encodings_only(
+    tmp_path: Path, source: Source, label_file: str
+) -> None:
+    texts = CELEBA_TEXT if label_file in CELEBA_TEXT else CELEBA_CSV
+    celeba(tmp_path, "img_align_celeba", texts, TORCHVISION)
+    for number in (1, 2, 3):
+        picture(tmp_path / f"{number}.jpg")
+    fairface(tmp_path)
+    picture(tmp_path / "lfw/Bo/Bo_0001.jpg")
+    (tmp_path / MALE).write_text("Bo_0001.jpg\n")
+    (tmp_path / "female_names.txt").write_text("Jo_0001.jpg\n")
+    path = tmp_path / label_file
+    plain = path.read_text()
+    expected = source.read(tmp_path, seed=0)
+    assert len(expected)
+    for data in (
+        codecs.BOM_UTF8 + plain.encode(),
+        plain.encode("utf-16"),
+        plain.replace("\n", "\r\n").encode(),
+    ):
+        path.write_bytes(data)
+        listing = source.read(tmp_path, seed=0)
+        assert (listing.paths, listing.problems) == (expected.paths, expected.problems)
+    path.write_bytes(plain.rstrip("\n").encode() + b"\nJos\xe9_0001.jpg\n")
+    line = plain.rstrip("\n").count("\n") + 2
+    with pytest.raises(DataError, match=f"line {line} is not UTF-8") as caught:
+        source.read(tmp_path, seed=0)
+    assert caught.value.value == str(path)
+    if label_file.endswith(".csv"):
+        path.write_text(plain.rstrip("\n") + '\n"9.jpg,1\n' + plain)
+        with pytest.raises(DataError, match=f"line {line} cannot be read: a quote that is not closed"):
+            source.read(tmp_path, seed=0)

@@ -67,7 +67,9 @@ def test_only_runs_that_use_a_label_lose_the_record(make_config: MakeConfig, roo
     reasons = {problem.where: problem.reason for problem in faces.problems}
     assert reasons["b.png"].startswith("missing label: hat; unreadable label: age is '1_000'")
     assert evaluate_attribute("smile==true", faces).values.tolist() == [1, 0, 0]
-    assert "no who: 1 of 5 records lack it" in "\n".join(check_dataset(config).lines())
+    lines = "\n".join(check_dataset(config).lines())
+    assert "no who: 1 of 5 records lack it" in lines
+    assert "layout: labels in labels.csv, separated by commas" in lines
 
 
 def test_a_gap_is_never_evaluated(make_config: MakeConfig, root: Path) -> None:
