@@ -167,11 +167,12 @@ def _compared(name: str, sign: str, text: str, dataset: FaceDataset, refuse: Ref
             )
     elif sign not in ("==", "!="):
         refuse(f"column {name!r} holds text, which has no order", f"Use {name}== or {name}!=")
-    elif set(np.unique(column).tolist()) <= {"True", "False"} and plain.lower() in ("true", "false"):
-        operand = plain = plain.capitalize()  # a table's TRUE and true are one value
     elif plain not in column:
-        seen = np.unique(column)[:MOST_CLASSES].tolist()
-        refuse(f"no record has {name} {plain!r}", f"Values: {', '.join(map(str, seen))}")
+        seen = [str(value) for value in np.unique(column).tolist()]
+        alike = [value for value in seen if value.casefold() == plain.casefold()]
+        if len(alike) != 1:
+            refuse(f"no record has {name} {plain!r}", f"Values: {', '.join(seen[:MOST_CLASSES])}")
+        operand = plain = alike[0]
     # The value's human name, where the data set has one: dicts find 1 under 1.0 too.
     label = {**dataset.value_names.get(name, {})}.get(operand, plain)  # type: ignore[call-overload]
     values = np.asarray(compare(column, operand)).astype(np.int64)

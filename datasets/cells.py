@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 DAY_MONTH = re.compile(r"(\d{1,2})[-. /]{1,2}([a-z]{3})[a-z]*\.?([-. /]\d{2,4})?", re.IGNORECASE)
 MONTH_YEAR = re.compile(r"([a-z]{3})[a-z]*\.?[-. /](\d{2,4})", re.IGNORECASE)
 PLAIN_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}")
+MOSTLY = 0.9
+"""Where this share of a column's cells are numbers, the others are faults and no classes."""
 RANGE = re.compile(r"\d+\s*[-\u2013]\s*\d+")
 
 
@@ -80,7 +82,8 @@ def read_labels(name: str, cells: Sequence[str], *, nothing: Collection[str] | N
     ``"False"``, else text.
 
     A cell that only looks like a number (``1_000``, Arabic digits, ``inf``, ``1,5``, more than 64 bits) is no
-    label: it is refused, not read another way. In a column of text, so is a date among ranges.
+    label: it is refused, not read another way. So is text in a column of which nine of ten cells are
+    numbers, and in a column of text a date among ranges. Texts that differ in case alone are one value.
 
     Args:
         name: The column's name, for the reasons.
@@ -94,23 +97,22 @@ def read_labels(name: str, cells: Sequence[str], *, nothing: Collection[str] | N
     present = [cell for cell in counts if cell not in missing]
     refused = {cell: why for cell in present if (why := _false_number(cell)) is not None}
     text = [cell for cell in present if cell not in refused and not NUMBER.fullmatch(cell)]
-    notes: list[str] = []
+    numeric = sum(counts[cell] for cell in present) - sum(counts[cell] for cell in text)
+    if text and numeric >= MOSTLY * sum(counts[cell] for cell in present):
+        refused |= dict.fromkeys(text, "not a number, as nearly all of its column are")
+        text = []
+    notes: tuple[str, ...] = ()
     if text:
-        numbers = [cell for cell in present if cell in refused or NUMBER.fullmatch(cell)]
-        if numbers:
-            total = sum(counts[cell] for cell in numbers)
-            notes.append(
-                f"mixed column: {name!r} has numbers ({total}) beside text like {text[0]!r}: all read as text"
-            )
         refused = _dates(present)
-        values = _as_text(name, cells, counts, missing | refused.keys(), notes)
+        lacking = missing | refused.keys()
+        spelling, notes = _spellings(name, {cell: counts[cell] for cell in present if cell not in lacking})
+        values: Column = np.array([spelling.get(cell, "") for cell in cells], dtype=str)
     else:
         values = _as_numbers(cells, missing | refused.keys())
     reasons = dict.fromkeys(missing, f"missing label: {name}")
     reasons |= {cell: f"unreadable label: {name} is {cell[:40]!r}: {why}" for cell, why in refused.items()}
-    return Labels(
-        values, {row: reasons[cell] for row, cell in enumerate(cells) if cell in reasons}, tuple(notes)
-    )
+    lacks = {row: reasons[cell] for row, cell in enumerate(cells) if cell in reasons}
+    return Labels(values, lacks, notes)
 
 
 def _false_number(cell: str) -> str | None:
@@ -152,21 +154,34 @@ def _as_numbers(cells: Sequence[str], lacking: Collection[str]) -> Column:
     )
 
 
-def _as_text(
-    name: str, cells: Sequence[str], counts: Counter[str], lacking: Collection[str], notes: list[str]
-) -> Column:
-    kept = [cell for cell in counts if cell not in lacking]
-    if {cell.lower() for cell in kept if not NUMBER.fullmatch(cell)} <= {"true", "false"}:
-        return np.array(["" if cell in lacking else cell.capitalize() for cell in cells], dtype=str)
-    notes += alike(name, Counter({cell: counts[cell] for cell in kept}))
-    return np.array(["" if cell in lacking else cell for cell in cells], dtype=str)
+def _spellings(name: str, counts: Mapping[str, int]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The value that each cell of a text column stands for, and what a reader should know."""
+    words = {cell for cell in counts if cell.lower() in ("true", "false")}
+    if words and words.union({"0", "1"}) >= counts.keys():
+        truth = {cell: "True" if cell.lower() in ("true", "1") else "False" for cell in counts}
+        mixed = "mixed column: {!r} writes true and false as 1 and 0 too: read as one pair"
+        return truth, (mixed.format(name),) if words != counts.keys() else ()
+    spelling, notes = one_spelling(name, counts)
+    numbers = sum(count for cell, count in counts.items() if NUMBER.fullmatch(cell))
+    if numbers:
+        text = next(cell for cell in counts if not NUMBER.fullmatch(cell))
+        notes.append(
+            f"mixed column: {name!r} has numbers ({numbers}) beside text like {text!r}: all read as text"
+        )
+    return spelling, tuple(notes)
 
 
-def alike(name: str, counts: Counter[str]) -> list[str]:
-    """One note for each set of values of a column that differ in case alone."""
-    spelled: dict[str, list[str]] = {}
+def one_spelling(name: str, counts: Mapping[str, int]) -> tuple[dict[str, str], list[str]]:
+    """Values that differ in case alone are one: the spelling that most cells have, and a note for each."""
+    alike: dict[str, list[str]] = {}
     for cell in counts:
-        spelled.setdefault(cell.casefold(), []).append(cell)
-    groups = [group for group in spelled.values() if len(group) > 1]
-    shown = [", ".join(f"{cell!r} ({counts[cell]})" for cell in group) for group in groups]
-    return [f"values alike: {name!r} has {text}: each is a class of its own" for text in shown]
+        alike.setdefault(cell.casefold(), []).append(cell)
+    spelling: dict[str, str] = {}
+    notes: list[str] = []
+    for group in alike.values():
+        chosen = min(group, key=lambda cell: (-counts[cell], cell))
+        spelling |= dict.fromkeys(group, chosen)
+        if len(group) > 1:
+            shown = ", ".join(f"{cell!r} ({counts[cell]})" for cell in group)
+            notes.append(f"values alike: {name!r} has {shown}: read as one, {chosen!r}")
+    return spelling, notes

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from privhier.datasets.base import IntArray, Problem
-from privhier.datasets.cells import alike, is_missing, read_labels
+from privhier.datasets.cells import is_missing, one_spelling, read_labels
 from privhier.datasets.layouts import hint_for, there
 from privhier.datasets.listing import Listing, Source, pictures_under, require_file, require_folder
 from privhier.datasets.matching import match_rows
@@ -29,8 +29,9 @@ class Folder(Source):
             ``n/a``, ``null``, ``None``, ``?``, ``-`` and their like. Give it where one of these is a class.
 
     A column whose cells are all whole numbers becomes int64, all numbers float64, ``true`` and ``false`` in
-    any case ``"True"`` and ``"False"``, else strings. A record without a label is reported and left out of
-    runs that use the column; without a person it is left out always.
+    any case ``"True"`` and ``"False"``, else strings, of which those that differ in case alone are one. A
+    record without a label is reported and left out of runs that use the column; without a person it is left
+    out always.
     """
 
     folder: ClassVar[str | None] = None
@@ -101,8 +102,10 @@ class Folder(Source):
         ]
         rows, paths = list(compress(rows, known)), list(compress(paths, known))
         people = [cells[row] for row in rows]
-        problems += [Problem(table.path.name, note) for note in alike(self.identity, Counter(people))]
-        numbers = np.unique(np.array(people, dtype=str), return_inverse=True)[1].astype(np.int64)
+        spelling, notes = one_spelling(self.identity, Counter(people))
+        problems += [Problem(table.path.name, note) for note in notes]
+        spelled = np.array([spelling[person] for person in people], dtype=str)
+        numbers = np.unique(spelled, return_inverse=True)[1].astype(np.int64)
         return rows, paths, numbers
 
     def _table(self, root: Path) -> Table:

@@ -90,10 +90,28 @@ def test_true_and_false_are_one_pair() -> None:
     assert labels.notes == ()
 
 
-def test_values_that_differ_by_case_are_named() -> None:
+def test_true_and_false_beside_1_and_0() -> None:
+    labels = read_labels("hat", ["True", "0", "1", "FALSE"])
+    assert labels.values.tolist() == ["True", "False", "True", "False"]
+    assert labels.notes == ("mixed column: 'hat' writes true and false as 1 and 0 too: read as one pair",)
+    assert read_labels("hat", ["True", "2"]).values.tolist() == ["True", "2"]
+
+
+def test_values_that_differ_by_case_are_one_and_named() -> None:
     labels = read_labels("sex", ["male", "Male", "female", "male", "East  Asian", "East\u00a0Asian"])
-    assert labels.notes == ("values alike: 'sex' has 'male' (2), 'Male' (1): each is a class of its own",)
-    assert labels.values[4] == labels.values[5] == "East Asian"
+    assert labels.notes == ("values alike: 'sex' has 'male' (2), 'Male' (1): read as one, 'male'",)
+    assert labels.values.tolist() == ["male", "male", "female", "male", "East Asian", "East Asian"]
+    pairs = read_labels("hat", ["Yes", "NO", "yes", "no"])
+    assert np.unique(pairs.values).tolist() == ["NO", "Yes"]
+
+
+def test_text_among_numbers_is_no_class() -> None:
+    labels = read_labels("age", [*map(str, range(30)), "thirty", "1_0"])
+    assert labels.values.dtype == np.int64
+    assert labels.lacking[30] == (
+        "unreadable label: age is 'thirty': not a number, as nearly all of its column are"
+    )
+    assert list(labels.lacking) == [30, 31]
 
 
 @pytest.mark.parametrize(
