@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from privhier.config import DatasetConfig
-from privhier.datasets.base import FaceDataset, Problem, examples
+from privhier.datasets.attributes import evaluate_attribute
+from privhier.datasets.base import AttributeLabels, FaceDataset, Problem, examples
 from privhier.datasets.cache import Progress
 from privhier.datasets.listing import Column
 from privhier.datasets.load import load_dataset
+from privhier.datasets.relations import refuse_same_attributes, told_together
+from privhier.errors import DataError
 
 FIRST_PROBLEMS = 8
 MOST_VALUES = 12
@@ -59,6 +62,7 @@ class DatasetReport:
         fingerprint: Of the data set as loaded.
         layout: Which of the source's layouts was found; empty where there is but one.
         unavailable: Columns (or ``identity``) that this copy lacks, or lacks for some records, and why.
+        attributes: Each task and secret of the configuration with its classes, or why a run would refuse it.
     """
 
     name: str
@@ -76,6 +80,7 @@ class DatasetReport:
     fingerprint: str
     layout: str = ""
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as lines of plain text."""
@@ -92,6 +97,7 @@ class DatasetReport:
         lines += [f"layout: {self.layout}"] if self.layout else []
         lines += [f"column {column.name} ({column.kind}): {_values(column)}" for column in self.columns]
         lines += [f"no {name}: {why}" for name, why in self.unavailable.items()]
+        lines += [f"attribute {text}" for text in self.attributes]
         lines.append(f"problems: {sum(self.problems.values()):,}")
         lines += [f"  {kind}: {count:,}" for kind, count in self.problems.items()]
         lines += [f"    {problem.where}: {problem.reason}" for problem in self.first_problems]
@@ -100,7 +106,8 @@ class DatasetReport:
 
 def check_dataset(config: DatasetConfig, *, seed: int = 0, progress: Progress | None = None) -> DatasetReport:
     """Read every picture of the data set (or its cache) and report. Raises as ``load_dataset`` does."""
-    return describe(load_dataset(config, seed=seed, progress=progress))
+    dataset = load_dataset(config, seed=seed, progress=progress)
+    return replace(describe(dataset), attributes=tuple(_attributes(config, dataset)))
 
 
 def describe(dataset: FaceDataset) -> DatasetReport:
@@ -130,6 +137,27 @@ def describe(dataset: FaceDataset) -> DatasetReport:
         layout=dataset.layout,
         unavailable=dataset.unavailable,
     )
+
+
+def _attributes(config: DatasetConfig, dataset: FaceDataset) -> Iterator[str]:
+    labels: dict[str, AttributeLabels] = {}
+    for name in (*config.task, *config.sensitive):
+        try:
+            labels[name] = evaluate_attribute(name, dataset)
+        except DataError as error:
+            yield f"{name}: refused: {error.rule}"
+            continue
+        classes, counts = labels[name].classes, np.bincount(labels[name].values).tolist()
+        many = len(classes) > MOST_VALUES
+        shown = (f"{text}: {count:,}" for text, count in zip(classes, counts, strict=True))
+        yield f"{name}: {f'{len(classes)} classes' if many else '; '.join(shown)}"
+    task, sensitive = ([name for name in part if name in labels] for part in (config.task, config.sensitive))
+    try:
+        refuse_same_attributes(labels, task, sensitive)
+    except DataError as error:
+        yield f"{error.value}: refused: {error.rule}"
+    for name in told_together(labels, task, sensitive):
+        yield f"{name}: the tasks together tell it on all {len(dataset):,} records"
 
 
 def _conflicts(dataset: FaceDataset, column: Column) -> set[int]:
