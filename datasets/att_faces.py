@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from privhier.datasets.base import Problem
-from privhier.datasets.listing import Listing, Source, pictures_under, require_folder
+from privhier.datasets.layouts import hint_for
+from privhier.datasets.listing import Listing, Source, malformed_file, pictures_under, require_folder
 
-NAME = re.compile(r"s(\d+)/(\d+)\.pgm")
+NAME = re.compile(r"s([0-9]{1,9})/([0-9]{1,9})\.pgm", re.IGNORECASE)
 
 
 class AttFaces(Source):
@@ -30,6 +31,13 @@ class AttFaces(Source):
                 problems.append(Problem(path, "malformed name: sN/M.pgm expected"))
             else:
                 rows.append((int(match[1]), int(match[2]), path))
+        if problems and not rows:
+            hint = hint_for(root, ["s1/1.pgm"])
+            raise malformed_file(
+                root,
+                "holds no picture named sN/M.pgm",
+                f"{hint}Point dataset.root at the folder of s1 to s40",
+            )
         rows.sort()
         return Listing(
             paths=tuple(path for _, _, path in rows),

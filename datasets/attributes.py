@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -59,10 +59,16 @@ def evaluate_attribute(
             no record has; fewer than two classes; more than ``MOST_CLASSES`` in a bare column.
     """
     text = expression.strip()
+    name = column_of(text, dataset.attributes)
 
     def refuse(rule: str, remedy: str) -> NoReturn:
         raise DataError(key=key, value=expression, rule=rule, remedy=remedy)
 
+    if name in dataset.unavailable and not (name == "identity" and dataset.identity is not None):
+        refuse(
+            f"{dataset.name} has no {name!r} here: {dataset.unavailable[name]}",
+            f"Add what is missing, or choose from {', '.join(dataset.attributes) or 'none'}",
+        )
     if text in dataset.attributes:
         values, classes = _distinct(text, dataset, refuse)
     elif text == "identity":
@@ -89,6 +95,15 @@ def evaluate_attribute(
             f"no record is in the class {empty!r}", "Choose other edges, or keep more records (dataset.limit)"
         )
     return AttributeLabels(expression, values.astype(np.int64), tuple(classes))
+
+
+def column_of(expression: str, columns: Collection[str]) -> str:
+    """The column that an expression reads (``"identity"`` for people), whether or not there is such a one."""
+    text = expression.strip()
+    if text in columns:
+        return text
+    match = BINS.fullmatch(text) or COMPARISON.fullmatch(text)
+    return match["column"].strip() if match else text
 
 
 Refuse = Callable[[str, str], NoReturn]
@@ -153,8 +168,11 @@ def _compared(name: str, sign: str, text: str, dataset: FaceDataset, refuse: Ref
     elif sign not in ("==", "!="):
         refuse(f"column {name!r} holds text, which has no order", f"Use {name}== or {name}!=")
     elif plain not in column:
-        seen = np.unique(column)[:MOST_CLASSES].tolist()
-        refuse(f"no record has {name} {plain!r}", f"Values: {', '.join(map(str, seen))}")
+        seen = [str(value) for value in np.unique(column).tolist()]
+        alike = [value for value in seen if value.casefold() == plain.casefold()]
+        if len(alike) != 1:
+            refuse(f"no record has {name} {plain!r}", f"Values: {', '.join(seen[:MOST_CLASSES])}")
+        operand = plain = alike[0]
     # The value's human name, where the data set has one: dicts find 1 under 1.0 too.
     label = {**dataset.value_names.get(name, {})}.get(operand, plain)  # type: ignore[call-overload]
     values = np.asarray(compare(column, operand)).astype(np.int64)

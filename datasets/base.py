@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from privhier.errors import printable
 
 IntArray = npt.NDArray[np.int64]
 ImageArray = npt.NDArray[np.uint8]
@@ -15,10 +18,32 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Problem:
-    """One file or label row that was skipped, and why; counted and reported, never silent."""
+    """One file or label row that was skipped, and why; counted and reported, never silent.
+
+    Both texts go into results, reports and terminals: what cannot be shown in a file's name is escaped here.
+    """
 
     where: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", printable(self.where))
+        object.__setattr__(self, "reason", printable(self.reason))
+
+    @property
+    def kind(self) -> str:
+        """What is counted: the reason up to its colon."""
+        return self.reason.partition(":")[0]
+
+
+def examples(problems: Sequence[Problem], most: int) -> tuple[Problem, ...]:
+    """``most`` problems in their order, one of each kind before a second of any: many hide few otherwise."""
+    rank: Counter[str] = Counter()
+    ranked = []
+    for place, problem in enumerate(problems):
+        ranked.append((rank[problem.kind], place))
+        rank[problem.kind] += 1
+    return tuple(problems[place] for place in sorted(place for _, place in sorted(ranked)[:most]))
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,9 @@ class FaceDataset:
         fingerprint: SHA-256 over file names, their bytes, labels, size, crop and code version (not over
             where the files lie); logged with each run.
         value_names: Human names of coded values, e.g. ``{"gender": {0: "male", 1: "female"}}``.
+        unavailable: Columns (or ``identity``) that this copy of the data lacks, or lacks for some of these
+            records, and why.
+        layout: Which of the source's layouts was found, in words; empty where there is but one.
     """
 
     name: str
@@ -49,6 +77,8 @@ class FaceDataset:
     problems: tuple[Problem, ...] = field(default=())
     fingerprint: str = ""
     value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

@@ -92,7 +92,7 @@ def cached_pictures(
 
 def _key(root: Path, listing: Listing, size: int, crop: str) -> str:
     base = root.resolve()
-    digest = hashlib.sha256(f"{FORMAT} {VERSION} {size} {crop} {base}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT} {VERSION} {size} {crop} {base}\n".encode(errors="surrogateescape"))
     for path in listing.paths:
         try:
             status = (base / path).stat()

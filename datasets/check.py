@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from privhier.config import DatasetConfig
-from privhier.datasets.base import FaceDataset, Problem
+from privhier.datasets.attributes import evaluate_attribute
+from privhier.datasets.base import AttributeLabels, FaceDataset, Problem, examples
 from privhier.datasets.cache import Progress
 from privhier.datasets.listing import Column
 from privhier.datasets.load import load_dataset
+from privhier.datasets.relations import refuse_same_attributes, told_together
+from privhier.errors import DataError
 
-FIRST_PROBLEMS = 5
+FIRST_PROBLEMS = 8
 MOST_VALUES = 12
 """Columns with more distinct values than this are summarized by their range."""
 
@@ -53,9 +57,12 @@ class DatasetReport:
         conflicting_groups: Sets of identical files whose labels (or identities) differ.
         conflicts: The same, by column.
         problems: Kind of problem to how often it occurred.
-        first_problems: A few of them.
+        first_problems: A few of them, of every kind.
         columns: Every attribute column.
         fingerprint: Of the data set as loaded.
+        layout: Which of the source's layouts was found; empty where there is but one.
+        unavailable: Columns (or ``identity``) that this copy lacks, or lacks for some records, and why.
+        attributes: Each task and secret of the configuration with its classes, or why a run would refuse it.
     """
 
     name: str
@@ -71,6 +78,9 @@ class DatasetReport:
     first_problems: tuple[Problem, ...]
     columns: tuple[ColumnReport, ...]
     fingerprint: str
+    layout: str = ""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as lines of plain text."""
@@ -84,7 +94,10 @@ class DatasetReport:
             f"files), {self.conflicting_groups:,} with conflicting labels",
         ]
         lines += [f"  conflicting in {name}: {count:,}" for name, count in self.conflicts.items() if count]
+        lines += [f"layout: {self.layout}"] if self.layout else []
         lines += [f"column {column.name} ({column.kind}): {_values(column)}" for column in self.columns]
+        lines += [f"no {name}: {why}" for name, why in self.unavailable.items()]
+        lines += [f"attribute {text}" for text in self.attributes]
         lines.append(f"problems: {sum(self.problems.values()):,}")
         lines += [f"  {kind}: {count:,}" for kind, count in self.problems.items()]
         lines += [f"    {problem.where}: {problem.reason}" for problem in self.first_problems]
@@ -93,7 +106,8 @@ class DatasetReport:
 
 def check_dataset(config: DatasetConfig, *, seed: int = 0, progress: Progress | None = None) -> DatasetReport:
     """Read every picture of the data set (or its cache) and report. Raises as ``load_dataset`` does."""
-    return describe(load_dataset(config, seed=seed, progress=progress))
+    dataset = load_dataset(config, seed=seed, progress=progress)
+    return replace(describe(dataset), attributes=tuple(_attributes(config, dataset)))
 
 
 def describe(dataset: FaceDataset) -> DatasetReport:
@@ -116,13 +130,34 @@ def describe(dataset: FaceDataset) -> DatasetReport:
         duplicate_files=int(sizes[sizes > 1].sum()),
         conflicting_groups=len(set().union(*conflicts.values())),
         conflicts={name: len(groups) for name, groups in conflicts.items()},
-        problems=dict(
-            Counter(problem.reason.partition(":")[0] for problem in dataset.problems).most_common()
-        ),
-        first_problems=dataset.problems[:FIRST_PROBLEMS],
+        problems=dict(Counter(problem.kind for problem in dataset.problems).most_common()),
+        first_problems=examples(dataset.problems, FIRST_PROBLEMS),
         columns=tuple(_column(name, column, dataset) for name, column in dataset.attributes.items()),
         fingerprint=dataset.fingerprint,
+        layout=dataset.layout,
+        unavailable=dataset.unavailable,
     )
+
+
+def _attributes(config: DatasetConfig, dataset: FaceDataset) -> Iterator[str]:
+    labels: dict[str, AttributeLabels] = {}
+    for name in (*config.task, *config.sensitive):
+        try:
+            labels[name] = evaluate_attribute(name, dataset)
+        except DataError as error:
+            yield f"{name}: refused: {error.rule}"
+            continue
+        classes, counts = labels[name].classes, np.bincount(labels[name].values).tolist()
+        many = len(classes) > MOST_VALUES
+        shown = (f"{text}: {count:,}" for text, count in zip(classes, counts, strict=True))
+        yield f"{name}: {f'{len(classes)} classes' if many else '; '.join(shown)}"
+    task, sensitive = ([name for name in part if name in labels] for part in (config.task, config.sensitive))
+    try:
+        refuse_same_attributes(labels, task, sensitive)
+    except DataError as error:
+        yield f"{error.value}: refused: {error.rule}"
+    for name in told_together(labels, task, sensitive):
+        yield f"{name}: the tasks together tell it on all {len(dataset):,} records"
 
 
 def _conflicts(dataset: FaceDataset, column: Column) -> set[int]:

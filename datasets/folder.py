@@ -1,37 +1,37 @@
-"""Any other faces: a folder of images and one CSV file that labels them."""
+"""Any other faces: a folder of images and one table (CSV) that labels them."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from itertools import compress
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from privhier.datasets.base import Problem
-from privhier.datasets.listing import (
-    Column,
-    Listing,
-    Source,
-    malformed_file,
-    match_rows,
-    pictures_under,
-    require_file,
-    require_folder,
-)
+from privhier.datasets.base import IntArray, Problem
+from privhier.datasets.cells import is_missing, one_spelling, read_labels
+from privhier.datasets.layouts import hint_for, there
+from privhier.datasets.listing import Listing, Source, pictures_under, require_file, require_folder
+from privhier.datasets.matching import match_rows
+from privhier.datasets.tables import DELIMITERS, Table, read_table
 
 
 class Folder(Source):
-    """``dataset.root`` holds images, in any folders, and a CSV file with a header line.
+    """``dataset.root`` holds images, in any folders, and a table with a header (comma, semicolon or tab).
 
     Args:
-        csv: The CSV file, relative to the root.
+        csv: The table, relative to the root.
         image: Its column that names the image, relative to the root.
         identity: Its column that names the person; none: no identities.
-        columns: The columns to use as attributes; none: all others. A row with an empty cell in one of
-            them is reported and skipped.
+        columns: The columns to use as attributes; none: all others that have a name.
+        missing: Cells (in any case) that mean "no value", beside the empty one; none: ``NA``, ``NaN``,
+            ``n/a``, ``null``, ``None``, ``?``, ``-`` and their like. Give it where one of these is a class.
 
-    A column whose cells are all whole numbers becomes int64, all numbers float64, else strings.
+    A column whose cells are all whole numbers becomes int64, all numbers float64, ``true`` and ``false`` in
+    any case ``"True"`` and ``"False"``, else strings, of which those that differ in case alone are one. A
+    record without a label is reported and left out of runs that use the column; without a person it is left
+    out always.
     """
 
     folder: ClassVar[str | None] = None
@@ -40,52 +40,87 @@ class Folder(Source):
     image: str = "image"
     identity: str | None = None
     columns: list[str] | None = None
+    missing: list[str] | None = None
 
     def read(self, root: Path, *, seed: int) -> Listing:
-        """See ``Source.read``; rows in the order of the CSV file."""
+        """See ``Source.read``; rows in the order of the table."""
         require_folder(root, "the data set's folder")
-        path = require_file(root / self.csv, "the CSV file of dataset.options.csv")
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, restval="")
-            header = list(reader.fieldnames or ())
-            table = list(reader)
+        table = self._table(root)
         special = [self.image] if self.identity is None else [self.image, self.identity]
-        names = [name for name in header if name not in special] if self.columns is None else self.columns
-        lacking = [name for name in (*special, *names) if name not in header]
-        if lacking:
-            raise malformed_file(
-                path,
-                f"lacks the columns {', '.join(lacking)}; it has {', '.join(header)}",
-                "Set dataset.options.image, identity and columns to columns of the file",
-            )
-        files = [PurePosixPath(row[self.image].strip()).as_posix() for row in table]
-        rows, problems = match_rows(files, pictures_under(root), self.csv)
-        kept: list[int] = []
-        for row in rows:
-            empty = [name for name in (*special, *names) if not table[row][name].strip()]
-            if empty:
-                problems.append(Problem(files[row], f"missing label: {', '.join(empty)}"))
-            else:
-                kept.append(row)
-        identity = None
-        if self.identity is not None:
-            people = np.array([table[row][self.identity].strip() for row in kept], dtype=str)
-            identity = np.unique(people, return_inverse=True)[1].astype(np.int64)
+        names = [name for name in table.names() if name not in special]
+        if self.columns is not None:
+            names = self.columns
+        table.require(
+            [*special, *names], "Set dataset.options.image, identity and columns to columns of the file"
+        )
+        nothing = None if self.missing is None else frozenset(cell.strip().lower() for cell in self.missing)
+        cells = table.column(self.image)
+        named = [row for row, cell in enumerate(cells) if not is_missing(cell, nothing)]
+        problems = [*table.problems, *_unnamed(table, named)]
+        inside = f"{root.as_posix().rstrip('/')}/"
+        matched = match_rows(
+            [cells[row].removeprefix(inside) for row in named], pictures_under(root), table.path.name
+        )
+        problems += matched.problems
+        rows, paths, identity = self._people(
+            table, [named[row] for row in matched.rows], matched.paths, nothing, problems
+        )
+        labels = {}
+        for name in names:
+            column = table.column(name)
+            labels[name] = read_labels(name, [column[row] for row in rows], nothing=nothing)
         return Listing(
-            paths=tuple(files[row] for row in kept),
-            attributes={name: _column([table[row][name].strip() for row in kept]) for name in names},
+            paths=tuple(paths),
+            attributes={name: column.values for name, column in labels.items()},
             identity=identity,
             problems=tuple(problems),
+            lacking={name: column.lacking for name, column in labels.items() if column.lacking},
+            notes={name: column.notes for name, column in labels.items() if column.notes},
+            layout=f"labels in {self.csv}, separated by {DELIMITERS.get(table.delimiter, table.delimiter)}",
         )
 
+    def _people(
+        self,
+        table: Table,
+        rows: list[int],
+        paths: list[str],
+        nothing: frozenset[str] | None,
+        problems: list[Problem],
+    ) -> tuple[list[int], list[str], IntArray | None]:
+        """Rows whose person is known, their images, and a number a person; all rows where none are asked for.
 
-def _column(cells: list[str]) -> Column:
-    for kind in (np.int64, np.float64):
-        try:
-            column = np.array([kind(cell) for cell in cells], dtype=kind)
-        except (ValueError, OverflowError):
-            continue
-        # "nan" and "inf" parse as floats but order nothing: such a column stays text.
-        if np.isfinite(column).all():
-            return column
-    return np.array(cells, dtype=str)
+        Splits are cut between people: a record whose person is not known is left out always.
+        """
+        if self.identity is None:
+            return rows, paths, None
+        cells = table.column(self.identity)
+        known = [not is_missing(cells[row], nothing) for row in rows]
+        problems += [
+            Problem(path, f"missing label: {self.identity}")
+            for path, person in zip(paths, known, strict=True)
+            if not person
+        ]
+        rows, paths = list(compress(rows, known)), list(compress(paths, known))
+        people = [cells[row] for row in rows]
+        spelling, notes = one_spelling(self.identity, Counter(people))
+        problems += [Problem(table.path.name, note) for note in notes]
+        spelled = np.array([spelling[person] for person in people], dtype=str)
+        numbers = np.unique(spelled, return_inverse=True)[1].astype(np.int64)
+        return rows, paths, numbers
+
+    def _table(self, root: Path) -> Table:
+        path = root / self.csv
+        hint = ""
+        if not there(path):
+            tables = sorted(one.name for one in root.iterdir() if one.suffix.lower() in (".csv", ".tsv"))
+            hint = f"Set dataset.options.csv to {' or '.join(tables)}. " if tables else ""
+            hint = hint or hint_for(root, [self.csv])
+        needs = [self.image, *([] if self.identity is None else [self.identity]), *(self.columns or ())]
+        return read_table(require_file(path, "the CSV file of dataset.options.csv", hint=hint), needs)
+
+
+def _unnamed(table: Table, named: list[int]) -> list[Problem]:
+    return [
+        Problem(f"{table.path.name} line {table.lines[row]}", "label row without a file name")
+        for row in sorted(set(range(len(table.rows))).difference(named))
+    ]

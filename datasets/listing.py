@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -34,6 +34,11 @@ class Listing:
         problems: Files and label rows that gave no row.
         value_names: Human names of coded values, e.g. ``{"gender": {0: "male", 1: "female"}}``.
         render: Given where records are drawn, not read; then ``paths`` are only names.
+        lacking: Column name to the rows that have no label there, and why; ``attributes`` holds a stand-in
+            in their place. ``load_dataset`` drops them where the run uses the column.
+        notes: Column name to what a reader should know about it.
+        unavailable: Columns (or ``identity``) that this copy of the data lacks, and why.
+        layout: Which of the source's layouts was found, in words, without the root.
     """
 
     paths: tuple[str, ...]
@@ -42,6 +47,10 @@ class Listing:
     problems: tuple[Problem, ...] = ()
     value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     render: Renderer | None = None
+    lacking: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,12 +58,17 @@ class Listing:
     def select(self, rows: IntArray) -> Listing:
         """The listing of ``rows`` alone, in that order."""
         draw = self.render
+        place = {row: number for number, row in enumerate(rows.tolist())} if self.lacking else {}
         return replace(
             self,
             paths=tuple(self.paths[row] for row in rows.tolist()),
             attributes={name: column[rows] for name, column in self.attributes.items()},
             identity=None if self.identity is None else self.identity[rows],
             render=None if draw is None else lambda chosen, size: draw(rows[chosen], size),
+            lacking={
+                name: {place[row]: why for row, why in gaps.items() if row in place}
+                for name, gaps in self.lacking.items()
+            },
         )
 
 
@@ -80,28 +94,37 @@ class Source(BaseModel, ABC):
         """
 
 
-def require_file(path: Path, what: str) -> Path:
-    """``path`` if it is a file, else a ``DataError`` that says where ``what`` was looked for."""
-    if not path.is_file():
+def require_file(path: Path, what: str, *, hint: str = "") -> Path:
+    """``path`` if it is a file, else a ``DataError``: where ``what`` was looked for, with ``hint``."""
+    fault = _fault(path.is_file, what)
+    if fault is not None:
         raise DataError(
             key="dataset.root",
             value=str(path),
-            rule=f"{what} is missing",
-            remedy="Put the official file there, or point dataset.root at the data set's folder",
+            rule=fault,
+            remedy=f"{hint}Put the official file there, or point dataset.root at the data set's folder",
         )
     return path
 
 
-def require_folder(path: Path, what: str) -> Path:
-    """``path`` if it is a folder, else a ``DataError`` that says where ``what`` was looked for."""
-    if not path.is_dir():
+def require_folder(path: Path, what: str, *, hint: str = "") -> Path:
+    """``path`` if it is a folder, else a ``DataError``: where ``what`` was looked for, with ``hint``."""
+    fault = _fault(path.is_dir, what)
+    if fault is not None:
         raise DataError(
             key="dataset.root",
             value=str(path),
-            rule=f"{what} is missing",
-            remedy="Point dataset.root at the data set's folder, or PRIVHIER_DATA at the one above it",
+            rule=fault,
+            remedy=f"{hint}Point dataset.root at the data set's folder, or PRIVHIER_DATA at the one above it",
         )
     return path
+
+
+def _fault(there: Callable[[], bool], what: str) -> str | None:
+    try:
+        return None if there() else f"{what} is missing"
+    except (OSError, ValueError) as error:  # no permission, a name that is too long or no name at all
+        return f"{what} cannot be looked at: {getattr(error, 'strerror', None) or error}"
 
 
 def malformed_file(path: Path, rule: str, remedy: str) -> DataError:
@@ -117,31 +140,3 @@ def pictures_under(root: Path, prefix: str = "") -> list[str]:
         start = "" if relative == "." else f"{relative}/"
         found.extend(f"{start}{name}" for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
     return sorted(found)
-
-
-def match_rows(
-    row_paths: Sequence[str], pictures: Collection[str], label_file: str
-) -> tuple[list[int], list[Problem]]:
-    """Rows that have an image, the first mention of each; everything else becomes a problem.
-
-    Args:
-        row_paths: Image named by each label row, relative to the root.
-        pictures: The images that are there, relative to the root.
-        label_file: Name of the label file, for the problems.
-    """
-    present = pictures if isinstance(pictures, set | frozenset) else set(pictures)
-    seen: set[str] = set()
-    rows: list[int] = []
-    problems: list[Problem] = []
-    for row, path in enumerate(row_paths):
-        if path in seen:
-            problems.append(Problem(path, f"repeated label row: {label_file}"))
-        elif path not in present:
-            problems.append(Problem(path, f"label row without image: {label_file}"))
-        else:
-            rows.append(row)
-        seen.add(path)
-    problems.extend(
-        Problem(path, f"image without label row: {label_file}") for path in sorted(present.difference(seen))
-    )
-    return rows, problems

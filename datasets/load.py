@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from privhier.config import DatasetConfig
-from privhier.datasets.base import FaceDataset, ImageArray, Problem
+from privhier.datasets.attributes import column_of
+from privhier.datasets.base import FaceDataset, ImageArray, Problem, examples
 from privhier.datasets.cache import Pictures, Progress, cache_folder, cached_pictures
 from privhier.datasets.decode import VERSION
+from privhier.datasets.labelled import keep_labelled
+from privhier.datasets.layouts import folders_in, there
 from privhier.datasets.listing import Listing, Renderer, Source, require_folder
 from privhier.datasets.registry import datasets
 from privhier.errors import ConfigError, DataError
@@ -26,11 +30,12 @@ DRAW_CHUNK = 256
 def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None = None) -> FaceDataset:
     """The faces that ``config`` names, decoded once.
 
-    ``min_images_per_identity`` and ``limit`` choose from the listing before anything is decoded, so the
+    A record without a label in a column that ``task`` or ``sensitive`` names is dropped and reported; then
+    ``min_images_per_identity`` and ``limit`` choose from the listing, before anything is decoded, so the
     cache holds exactly what is used. ``seed`` draws which groups ``limit`` keeps, and the synthetic faces.
 
     Args:
-        config: The ``dataset`` section; its task, sensitive and splits keys are not used here.
+        config: The ``dataset`` section; its splits are not used here.
         seed: The run's seed.
         progress: Called as ``progress("decode" or "draw", done, total)``.
 
@@ -43,6 +48,7 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
     source = build_source(config)
     root = _root(source, config)
     listing = source.read(root, seed=seed)
+    listing = keep_labelled(listing, _used(config, listing))
     listing = _keep_people(listing, config.min_images_per_identity)
     listing = _keep_some(listing, config.limit, seed)
     if not len(listing):
@@ -75,6 +81,8 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
         problems=problems,
         fingerprint=_fingerprint(config, listing, pictures),
         value_names=listing.value_names,
+        unavailable=listing.unavailable,
+        layout=listing.layout,
     )
 
 
@@ -123,7 +131,20 @@ def _root(source: Source, config: DatasetConfig) -> Path:
             rule=f"nothing says where {config.name} lies",
             remedy=f"Set dataset.root to its folder{where}",
         )
-    return require_folder(root, f"the folder of {config.name}")
+    return require_folder(root, f"the folder of {config.name}", hint=_beside(root))
+
+
+def _beside(root: Path) -> str:
+    if there(root):
+        return "That is a file: unpack it, and name the folder. "
+    names = folders_in(root.parent)
+    return f"{root.parent} holds {', '.join(names[:8])}{' and more' * (len(names) > 8)}. " if names else ""
+
+
+def _used(config: DatasetConfig, listing: Listing) -> set[str]:
+    named = {column_of(text, listing.attributes) for text in (*config.task, *config.sensitive)}
+    # A section that names no column (a first look at a folder) could mean any of them.
+    return named.intersection(listing.attributes) or set(listing.attributes)
 
 
 def _keep_people(listing: Listing, least: int) -> Listing:
@@ -133,7 +154,7 @@ def _keep_people(listing: Listing, least: int) -> Listing:
         raise ConfigError(
             key="dataset.min_images_per_identity",
             value=least,
-            rule="needs a data set that names people",
+            rule=listing.unavailable.get("identity", "needs a data set that names people"),
             remedy="Remove it, or choose a data set with identities",
         )
     _, person, count = np.unique(listing.identity, return_inverse=True, return_counts=True)
@@ -187,9 +208,12 @@ def _fingerprint(config: DatasetConfig, listing: Listing, pictures: Pictures) ->
 
 def _nothing_left(config: DatasetConfig, problems: tuple[Problem, ...]) -> DataError:
     first = f", the first: {problems[0].where} ({problems[0].reason})" if problems else ""
+    counts = Counter(problem.kind for problem in problems)
+    kinds = [f"{counts[one.kind]} like {one.where} ({one.reason})" for one in examples(problems, len(counts))]
+    counted = f": {'; '.join(kinds[:6])}" if len(counts) > 1 else ""
     return DataError(
         key="dataset",
         value=config.name,
-        rule=f"no usable image is left ({len(problems)} problems{first})",
-        remedy="Check dataset.root; `privhier data check` lists the problems",
+        rule=f"no usable image is left ({len(problems)} problems{first}){counted}",
+        remedy="Check dataset.root, and that the labels name the images and are not empty",
     )

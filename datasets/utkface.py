@@ -11,7 +11,12 @@ from privhier.datasets.base import Problem
 from privhier.datasets.listing import Listing, Source, pictures_under, require_folder
 
 GENDERS = {0: "male", 1: "female"}
+OLDEST = 116
+"""The authors' own bound: ages run from 0 to 116."""
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "Others"}
+
+
+MALFORMED = f"malformed name: [age 0-{OLDEST}]_[gender 0-1]_[race 0-4]_[date&time] expected"
 
 
 class UTKFace(Source):
@@ -32,9 +37,7 @@ class UTKFace(Source):
         for path in pictures_under(root):
             label = _parse(path.rpartition("/")[2])
             if label is None:
-                problems.append(
-                    Problem(path, "malformed name: [age]_[gender 0-1]_[race 0-4]_[date&time] expected")
-                )
+                problems.append(Problem(path, MALFORMED))
             else:
                 paths.append(path)
                 labels.append(label)
@@ -51,5 +54,7 @@ def _parse(name: str) -> tuple[int, int, int] | None:
     fields = name.partition(".")[0].split("_")
     if len(fields) < 4 or not all(field.isascii() and field.isdigit() for field in fields[:3]):
         return None
+    if len(fields[0]) > 3 or not fields[3]:
+        return None
     age, gender, race = (int(field) for field in fields[:3])
-    return (age, gender, race) if gender in GENDERS and race in RACES else None
+    return (age, gender, race) if age <= OLDEST and gender in GENDERS and race in RACES else None

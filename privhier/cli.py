@@ -20,7 +20,7 @@ import privhier
 from privhier import link_command
 from privhier.certs_command import certs
 from privhier.config import RunConfig, load_config
-from privhier.errors import OutputError, PrivhierError
+from privhier.errors import ConfigError, OutputError, PrivhierError
 from privhier.plan_command import plan
 from privhier.sweep.command import sweep
 
@@ -63,6 +63,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``privhier`` command."""
     try:
+        _check_text(sys.argv[1:] if arguments is None else arguments)
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
     except PrivhierError as error:
         fail(error)
@@ -93,6 +94,20 @@ def version(
     if show:
         out.print(privhier.__version__)
         raise typer.Exit
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are not UTF-8 at once: results, reports and commands to repeat a run are text."""
+    for text in arguments:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                key="command line",
+                value=text,
+                rule="holds bytes that are not UTF-8",
+                remedy="Rename that file or folder, or give it a link whose name is UTF-8: ln -s OLD NEW",
+            ) from error
 
 
 @app.command(epilog="Example: privhier run configs/debug.yaml release.sigma=0.5 --out runs/try")

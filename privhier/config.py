@@ -299,6 +299,13 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
                 rule="must read key.path=value",
                 remedy="For instance: release.sigma=0.3",
             )
+        if not item.isascii() and item != item.encode(errors="replace").decode():
+            raise ConfigError(
+                key=item.partition("=")[0],
+                value=item.partition("=")[2],
+                rule="holds bytes that are not UTF-8; a configuration is text",
+                remedy="Rename that folder, or give it a link whose own name is UTF-8: ln -s OLD NEW",
+            )
     try:
         changes = OmegaConf.from_dotlist(list(overrides))
         _forget_options(base, changes)

@@ -3,6 +3,30 @@
 from __future__ import annotations
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    r"""``text`` as it may be shown, written to a file or sent on.
+
+    Bytes of a file name that are not UTF-8 (Python holds them as lone surrogates, which no file of ours can
+    store) and control characters (which a terminal would obey) are written as escapes; the rest stays.
+
+    Args:
+        text: Any text, for instance a file name as the system gave it.
+        keep: Control characters that stay.
+
+    Example:
+        >>> print(printable("caf\udce9.jpg"))
+        caf\xe9.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(character)[1:-1]
+
+
 class PrivhierError(Exception):
     """Base of every error the toolkit raises on purpose.
 
@@ -18,11 +42,11 @@ class PrivhierError(Exception):
     exit_code = 2
 
     def __init__(self, *, key: str, value: object, rule: str, remedy: str) -> None:
-        self.key = key
+        self.key = printable(key)
         self.value = value
-        self.rule = rule
-        self.remedy = remedy
-        super().__init__(f"{key}: {value!r} - {rule}. {remedy}")
+        self.rule = printable(rule, keep="\n\t")
+        self.remedy = printable(remedy, keep="\n\t")
+        super().__init__(f"{self.key}: {value!r} - {self.rule}. {self.remedy}")
 
 
 class ConfigError(PrivhierError):

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from privhier.config import RunConfig
+from privhier.datasets.base import examples
+from privhier.datasets.relations import told_together
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.lab.assess import Assessment
 from privhier.privacy.ledger import Ledger
@@ -120,7 +122,7 @@ def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
             if name != "identity"
         },
         "problems": len(dataset.problems),
-        "first_problems": [asdict(problem) for problem in dataset.problems[:20]],
+        "first_problems": [asdict(problem) for problem in examples(dataset.problems, 20)],
     }
 
 
@@ -145,6 +147,12 @@ def run_warnings(
     if prepared.dataset.problems:
         count = len(prepared.dataset.problems)
         found.append(f"{count} files or label rows were skipped (see the data section)")
+    told = told_together(prepared.labels, config.dataset.task, config.dataset.sensitive)
+    if told:
+        found.append(
+            f"the tasks together tell {', '.join(told)} on all {len(prepared.dataset)} records: no defense "
+            "can hide what the tasks say"
+        )
     if mended:
         found.append(f"for DP-SGD the edge was changed: {'; '.join(mended)}")
     elif config.model.norm == "batch":

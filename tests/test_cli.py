@@ -126,6 +126,7 @@ def refused(capsys, *arguments: str) -> str:
         ("dataset.name=utkfaces", ["dataset.name", "utkface"]),
         ("dataset.sensitive=[man]", ["man", "male"]),
         ("dataset.sensitive=['age>1000']", ["age>1000", "class"]),
+        ("dataset.sensitive=['smiling==0']", ["smiling, smiling==0", "complement", "another secret"]),
         ("dataset.options.images=4", ["images"]),
         ("release.target_epsilon=0", ["release.target_epsilon", "greater than 0"]),
         ("runtime.precision=bfloat16", ["runtime.precision", "CUDA"]),
@@ -155,6 +156,15 @@ def test_fewer_groups_than_splits(capsys, repository, tmp_path):
     )
     assert "split" in message or "images" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_arguments_are_utf8(capsys, repository, tmp_path):
+    out = tmp_path / "caf\udce9"
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", str(repository / "configs/debug.yaml"), "--out", str(out)])
+    assert stopped.value.code == 2
+    assert "bytes that are not UTF-8" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 def test_taken_and_unwritable_output(capsys, repository, tmp_path):

@@ -12,6 +12,7 @@ from privhier.config import RunConfig
 from privhier.config_privacy import ClipQuantile
 from privhier.datasets.attributes import evaluate_attribute
 from privhier.datasets.base import AttributeLabels, FaceDataset, IntArray
+from privhier.datasets.relations import refuse_same_attributes
 from privhier.datasets.splits import split_dataset
 from privhier.errors import ConfigError, DataError
 from privhier.privacy.accounting import solve_sigma
@@ -42,10 +43,12 @@ def prepare(config: RunConfig, dataset: FaceDataset) -> Prepared:
 
     Raises:
         DataError: Unknown attribute, an attribute with one class (in the data set or in the training
-            split), identities where there are none, or too few groups.
+            split), two attributes that are one, a task that tells a secret, identities where there are
+            none, or too few groups.
     """
     chosen = config.dataset
     labels = {name: evaluate_attribute(name, dataset) for name in (*chosen.task, *chosen.sensitive)}
+    refuse_same_attributes(labels, chosen.task, chosen.sensitive)
     splits = split_dataset(dataset, chosen.splits, protocol=chosen.identity_protocol, seed=config.seed)
     for name, attribute in labels.items():
         for split in ("train", "test"):

@@ -47,6 +47,7 @@ def faces(make_faces: Callable[..., FaceDataset]) -> FaceDataset:
             ("age < 20", "20 <= age < 40", "40 <= age < 60", "age >= 60"),
         ),
         ("group==East Asian", [1, 0, 0, 0, 0, 0], ("group != East Asian", "group == East Asian")),
+        ("group==east asian", [1, 0, 0, 0, 0, 0], ("group != East Asian", "group == East Asian")),
         ("group=='Black'", [0, 0, 0, 1, 1, 0], ("group != Black", "group == Black")),
         ('group!="White"', [1, 0, 0, 1, 1, 0], ("group == White", "group != White")),
         ("group", [1, 2, 2, 0, 0, 2], ("Black", "East Asian", "White")),

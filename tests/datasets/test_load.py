@@ -96,3 +96,16 @@ def test_report_counts_copies_with_other_labels(make_config: MakeConfig, utkface
     gender = next(column for column in report.columns if column.name == "gender")
     assert gender.counts == {"0 male": 7, "1 female": 7}
     assert any("14 images at 24x24, no identities" in line for line in report.lines())
+
+
+def test_report_shows_what_a_run_would_say_of_its_attributes(
+    make_config: MakeConfig, utkface_root: Path
+) -> None:
+    config = make_config("utkface", root=str(utkface_root), task=["gender"], sensitive=["gender==0", "mood"])
+    lines = check_dataset(config).lines()
+    assert "attribute gender: male: 6; female: 6" in lines
+    assert "attribute mood: refused: utkface has no column 'mood'" in lines
+    assert any(
+        line.startswith("attribute gender, gender==0: refused: tell the same on all 12 records")
+        for line in lines
+    )
