@@ -173,12 +173,16 @@ class SystemNoise:
     def gaussian(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Standard normal values, float32 on the CPU (Box and Muller, 1958, on 53-bit uniforms)."""
         count = math.prod(shape)
-        words = _entropy(count + count % 2)
-        first, second = _uniform(words[0::2]), _uniform(words[1::2])
-        radius = np.sqrt(-2 * np.log1p(-first))
-        angle = 2 * math.pi * second
-        values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
-        return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+        values = np.empty(count + count % 2, dtype=np.float32)
+        for start in range(0, len(values), _BLOCK):
+            block = values[start : start + _BLOCK]
+            half = len(block) // 2
+            uniform = _uniform(_entropy(len(block)))
+            radius = np.sqrt(-2 * np.log1p(-uniform[:half]))
+            angle = 2 * math.pi * uniform[half:]
+            block[:half] = radius * np.cos(angle)
+            block[half:] = radius * np.sin(angle)
+        return torch.from_numpy(values[:count]).reshape(shape)
 
     def laplace(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Laplace values of scale 1, float32 on the CPU (inverse distribution function)."""

@@ -100,14 +100,8 @@ class PrivateEdgeTrainer(EdgeTrainer):
             size = self._training.batch_size
             order = shuffled_batches(np.arange(len(records)), size, self._seed, phase, epoch)
             sampler: Any = [batch.tolist() for batch in order]
-        elif self._source == "seeded":
-            sampler = _keyed_batches(
-                lambda step: self._draws.sampling(phase, epoch, step, records).uniform((len(records),)),
-                self._rate,
-                self._poisson_steps,
-            )
         else:
-            sampler = _secret_batches(len(records), self._rate, self._poisson_steps)
+            sampler = self.poisson(records, phase, epoch)
         loader: DataLoader[Any] = DataLoader(
             range(len(records)),  # type: ignore[arg-type]
             batch_sampler=sampler,
@@ -124,6 +118,22 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 np.add.at(counts, drawn, 1)
                 yield records[drawn]
         self._close(phase, epoch, counts)
+
+    def poisson(self, records: IntArray, phase: str, epoch: int) -> Iterator[list[int]]:
+        """The logical batches of a pre-training epoch over ``records``, by position.
+
+        Args:
+            records: Record numbers of those that may be drawn.
+            phase: Names the stream.
+            epoch: Epoch of the phase.
+        """
+        if self._source == "system":
+            return _secret_batches(len(records), self._rate, self._poisson_steps)
+        return _keyed_batches(
+            lambda step: self._draws.sampling(phase, epoch, step, records).uniform((len(records),)),
+            self._rate,
+            self._poisson_steps,
+        )
 
     def turn(self, phase: str) -> int:
         """The logical step: in pre-training a record may enter several of an epoch."""
