@@ -14,6 +14,7 @@ from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, R
 from privhier.lab.assess import Assessment
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.shown import claim
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared
 from privhier.training.trained import Trained
@@ -126,7 +127,7 @@ def run_warnings(
     private = not mechanism.deterministic or config.edge.dp_sgd is not None
     if private and delta >= 1 / n:
         found.append(
-            f"privacy.delta {delta:g} is not below 1/n = {1 / n:g}: "
+            f"privacy.delta {claim(delta)} is not below 1/n = {1 / n:g}: "
             "such a guarantee allows publishing a whole record"
         )
     if prepared.dataset.problems:

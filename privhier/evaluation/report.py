@@ -34,6 +34,7 @@ from privhier.evaluation.figures import (
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.files import whole_file
 from privhier.privacy.guarantees import OWN_RELEASES
+from privhier.privacy.shown import claim
 
 VACUOUS = 10.0
 """An epsilon above this says nothing numerically (DESIGN 6.10)."""
@@ -127,6 +128,7 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
+    environment.filters.update(ceiling=format_ceiling)
     here = resources.files("privhier.evaluation")
     template = environment.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
     common = _common(result.guarantees)
@@ -179,7 +181,12 @@ def format_epsilon(epsilon: float | None) -> str:
     """
     if epsilon is None:
         return "none"
-    return "∞" if math.isinf(epsilon) else f"{math.ceil(round(epsilon * 100, 6)) / 100:.2f}"
+    return "∞" if math.isinf(epsilon) else claim(epsilon, decimals=2)
+
+
+def format_ceiling(value: float | None) -> str:
+    """A ceiling with three decimals, rounded up: it is a claim as well."""
+    return "–" if value is None or not math.isfinite(value) else claim(value, decimals=3)  # noqa: RUF001
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -187,7 +194,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _delta(delta: float | None) -> str:
-    return "–" if delta is None else f"{delta:.3g}".replace("e-0", "e-")  # noqa: RUF001
+    return "–" if delta is None else claim(delta, 3).replace("e-0", "e-")  # noqa: RUF001
 
 
 def _size(count: float) -> str:

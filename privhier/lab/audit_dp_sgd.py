@@ -26,6 +26,7 @@ from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.composition import StepAccount, Steps
 from privhier.privacy.dpsgd import DpSgd
 from privhier.privacy.release_audit import ALARM
+from privhier.privacy.shown import claim, lower_bound
 from privhier.seeding import isolated_rng, numpy_stream
 from privhier.training.clip import mechanism_of
 from privhier.training.draws import EdgeDraws
@@ -137,7 +138,10 @@ def canary_rows(
             view="the sum of all noisy gradients along each canary's own parameter",
             refuted=math.isfinite(ceiling) and alarm > ceiling,
             note="; ".join(
-                [f"alarm at delta {_ALARM_DELTA:g}: {alarm:.3g} against {ceiling:.3g}", *by_hooks]
+                [
+                    f"alarm at delta {_ALARM_DELTA:g}: {lower_bound(alarm, 3)} against {claim(ceiling, 3)}",
+                    *by_hooks,
+                ]
             ),
         )
     ]

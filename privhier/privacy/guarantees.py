@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount
 from privhier.privacy.edge_guarantees import curious_cloud, edge_rows, label_rows, person_row
 from privhier.privacy.guarantee import CURIOUS_CLOUD, OWN_RELEASES, VACUOUS_ABOVE, Account, Guarantee, note_on
+from privhier.privacy.shown import claim
 
 __all__ = ["CURIOUS_CLOUD", "OWN_RELEASES", "VACUOUS_ABOVE", "Guarantee", "write_guarantees"]
 
@@ -45,7 +46,7 @@ def write_guarantees(
     if worst.clip_epsilon:
         covers.append(
             "the clip bound, drawn once as a quantile of training records' norms (pure, "
-            f"{worst.clip_epsilon:g})"
+            f"{claim(worst.clip_epsilon)})"
         )
     epsilon, spent_delta, note = _number(worst, mechanism, noise_source, delta, 1)
     rows = [
