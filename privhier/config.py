@@ -186,6 +186,14 @@ class TrackingConfig(Section):
     experiment: str = "privhier"
 
 
+class ReportConfig(Section):
+    """What the report shows."""
+
+    pictures: Literal["all", "none"] = "all"
+    """``all``: originals of test victims beside their reconstructions, also in the copy that MLflow keeps.
+    ``none``: no picture of anyone; the scores stay."""
+
+
 class RuntimeConfig(Section):
     """Where and how it runs. Threads change the last digits, so they are part of the hash."""
 
@@ -204,6 +212,10 @@ class RuntimeConfig(Section):
         return value
 
 
+LEFT_OUT = "(left out)"
+"""Stands where a secret stood; no configuration takes it, so nothing runs on it by mistake."""
+
+
 class RunConfig(Section):
     """One run: a point on the privacy-utility tradeoff."""
 
@@ -219,6 +231,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     attacks: AttacksConfig = AttacksConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
     link: LinkConfig = LinkConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -236,8 +249,9 @@ class RunConfig(Section):
         return self.seed if chosen is None else chosen
 
     def hash(self) -> str:
-        """SHA-256 of everything that can change a number (paths, tracking and the link cannot)."""
-        skipped: dict[str, Any] = {"tracking": True, "link": True, "dataset": {"root", "cache"}}
+        """SHA-256 of everything that can change a number (paths, report, tracking and link cannot)."""
+        skipped: dict[str, Any] = dict.fromkeys(("report", "tracking", "link"), True)
+        skipped["dataset"] = {"root", "cache"}
         if self.privacy.noise_seed is None:  # as before the key existed: older run folders go on
             skipped["privacy"] = {"noise_seed"}
         data = self.model_dump(mode="json", exclude=skipped)
@@ -246,6 +260,13 @@ class RunConfig(Section):
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``load_config`` reads back."""
         return str(safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def to_publish(self) -> dict[str, Any]:
+        """The resolved configuration as plain data for report and tracking: without the noise's own seed."""
+        data = self.model_dump(mode="json")
+        if self.privacy.noise_seed is not None:
+            data["privacy"]["noise_seed"] = LEFT_OUT
+        return data
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

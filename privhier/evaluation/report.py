@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
@@ -17,8 +18,9 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
+from yaml import safe_dump
 
-from privhier.config import RunConfig
+from privhier.config import LEFT_OUT, RunConfig
 from privhier.errors import OutputError
 from privhier.evaluation.bench_figures import attack_seconds, draw_bench
 from privhier.evaluation.figures import (
@@ -49,6 +51,7 @@ _IMAGE_SCORES = {
     "verification_tar": "verified (TAR at FAR 1 %)",
     "mean_image_ssim": "SSIM of the mean image",
 }
+_NOISE_SEED = re.compile(r"(noise_seed[=:]\s*)[^\s'\"}]+")
 _PACKAGES = ("privhier", "torch", "torchvision", "opacus", "scikit-learn", "numpy", "mlflow")
 
 ImageArray = npt.NDArray[np.uint8]
@@ -135,7 +138,7 @@ def render(
     return template.render(
         r=result,
         config=config,
-        command=command,
+        command=_NOISE_SEED.sub(rf"\1{LEFT_OUT}", command),
         css=Markup(here.joinpath("report.css").read_text(encoding="utf-8")),
         figures={name: _uri("image/svg+xml", d.svg) for name, d in drawings.items()},
         alts={name: d.alt for name, d in drawings.items()},
@@ -145,12 +148,13 @@ def render(
         not_covered=common,
         own_limits=[[x for x in g.does_not_cover if x not in common] for g in result.guarantees],
         vacuous=VACUOUS,
-        sheets=[(sheet.attack, _pictures(sheet)) for sheet in reconstructions],
+        sheets=[(s.attack, _pictures(s)) for s in reconstructions if config.report.pictures != "none"],
+        bounded=[g for g in result.guarantees if g.epsilon is not None],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
         image_scores=_image_scores(result),
         simulated=config.privacy.noise_source == "seeded",
-        resolved=config.to_yaml(),
+        resolved=safe_dump(config.to_publish(), sort_keys=False),
         dataset=_facts(result.dataset),
         release=_facts(result.release),
         git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],

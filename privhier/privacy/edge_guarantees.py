@@ -37,8 +37,8 @@ def edge_rows(account: Account) -> list[Guarantee]:
         ("replace_one", "replace one training record by any other (dp-accounting, PLD)"),
         (
             "add_remove",
-            "add or remove one training record, its place in the disjoint batches of joint epochs left "
-            "empty (Opacus, PRV)",
+            "add or remove one training record, its place in the disjoint batches of joint epochs and in the "
+            "order of releases left empty (Opacus, PRV)",
         ),
     ]
     rows = []
@@ -120,7 +120,7 @@ def curious_cloud(account: Account) -> Guarantee:
         ]
         if epsilon is not None
         else [],
-        does_not_cover=list(account.open_ends),
+        does_not_cover=[*_WORST_PAIR["replace_one"], *account.open_ends],
         note=note,
     )
 
