@@ -54,12 +54,13 @@ __all__ = [
 
 
 HASHLESS: dict[str, Any] = {
+    "report": True,
     "tracking": True,
     "link": True,
     "dataset": {"root", "cache"},
     "runtime": {"threads", "device"},
 }
-"""What the hash leaves out: paths, tracking, the link, and what only changes last digits."""
+"""What the hash leaves out: paths, the report's pictures, tracking, the link, what only changes last digits."""
 
 
 class SplitsConfig(Section):
@@ -195,6 +196,14 @@ class TrackingConfig(Section):
     experiment: str = "privhier"
 
 
+class ReportConfig(Section):
+    """What the report shows."""
+
+    pictures: Literal["all", "none"] = "all"
+    """``all``: originals of test victims beside their reconstructions, also in the copy that MLflow keeps.
+    ``none``: no picture of anyone; the scores stay."""
+
+
 class RuntimeConfig(Section):
     """Where and how it runs. Threads and device change last digits only: they are not in the hash, and a run
     that goes on with others says so in its warnings.
@@ -215,6 +224,10 @@ class RuntimeConfig(Section):
         return value
 
 
+LEFT_OUT = "(left out)"
+"""Stands where a secret stood; no configuration takes it, so nothing runs on it by mistake."""
+
+
 class RunConfig(Section):
     """One run: a point on the privacy-utility tradeoff."""
 
@@ -230,6 +243,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     attacks: AttacksConfig = AttacksConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
     link: LinkConfig = LinkConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -257,6 +271,13 @@ class RunConfig(Section):
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``load_config`` reads back."""
         return str(safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def to_publish(self) -> dict[str, Any]:
+        """The resolved configuration as plain data for report and tracking: without the noise's own seed."""
+        data = self.model_dump(mode="json")
+        if self.privacy.noise_seed is not None:
+            data["privacy"]["noise_seed"] = LEFT_OUT
+        return data
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

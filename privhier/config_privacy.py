@@ -81,13 +81,16 @@ class PrivacyConfig(Section):
     """Accounting constants, label privacy, and where the noise comes from."""
 
     delta: float | Literal["auto"] = "auto"
-    """Of every (epsilon, delta) statement; ``auto``: the largest power of ten below 1/n, at most 1e-5."""
+    """Of every (epsilon, delta) statement; ``auto``: the largest power of ten at most 0.1/n and at most 1e-5,
+    for n training records."""
     noise_source: Literal["seeded", "system"] = "seeded"
     """``seeded``: reproducible studies, every guarantee is a simulation. ``system``: OS entropy."""
     noise_seed: int | None = Field(None, ge=0)
     """Seed of everything private that is drawn under ``seeded``: release noise, DP-SGD noise and sampling,
-    randomized labels, the clip bound. Stays on the edge; none: the run's seed, which the cloud's
-    configuration holds."""
+    randomized labels, the clip bound. None: the run's seed, which the cloud's configuration holds. Never
+    sent, and left out of the report and of MLflow; it does lie in the edge's run folder, in ``config.yaml``
+    of every run and sweep. ``config_hash`` is a hash of it, so choose a long random number: a short one is
+    found by trying."""
     label_epsilon: float | None = Field(None, gt=0, le=30, allow_inf_nan=False)
     """Randomize the task labels that go up (K-ary randomized response), this much for all tasks of one
     record together, in equal shares; none: labels go up in the clear."""
@@ -112,7 +115,7 @@ class PrivacyConfig(Section):
         if self.delta != "auto":
             return float(self.delta)
         power = 5
-        while n_train * 10.0**-power >= 1:
+        while 10 * n_train > 10**power:
             power += 1
         return float(f"1e-{power}")
 

@@ -16,12 +16,17 @@ from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, R
 from privhier.lab.assess import Assessment
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.shown import claim
 from privhier.training.charges import checked_ledger
 from privhier.training.claim import resumptions
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared
 from privhier.training.trained import Trained, finished_training
 
+_MIXED = (
+    "BatchNorm on the edge mixes the records of a batch: what a training record puts into the releases of "
+    "the others in its batch is covered by no row"
+)
 SPLITS = ("train", "val", "aux", "test")
 
 
@@ -97,7 +102,17 @@ def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> lis
         parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
         largest = {name: int(np.bincount(identity[records]).max()) for name, records in parts.items()}
     mixes = config.model.norm == "batch" and config.edge.dp_sgd is None
-    also = ["BatchNorm on the edge mixes the records of a batch"] if mixes else []
+    also = [_MIXED] if mixes else []
+    if config.report.pictures == "all" and config.attacks.reconstruction:
+        also.append(
+            "pictures of test victims, originals beside reconstructions, embedded in report.html and logged "
+            "with it (report.pictures=none leaves them out)"
+        )
+    if config.privacy.noise_seed is not None:
+        also.append(
+            "privacy.noise_seed: left out of the report and of MLflow, but kept in the run folder's "
+            "config.yaml, and config_hash is a hash of it: a short one is found by trying"
+        )
     rows = ledger.guarantees(
         delta=config.privacy.delta_for(len(splits.train)), largest_person=largest, also_not_covered=also
     )
@@ -139,10 +154,11 @@ def run_warnings(
     n = len(prepared.data.splits.train)
     delta = config.privacy.delta_for(n)
     private = not mechanism.deterministic or config.edge.dp_sgd is not None
-    if private and delta >= 1 / n:
+    if private and n * delta > 0.1:
+        allowed = "a whole record" if n * delta >= 1 else f"a whole record with probability {n * delta:.2g}"
         found.append(
-            f"privacy.delta {delta:g} is not below 1/n = {1 / n:g}: "
-            "such a guarantee allows publishing a whole record"
+            f"privacy.delta {claim(delta)} is not {'' if n * delta >= 1 else 'well '}below 1/n = {1 / n:g}: "
+            f"such a guarantee allows publishing {allowed}"
         )
     if prepared.dataset.problems:
         count = len(prepared.dataset.problems)
@@ -156,10 +172,7 @@ def run_warnings(
     if mended:
         found.append(f"for DP-SGD the edge was changed: {'; '.join(mended)}")
     elif config.model.norm == "batch":
-        found.append(
-            "BatchNorm on the edge mixes the records of a batch: a record's features depend on its "
-            "batch, so no release guarantee covers training records"
-        )
+        found.append(f"{_MIXED}; the own-release rows bind who sees that record's own releases only")
     return found
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from yaml import safe_dump
+
 from privhier.config import RunConfig
 from privhier.errors import TrackingError
 from privhier.evaluation.flat import (
@@ -43,7 +45,7 @@ __all__ = ["MlflowTracker", "NullTracker", "Status", "Tracker", "open_tracker", 
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 STATE = "tracking.json"
-_FILES = ("config.yaml", "result.json", "report.html", "ledger.jsonl", "*.safetensors")
+_FILES = ("result.json", "report.html", "ledger.jsonl", "*.safetensors")
 _BATCH = 100  # params or tags in one request (MLflow's limit)
 _VALUE = 6000  # characters of a param (MLflow's limit)
 _DIGEST = 36  # characters of a data set's digest (MLflow's limit)
@@ -180,6 +182,7 @@ class MlflowTracker:
 
         self.failure: str | None = None
         self._run, self._uri = run, uri
+        self._config = str(safe_dump(config.to_publish(), sort_keys=False))
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._experiment = experiment_id(self._client, config.tracking.experiment, uri)
         self._state: dict[str, Any] = {"attacks": {}}
@@ -202,7 +205,7 @@ class MlflowTracker:
             self.run_id: str = started.info.run_id
             self._state = {"run_id": self.run_id, "attacks": {}}
             self._save()
-            self._params(self.run_id, flatten(config.model_dump(mode="json")))
+            self._params(self.run_id, flatten(config.to_publish()))
         else:
             self.run_id = known
             self._steps = {}
@@ -262,6 +265,7 @@ class MlflowTracker:
             for pattern in _FILES:
                 for path in sorted(run.glob(pattern)):
                     self._client.log_artifact(self.run_id, str(path))
+            self._client.log_text(self.run_id, self._config, "config.yaml")
             if (run / "figures").is_dir():
                 self._client.log_artifacts(self.run_id, str(run / "figures"), "figures")
 

@@ -115,6 +115,7 @@ def test_hash_ignores_paths_and_tracking_but_not_threads():
     base = parse_config(minimal(runtime__threads=2))
     assert parse_config(minimal(runtime__threads=2, dataset__root="/x")).hash() == base.hash()
     assert parse_config(minimal(runtime__threads=2, tracking__enabled=False)).hash() == base.hash()
+    assert parse_config(minimal(runtime__threads=2, report__pictures="none")).hash() == base.hash()
     assert parse_config(minimal(runtime__threads=1)).hash() != base.hash()
 
 
@@ -131,9 +132,20 @@ def test_a_run_without_a_noise_seed_has_the_hash_it_had_before_the_key_existed()
     data = parse_config(minimal(runtime__threads=2)).model_dump(mode="json")
     for section, key in (("dataset", "root"), ("dataset", "cache"), ("privacy", "noise_seed")):
         del data[section][key]
-    del data["tracking"], data["link"]
+    del data["tracking"], data["link"], data["report"]
     wanted = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
     assert parse_config(minimal(runtime__threads=2)).hash() == wanted
+
+
+def test_what_is_published_of_a_configuration_leaves_the_noise_seed_out_and_runs_nowhere():
+    config = parse_config(minimal(seed=7, privacy__noise_seed=987654321))
+    assert "987654321" in config.to_yaml()
+    published = config.to_publish()
+    assert "987654321" not in json.dumps(published)
+    with pytest.raises(ConfigError, match=r"privacy\.noise_seed"):
+        parse_config(published)
+    plain = parse_config(minimal(seed=7))
+    assert plain.to_publish() == plain.model_dump(mode="json")
 
 
 def test_private_draws_have_the_runs_seed_unless_they_have_their_own():
@@ -145,9 +157,22 @@ def test_auto_threads_are_resolved_to_a_number():
     assert isinstance(parse_config(minimal(runtime__threads="auto")).runtime.threads, int)
 
 
-@pytest.mark.parametrize(("n", "delta"), [(300, 1e-5), (12_000, 1e-5), (99_999, 1e-5), (100_000, 1e-6)])
-def test_delta_is_below_one_over_n_unless_it_is_given(n, delta):
-    assert parse_config(minimal()).privacy.delta_for(n) == delta < 1 / n
+@pytest.mark.parametrize(
+    ("n", "delta"),
+    [
+        (3, 1e-5),
+        (300, 1e-5),
+        (10_000, 1e-5),
+        (10_001, 1e-6),
+        (99_999, 1e-6),
+        (100_000, 1e-6),
+        (100_001, 1e-7),
+    ],
+)
+def test_delta_is_the_largest_power_of_ten_at_most_a_tenth_of_one_over_n_unless_it_is_given(n, delta):
+    assert parse_config(minimal()).privacy.delta_for(n) == delta
+    assert n * delta <= 0.1 * (1 + 1e-12)
+    assert delta == 1e-5 or n * 10 * delta > 0.1
     assert parse_config(minimal(privacy__delta=0.01)).privacy.delta_for(n) == 0.01
 
 

@@ -79,6 +79,7 @@ PRIVATE = {
     "training.augment": {},
     "attacks": {},
     "evaluation": {},
+    "report": {"pictures": "none"},
     "tracking": {},
     "link": {},
     "runtime": {"threads": 1, "device": "auto"},
@@ -142,8 +143,8 @@ def test_every_key_of_a_run_is_either_private_or_shared():
     """A key added to the configuration has to be put on one side here."""
     sided = {*PRIVATE, *SHARED, "privacy.noise_source", "release.target_epsilon"}
     sided |= {"model.bottleneck.kind", "model.bottleneck.size"}
-    whole = {"attacks", "evaluation", "tracking", "link", "runtime", "edge", "defense", "training.edge"}
-    whole |= {"training.augment", "dataset.splits", "dataset.options"}
+    whole = {"attacks", "evaluation", "report", "tracking", "link", "runtime", "edge", "defense"}
+    whole |= {"training.edge", "training.augment", "dataset.splits", "dataset.options"}
     unsided = {
         leaf
         for leaf in leaves(RunConfig)

@@ -176,6 +176,26 @@ def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.Monk
     assert list(elsewhere.iterdir()) == []
 
 
+def test_the_noise_seed_reaches_the_store_nowhere(run: Path, result: Result) -> None:
+    """Neither as a param nor in the configuration kept beside the report."""
+    secret = config(privacy={"noise_seed": 987654321})
+    (run / "config.yaml").write_text(secret.to_yaml())
+    tracker = tracking.open_tracker(secret, run, tags={})
+    tracker.log_result(result)
+    tracker.log_artifacts(run)
+    tracker.finish()
+    assert tracker.failure is None
+    store = client(run)
+    (found,) = store.search_runs([e.experiment_id for e in store.search_experiments()])
+    assert found.data.params["privacy.noise_seed"] == "(left out)"
+    kept = Path(store.download_artifacts(found.info.run_id, "config.yaml", str(run))).read_text()
+    assert "(left out)" in kept
+    assert kept.splitlines()[0] == secret.to_yaml().splitlines()[0]
+    for path in run.parent.rglob("*"):
+        if path.is_file() and path != run / "config.yaml":
+            assert b"987654321" not in path.read_bytes(), path
+
+
 def test_a_resumed_run_goes_on_in_the_same_place(run: Path) -> None:
     first = tracking.open_tracker(config(), run, tags={})
     first.log_epoch("pretrain", 0, {"loss": 1.0})

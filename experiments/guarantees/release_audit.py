@@ -18,6 +18,7 @@ from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.audit_trials import Kind
 from privhier.privacy.release import ReleaseMechanism
 from privhier.privacy.release_audit import audit_release
+from privhier.privacy.shown import claim, lower_bound
 
 DELTA = 1e-5
 CELLS: list[tuple[Kind, int]] = [("gaussian", 1), ("gaussian", 10), ("laplace", 1)]
@@ -61,7 +62,8 @@ def main() -> None:
             rows = cell(kind, releases, epsilon, draws)
             low, alarm = rows[0].lower_95 or 0.0, rows[0].lower_alarm or 0.0
             refuted = "yes" if any(row.refuted for row in rows) else "no"
-            numbers = f"{epsilon:g} | {low:.3f} | {low / epsilon:.3f} | {alarm:.3f} | {refuted}"
+            bounds = " | ".join(lower_bound(v, decimals=3) for v in (low, low / epsilon, alarm))
+            numbers = f"{claim(epsilon)} | {bounds} | {refuted}"
             lines.append(f"| {kind} | {releases} | {numbers} | {time.perf_counter() - start:.0f} |")
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from measure import NETWORKS, config_path
-from whole_network import Facts, WholeTrainer, augmentation_stream, study_config
+from whole_network import Facts, WholeTrainer, study_config
 
 from privhier.config import RunConfig
 from privhier.metrics.classification import balanced_accuracy, macro_auc
@@ -35,6 +35,7 @@ from privhier.run import Session, open_session, train
 from privhier.seeding import isolated_rng
 from privhier.training.batches import batch_count, shuffled_batches
 from privhier.training.cloud import cloud_logits
+from privhier.training.draws import EdgeDraws
 from privhier.training.edge import edge_exit_logits
 from privhier.training.folder import write_atomic, write_json
 
@@ -64,10 +65,10 @@ def train_in_cloud(session: Session) -> npt.NDArray[np.float32]:
     facts = Facts(data.image_size, data.task_classes, len(train_records))
     trainer = WholeTrainer(config, facts, total_steps=steps, device=device)
     for epoch in range(epochs):
-        draws = augmentation_stream(config, epoch)
         with isolated_rng(config.seed, "dropout", "joint", epoch):
             for records in shuffled_batches(train_records, size, config.seed, "joint", epoch):
-                trainer.step(data.pixels(records), data.task[records], draws)
+                moves = EdgeDraws(config).augmentation("joint", epoch, 0, records)
+                trainer.step(data.pixels(records), data.task[records], moves)
     network = trainer.network.eval()
     test = data.splits.test
     parts = []

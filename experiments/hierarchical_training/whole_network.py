@@ -17,6 +17,7 @@ from privhier.datasets.load import load_dataset
 from privhier.models.inputs import augment, normalize
 from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
+from privhier.privacy.noise import NoiseSource
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData
 from privhier.training.cloud import task_loss
@@ -77,7 +78,7 @@ class WholeTrainer:
         self._training = config.training
         self._optimizer = build_optimizer(self.network.parameters(), config.training.cloud)
 
-    def step(self, pixels: Tensor, labels: Tensor, augmentation: torch.Generator) -> Tensor:
+    def step(self, pixels: Tensor, labels: Tensor, augmentation: torch.Generator | NoiseSource) -> Tensor:
         """One step on uint8 ``(B, 3, S, S)`` with labels int64 ``(B, n_tasks)``; returns the loss."""
         options = self._training.augment
         moved = augment(pixels, options.flip, options.shift, augmentation)
@@ -92,7 +93,7 @@ class WholeTrainer:
 
 
 def augmentation_stream(config: RunConfig, epoch: int) -> torch.Generator:
-    """The stream from which a joint epoch of the run draws its augmentation."""
+    """A stream for the augmentation of one epoch of images that come without record numbers."""
     return torch_stream(config.seed, "augment", "joint", epoch)
 
 

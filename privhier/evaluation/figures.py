@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
+from privhier.privacy.shown import claim
 
 Metric = Literal["auc", "verification_auc", "top1", "balanced_accuracy"]
 METRIC_NAMES: dict[str, str] = {
@@ -138,7 +139,7 @@ def _lines(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> list[float]
     bound = ceiling_value(leakage, metric)
     if bound is not None:
         axes.axvline(bound, color=GREEN, linewidth=1.6, linestyle=":", zorder=1)
-        axes.lines[-1].set_label(f"ceiling of this run's releases {bound:.2f}")
+        axes.lines[-1].set_label(f"ceiling of this run's releases {claim(bound, decimals=2)}")
         at.append(bound)
     return at
 

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
@@ -17,8 +18,9 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
+from yaml import safe_dump
 
-from privhier.config import RunConfig
+from privhier.config import LEFT_OUT, RunConfig
 from privhier.errors import OutputError
 from privhier.evaluation.bench_figures import attack_seconds, draw_bench
 from privhier.evaluation.figures import (
@@ -34,6 +36,7 @@ from privhier.evaluation.figures import (
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.files import whole_file
 from privhier.privacy.guarantees import OWN_RELEASES
+from privhier.privacy.shown import claim
 
 VACUOUS = 10.0
 """An epsilon above this says nothing numerically (DESIGN 6.10)."""
@@ -48,6 +51,7 @@ _IMAGE_SCORES = {
     "verification_tar": "verified (TAR at FAR 1 %)",
     "mean_image_ssim": "SSIM of the mean image",
 }
+_NOISE_SEED = re.compile(r"(noise_seed[=:]\s*)[^\s'\"}]+")
 _PACKAGES = ("privhier", "torch", "torchvision", "opacus", "scikit-learn", "numpy", "mlflow")
 
 ImageArray = npt.NDArray[np.uint8]
@@ -127,13 +131,14 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
+    environment.filters.update(ceiling=format_ceiling)
     here = resources.files("privhier.evaluation")
     template = environment.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
     common = _common(result.guarantees)
     return template.render(
         r=result,
         config=config,
-        command=command,
+        command=_NOISE_SEED.sub(rf"\1{LEFT_OUT}", command),
         css=Markup(here.joinpath("report.css").read_text(encoding="utf-8")),
         figures={name: _uri("image/svg+xml", d.svg) for name, d in drawings.items()},
         alts={name: d.alt for name, d in drawings.items()},
@@ -143,12 +148,13 @@ def render(
         not_covered=common,
         own_limits=[[x for x in g.does_not_cover if x not in common] for g in result.guarantees],
         vacuous=VACUOUS,
-        sheets=[(sheet.attack, _pictures(sheet)) for sheet in reconstructions],
+        sheets=[(s.attack, _pictures(s)) for s in reconstructions if config.report.pictures != "none"],
+        bounded=[g for g in result.guarantees if g.epsilon is not None],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
         image_scores=_image_scores(result),
         simulated=config.privacy.noise_source == "seeded",
-        resolved=config.to_yaml(),
+        resolved=safe_dump(config.to_publish(), sort_keys=False),
         dataset=_facts(result.dataset),
         release=_facts(result.release),
         git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],
@@ -179,7 +185,12 @@ def format_epsilon(epsilon: float | None) -> str:
     """
     if epsilon is None:
         return "none"
-    return "∞" if math.isinf(epsilon) else f"{math.ceil(round(epsilon * 100, 6)) / 100:.2f}"
+    return "∞" if math.isinf(epsilon) else claim(epsilon, decimals=2)
+
+
+def format_ceiling(value: float | None) -> str:
+    """A ceiling with three decimals, rounded up: it is a claim as well."""
+    return "–" if value is None or not math.isfinite(value) else claim(value, decimals=3)  # noqa: RUF001
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -187,7 +198,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _delta(delta: float | None) -> str:
-    return "–" if delta is None else f"{delta:.3g}".replace("e-0", "e-")  # noqa: RUF001
+    return "–" if delta is None else claim(delta, 3).replace("e-0", "e-")  # noqa: RUF001
 
 
 def _size(count: float) -> str:

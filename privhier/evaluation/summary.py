@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
+from privhier.privacy.shown import claim
 
 
 def summarize(result: Result) -> Iterator[str]:
@@ -38,7 +39,9 @@ def summarize(result: Result) -> Iterator[str]:
         for attribute, leakage in reference.leakage.items():
             yield f"reference {name}: leakage {attribute}: {_worst(leakage)}"
     for row in result.guarantees:
-        epsilon = "none" if row.epsilon is None else f"epsilon {row.epsilon:.4g} at delta {row.delta:g}"
+        epsilon = "none"
+        if row.epsilon is not None:
+            epsilon = f"epsilon {claim(row.epsilon)} at delta {claim(row.delta or 0.0)}"
         yield f"guarantee, {row.name}: {epsilon}{' (' + row.note + ')' if row.note else ''}"
     for warning in result.warnings:
         yield f"warning: {warning}"

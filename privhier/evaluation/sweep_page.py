@@ -17,7 +17,7 @@ from privhier.evaluation.figures import reference_title
 from privhier.evaluation.flat import clean_name
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, frontier, panels
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, Progress, load_points, varying_keys
-from privhier.evaluation.report import VACUOUS, format_epsilon
+from privhier.evaluation.report import VACUOUS, format_ceiling, format_epsilon
 from privhier.evaluation.sweep_figures import draw_frontier
 from privhier.evaluation.sweep_plot import Plot, Style, family_styles, place, reference_name, shape
 from privhier.evaluation.sweep_tables import (
@@ -205,7 +205,7 @@ def _tip(candidate: Candidate) -> str:
     lines += [
         f"utility {format_estimate(candidate.utility)}",
         f"leakage {format_estimate(candidate.leakage)}",
-        f"ceiling {'none' if candidate.ceiling is None else f'{candidate.ceiling:.3f}'}",
+        f"ceiling {'none' if candidate.ceiling is None else format_ceiling(candidate.ceiling)}",
         f"epsilon {format_epsilon(candidate.epsilon)}{' (numerically vacuous)' if vacuous else ''}",
         f"{'on the front' if candidate.on_front else 'dominated'} "
         f"(on it in {candidate.front_share:.0%} of the draws)",

@@ -13,6 +13,7 @@ from privhier.lab.audit_file import AuditReport
 from privhier.lab.audit_paths import AuditedReleases
 from privhier.lab.audit_reload import audit_reload
 from privhier.lab.audit_tracking import log_audit
+from privhier.privacy import shown
 from privhier.privacy.accounting import gaussian_epsilon
 from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.audit_trials import Kind
@@ -215,5 +216,5 @@ def _reloaded(context: AuditContext) -> list[AuditRow]:
 def _note(claim: Claim | None, config: RunConfig) -> str:
     if claim is None:
         return f"mechanism {config.release.mechanism!r} claims nothing on releases: nothing to audit"
-    text = f"claimed: epsilon {claim.epsilon:.3g} for {claim.releases} release(s) of one record"
-    return text + (f", delta {claim.delta:g}" if claim.delta else "")
+    text = f"claimed: epsilon {shown.claim(claim.epsilon)} for {claim.releases} release(s) of one record"
+    return text + (f", delta {shown.claim(claim.delta)}" if claim.delta else "")

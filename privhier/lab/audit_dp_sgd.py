@@ -25,10 +25,11 @@ from privhier.privacy.audit_bounds import one_run_lower_bound
 from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.composition import StepAccount, Steps
 from privhier.privacy.dpsgd import DpSgd
-from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release_audit import ALARM
-from privhier.seeding import isolated_rng, numpy_stream, torch_stream
+from privhier.privacy.shown import claim, lower_bound
+from privhier.seeding import isolated_rng, numpy_stream
 from privhier.training.clip import mechanism_of
+from privhier.training.draws import EdgeDraws
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
@@ -137,7 +138,10 @@ def canary_rows(
             view="the sum of all noisy gradients along each canary's own parameter",
             refuted=math.isfinite(ceiling) and alarm > ceiling,
             note="; ".join(
-                [f"alarm at delta {_ALARM_DELTA:g}: {alarm:.3g} against {ceiling:.3g}", *by_hooks]
+                [
+                    f"alarm at delta {_ALARM_DELTA:g}: {lower_bound(alarm, 3)} against {claim(ceiling, 3)}",
+                    *by_hooks,
+                ]
             ),
         )
     ]
@@ -172,20 +176,20 @@ def _train_with_canaries(
     rng, inside = numpy_stream(context.seed, "audit", "draws"), np.flatnonzero(included)
     epochs = [("pretrain", epoch) for epoch in range(config.schedule.pretrain_epochs)]
     epochs += [("joint", epoch) for epoch in range(config.schedule.joint_epochs)]
-    charged = []
+    charged, draws = [], EdgeDraws(config)
     edge.train()
     for done, (phase, epoch) in enumerate(epochs):
         event = trainer.event(phase, epoch)
         charged.append(Steps(event.noise_multiplier, event.sample_rate, event.compositions))
         turn = rng.integers(0, event.steps, size=len(inside))
-        augmentation, taken = torch_stream(seed, "augment", phase, epoch), -1
-        for number, records in enumerate(trainer.batches(train, phase, epoch)):
+        taken = -1
+        for records in trainer.batches(train, phase, epoch):
             if dp.steps != taken:  # a new logical batch: who enters it?
                 taken = dp.steps
                 drawn = turn == taken if phase == "joint" else rng.random(len(inside)) < event.sample_rate
                 dp.rows = inside[drawn]
-            noise = SeededNoise(seed, "edge", phase, epoch, number)
-            trainer.step(data, records, noise, augmentation=augmentation)
+            name = (phase, epoch, trainer.turn(phase), records)
+            trainer.step(data, records, draws.noise(*name), augmentation=draws.augmentation(*name))
         if context.progress is not None:
             context.progress("audit: epochs with canaries", done + 1, len(epochs))
     return len(train), StepAccount(tuple(charged)), included, dp.seen

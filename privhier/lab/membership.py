@@ -185,7 +185,7 @@ def membership_view(
 
 def _pipeline(config: RunConfig, trained: Trained) -> str:
     """Everything that shapes a shadow model beside its records; attacks and intervals do not."""
-    shaping = config.model_dump(mode="json", exclude={"attacks", "evaluation", "tracking", "name"})
+    shaping = config.model_dump(mode="json", exclude={"attacks", "evaluation", "report", "tracking", "name"})
     shaping["dataset"].pop("root")
     shaping["dataset"].pop("cache")
     return f"{shaping}/{trained.mechanism}"

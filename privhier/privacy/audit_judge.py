@@ -12,6 +12,7 @@ from privhier.privacy.audit_bounds import FloatArray, mu_lower_bound, pure_lower
 from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.audit_trials import Kind
 from privhier.privacy.audit_views import View
+from privhier.privacy.shown import lower_bound
 
 _FEWEST = 48
 """Trials under each input below which even a noiseless difference shows nothing at the alarm's level."""
@@ -88,7 +89,11 @@ class Judge:
         _, view, test = max(chosen, key=lambda found: found[0])
         trials = self._trials(view, draws / 4)
         lower, alarm = look(view, test, trials)
-        broken = [f"{text} (at least {self.epsilon(bound):.3g})" for over, text, bound in alarms if over > 0]
+        broken = [
+            f"{text} (at least {lower_bound(self.epsilon(bound), 3)})"
+            for over, text, bound in alarms
+            if over > 0
+        ]
         return AuditRow(
             name=name,
             what=what,

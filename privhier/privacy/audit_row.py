@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from privhier.privacy.shown import claim, lower_bound
+
 
 class AuditRow(BaseModel):
     """One audited claim; any audit (releases, DP-SGD canaries, a reloaded edge) writes such rows.
@@ -40,8 +42,9 @@ class AuditRow(BaseModel):
         verdict = "REFUTED" if self.refuted else "ok"
         parts = [f"{verdict:<7} {self.name}:"]
         if self.claimed_epsilon is not None and self.lower_95 is not None:
-            at = f" at delta {self.delta:g}" if self.delta else ""
-            parts.append(f"claimed epsilon {self.claimed_epsilon:.3g}{at}, at least {self.lower_95:.3g}")
+            at = f" at delta {claim(self.delta)}" if self.delta else ""
+            low = lower_bound(self.lower_95)
+            parts.append(f"claimed epsilon {claim(self.claimed_epsilon)}{at}, at least {low}")
             parts.append(f"({self.view}, {self.draws:,} draws counted)")
         if self.note:
             parts.append(f"[{self.note}]" if len(parts) > 1 else self.note)

@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from privhier.errors import ConfigError, GuaranteeError
 from privhier.privacy.accounting import gaussian_mu, laplace_epsilon
+from privhier.privacy.shown import claim
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def check_ceiling(name: str, lower_bound_9999: float, ceiling_value: float) -> N
         raise GuaranteeError(
             key=name,
             value=lower_bound_9999,
-            rule=f"the 99.99 % lower bound must not lie above the ceiling {ceiling_value:.6g}",
+            rule=f"the 99.99 % lower bound must not lie above the ceiling {claim(ceiling_value, 6)}",
             remedy="The guarantee is wrong: check the noise, the clipping, the number of releases "
             "charged, and that the attacker saw nothing else of these records",
         )

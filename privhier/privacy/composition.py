@@ -110,7 +110,7 @@ class StepAccount:
             with np.errstate(divide="ignore"), warnings.catch_warnings():
                 # Opacus takes log(0) where it then discards it, and bounds its grid by RDP, loosely or not.
                 warnings.filterwarnings("ignore", message="Optimal order is the largest alpha")
-                return float(self._opacus(PRVAccountant()).get_epsilon(delta))
+                return at_least_0(self._opacus(PRVAccountant()).get_epsilon(delta))
         return compose(self, ReleaseAccount(), "none", Responses(), delta, interval=interval)
 
     @property
@@ -124,11 +124,11 @@ class StepAccount:
         accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
         for step in self.steps:
             accountant.compose(step.event, step.count)
-        return float(accountant.get_epsilon(delta))
+        return at_least_0(accountant.get_epsilon(delta))
 
     def rdp_epsilon(self, delta: float) -> float:
         """Add/remove epsilon by Opacus' RDP accountant (Mironov, 2017): looser, for comparison."""
-        return float(self._opacus(RDPAccountant()).get_epsilon(delta))
+        return at_least_0(self._opacus(RDPAccountant()).get_epsilon(delta))
 
     def _opacus(self, accountant: IAccountant) -> IAccountant:
         accountant.history = [(s.noise_multiplier, s.sample_rate, s.count) for s in self.steps]
@@ -198,7 +198,7 @@ def compose(
         accountant.compose(dp_event.RandomizedResponseDpEvent(noise, classes))
     if math.isinf(pure):
         return math.inf
-    return float(accountant.get_epsilon(delta)) + pure
+    return at_least_0(accountant.get_epsilon(delta)) + pure
 
 
 def person_epsilon(account: StepAccount, delta: float, records: int) -> float:
@@ -223,12 +223,20 @@ def person_epsilon(account: StepAccount, delta: float, records: int) -> float:
     low, high, best = math.log(_SMALLEST_DELTA), math.log(delta), math.inf
     for _ in range(24):
         middle = (low + high) / 2
-        epsilon = float(accountant.get_epsilon(math.exp(middle)))
+        epsilon = at_least_0(accountant.get_epsilon(math.exp(middle)))
         if middle + float(np.logaddexp(0, epsilon)) <= math.log(delta):
             best, low = 2 * epsilon, middle
         else:
             high = middle
     return best
+
+
+def at_least_0(epsilon: float) -> float:
+    """An accountant's epsilon: at a large delta Opacus' comes out below 0, where 0 is what holds.
+
+    What is not a number bounds nothing: ``inf``.
+    """
+    return math.inf if math.isnan(epsilon) else max(0.0, float(epsilon))
 
 
 def solve_noise_multiplier(

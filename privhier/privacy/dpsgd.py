@@ -21,6 +21,7 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from privhier.errors import ConfigError, GuaranteeError
 from privhier.privacy.noise import NoiseSource
@@ -37,6 +38,9 @@ FASTEST: dict[str, Mode] = {}
 def mend(edge: M) -> tuple[M, list[str]]:
     """Replace what has no per-record gradient (BatchNorm by GroupNorm, in-place activations).
 
+    Dropout and stochastic depth are switched off: their masks go by position in the batch, so one record
+    less would give every later one another mask, and move the step by more than the one record's share.
+
     Returns:
         The edge (a copy where something changed) and what was changed, a line each.
 
@@ -48,6 +52,9 @@ def mend(edge: M) -> tuple[M, list[str]]:
         if getattr(module, "inplace", False) is True:
             module.inplace = False
             changes.append(f"{name}: {type(module).__name__} no longer works in place")
+        if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth) and module.p > 0:
+            changes.append(f"{name}: {type(module).__name__} of {module.p:g} switched off")
+            module.p = 0.0
     if ModuleValidator.validate(edge, strict=False):
         before = {name: type(module).__name__ for name, module in edge.named_modules()}
         mended = ModuleValidator.fix(copy.deepcopy(edge))
@@ -239,6 +246,29 @@ def broken(key: str, value: object, rule: str) -> GuaranteeError:
         rule=rule,
         remedy="No epsilon can be defended; put everything that trains the edge into the defense's one loss",
     )
+
+
+@contextmanager
+def no_draws(device: torch.device) -> Iterator[None]:
+    """Refuse code that draws from torch's global generators: such draws go by position in the batch.
+
+    Raises:
+        GuaranteeError: Something was drawn.
+    """
+
+    def states() -> list[Tensor]:
+        cuda = device.type == "cuda"
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if cuda else [])]
+
+    before = states()
+    yield
+    if not all(torch.equal(now, then) for now, then in zip(states(), before, strict=True)):
+        raise broken(
+            "edge",
+            "draws random numbers of its own",
+            "a layer or a defense that draws by position in the batch makes other records' gradients depend "
+            "on whether a record is there",
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from privhier.privacy.guarantee import (
     note_on,
     number,
 )
+from privhier.privacy.shown import claim
 
 _CLOUD = "honest but curious cloud: all releases of all records, task labels as sent, the tail"
 
@@ -36,8 +37,8 @@ def edge_rows(account: Account) -> list[Guarantee]:
         ("replace_one", "replace one training record by any other (dp-accounting, PLD)"),
         (
             "add_remove",
-            "add or remove one training record, its place in the disjoint batches of joint epochs left "
-            "empty (Opacus, PRV)",
+            "add or remove one training record, its place in the disjoint batches of joint epochs and in the "
+            "order of releases left empty (Opacus, PRV)",
         ),
     ]
     rows = []
@@ -62,7 +63,7 @@ def edge_rows(account: Account) -> list[Guarantee]:
                     "share a batch",
                     "all parameters of the edge: trunk, bottleneck, task exits, adversarial exits",
                     "image, task labels and sensitive labels of the record",
-                    *([f"the clip bound, drawn as a quantile (pure, {chosen:g})"] if chosen else []),
+                    *([f"the clip bound, drawn as a quantile (pure, {claim(chosen)})"] if chosen else []),
                 ],
                 does_not_cover=[
                     "the record's own releases: see the curious-cloud row",
@@ -112,14 +113,14 @@ def curious_cloud(account: Account) -> Guarantee:
             "one adaptive sequence",
             "whatever is computed from those: cloud tails, attacks, decoders",
             *(
-                [f"the clip bound, drawn as a quantile (pure, {own.clip_epsilon:g})"]
+                [f"the clip bound, drawn as a quantile (pure, {claim(own.clip_epsilon)})"]
                 if own.clip_epsilon
                 else []
             ),
         ]
         if epsilon is not None
         else [],
-        does_not_cover=list(account.open_ends),
+        does_not_cover=[*_WORST_PAIR["replace_one"], *account.open_ends],
         note=note,
     )
 

@@ -17,7 +17,11 @@ CURIOUS_CLOUD = "training records against the curious cloud"
 EDGE_WEIGHTS = "training records through the edge's weights"
 TASK_LABELS = "task labels of one training record"
 
-_SEEDED = "simulation: void against anyone who knows the seed"
+_SEEDED = (
+    "simulation: void against anyone who knows the seed; its 32-bit generator repeats a batch's noise in "
+    "about one of ten runs of 30,000 batches"
+)
+"""Birthdays: n batches share one of 2**32 seeds with probability 1 - exp(-n**2 / 2**33), 0.0995 at 30,000."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount
 from privhier.privacy.edge_guarantees import curious_cloud, edge_rows, label_rows, person_row
 from privhier.privacy.guarantee import CURIOUS_CLOUD, OWN_RELEASES, VACUOUS_ABOVE, Account, Guarantee, note_on
+from privhier.privacy.shown import claim
 
 __all__ = ["CURIOUS_CLOUD", "OWN_RELEASES", "VACUOUS_ABOVE", "Guarantee", "write_guarantees"]
 
@@ -40,12 +41,12 @@ def write_guarantees(
     covers = [
         f"all {worst.releases} releases of one record together, in the split whose records spent most "
         f"(the largest number of releases any record has had: {counts or 'none'})",
-        "whatever is computed from those releases: cloud tails, attacks, decoders",
+        "whatever is computed from those releases and from nothing else that depends on the record",
     ]
     if worst.clip_epsilon:
         covers.append(
             "the clip bound, drawn once as a quantile of training records' norms (pure, "
-            f"{worst.clip_epsilon:g})"
+            f"{claim(worst.clip_epsilon)})"
         )
     epsilon, spent_delta, note = _number(worst, mechanism, noise_source, delta, 1)
     rows = [
@@ -61,6 +62,7 @@ def write_guarantees(
             does_not_cover=[
                 "training records against whoever also sees other records' releases or the edge's "
                 "weights: see the curious-cloud row",
+                _FITTED,
                 "several records of one person: see the person rows"
                 if largest_person
                 else "several records of one person (this data set names no people)",
@@ -92,6 +94,8 @@ def write_guarantees(
                 does_not_cover=[
                     "training records against whoever also sees other people's releases or the edge's "
                     "weights: see the curious-cloud row",
+                    _FITTED,
+                    *([_labels_of(responses, k)] if split == "train" and responses.answers else []),
                     "records of the same person in other splits",
                     *open_ends,
                 ],
@@ -117,23 +121,38 @@ def _number(
     return epsilon, (delta if mechanism == "gaussian" else 0.0), note_on(epsilon, noise_source)
 
 
+_FITTED = (
+    "cloud tails, attackers and decoders fitted to training records' releases: for a training record, other "
+    "people's releases are in them as well"
+)
+
+
+def _labels_of(responses: Responses, k: int) -> str:
+    """What a person's randomized labels add to the releases they are sent with."""
+    return (
+        f"the randomized task labels sent with them: {claim(k * responses.epsilon)} more for {k} records "
+        "(pure), see their row"
+    )
+
+
 def _not_covered(noise_source: str, labels_in_clear: bool, more: Sequence[str]) -> list[str]:
     labels = ["task labels, sent in the clear with each training release"] if labels_in_clear else []
     generator = {
-        "seeded": "the random generator: a Mersenne twister with a seed of 32 bits, not cryptographic",
+        "seeded": "the random generators: a Mersenne twister with a seed of 32 bits, not cryptographic, for "
+        "releases, DP-SGD, labels and the clip bound; for the edge's own draws one with 63 bits",
         "system": "the random generator: the operating system's, trusted and not proven",
     }
     return [
         *labels,
         "clip bounds (unless drawn as a charged quantile), normalization constants, class weights and the "
         "number of records, where they were read off the data",
-        "splits, duplicate groups, dropped people and class lists: made from the data, held fixed and "
-        "counted as public; initial weights count as public",
+        "splits, duplicate groups, dropped people and class lists: made from the data and the run's public "
+        "seed, held fixed and counted as public; initial weights count as public",
         "other runs, seeds, sweep points and audits on the same records: their epsilons add up",
         "early stopping, hyper-parameters, thresholds and sweep points chosen on private results",
         "scores, curves and reference networks published in this report: computed on private records "
         "without noise",
-        "record numbers, message sizes and their timing",
+        "record numbers, their order in joint epochs and releases, message sizes and their timing",
         "floating-point effects: noise is added and rounded in float32, not in exact arithmetic",
         generator.get(noise_source, "the random generator"),
         *more,

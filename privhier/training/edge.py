@@ -63,9 +63,15 @@ class EdgeTrainer:
         records: IntArray,
         noise: NoiseSource,
         *,
-        augmentation: torch.Generator,
+        augmentation: torch.Generator | NoiseSource,
     ) -> tuple[Tensor, Tensor]:
         """Train on one batch.
+
+        Args:
+            data: What the edge owns.
+            records: Record numbers ``(B,)``.
+            noise: Of the features, a row a record.
+            augmentation: How images are moved, a row a record.
 
         Returns:
             The batch's sanitized features, float32 ``(B, *release_shape)``, detached (what a joint
@@ -82,7 +88,12 @@ class EdgeTrainer:
         return batch.z.detach(), loss.detach()
 
     def look(
-        self, data: TrainingData, records: IntArray, noise: NoiseSource, *, augmentation: torch.Generator
+        self,
+        data: TrainingData,
+        records: IntArray,
+        noise: NoiseSource,
+        *,
+        augmentation: torch.Generator | NoiseSource,
     ) -> DefenseBatch:
         """One forward through the edge: what the defense sees of these records, still in the graph."""
         options = self._training.augment
@@ -102,6 +113,10 @@ class EdgeTrainer:
         rate = learning_rate(self._training.edge, self.steps, self.total_steps)
         set_learning_rate(self.optimizer, rate)
         return rate
+
+    def turn(self, phase: str) -> int:
+        """Sets apart the times that a record is met in one epoch: here it is met once."""
+        return 0
 
     def batches(self, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
         """The batches of one epoch: disjoint, and together all records."""

@@ -18,12 +18,12 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.weights import load_weights, weights_bytes
 from privhier.privacy.ledger import Ledger
-from privhier.privacy.noise import NoiseSource, SeededNoise
 from privhier.privacy.release import ReleaseMechanism
-from privhier.seeding import isolated_rng, torch_stream
+from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, batch_count
 from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
+from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
@@ -66,6 +66,7 @@ class EdgeSide:
     ) -> None:
         self.config, self.data, self.folder, self.device = config, data, folder, device
         self.progress = progress
+        self.draws = EdgeDraws(config)
         schedule = config.schedule
         with isolated_rng(config.seed, "init", "defense"):
             defense = build_defense(config.defense)
@@ -138,8 +139,9 @@ class EdgeSide:
 
     def metrics(self, phase: str, epoch: int) -> Metrics:
         """The task exit on validation records, through noise that stays on the edge."""
-        z = edge_features(self.edge, self.data.images, self.data.splits.val, device=self.device)
-        z = self.mechanism.sanitize(z, SeededNoise(self.config.noise_seed, "edge", "val", phase, epoch))
+        val = self.data.splits.val
+        z = edge_features(self.edge, self.data.images, val, device=self.device)
+        z = self.mechanism.sanitize(z, self.draws.noise(f"{phase} val", epoch, 0, val))
         return self.task_metrics("edge_exit", edge_exit_logits(self.edge, z, device=self.device))
 
     def task_metrics(self, place: str, logits: list[torch.Tensor]) -> Metrics:
@@ -218,8 +220,7 @@ class EdgeSide:
         }
 
     def _epoch(self, phase: str, epoch: int, *, uplink: Uplink | None) -> float:
-        seed, losses = self.config.seed, []
-        augmentation = torch_stream(seed, "augment", phase, epoch)
+        seed, losses = self.draws.layers_seed(), []
         self.edge.train()
         train = self.data.splits.train
         total = batch_count(len(train), self.config.training.batch_size)
@@ -228,7 +229,12 @@ class EdgeSide:
         waiting: list[tuple[IntArray, torch.Tensor]] = []
         sent = 0
         for number, records in enumerate(self.trainer.batches(train, phase, epoch)):
-            noise = self._noise(phase, epoch, number, released=uplink is not None)
+            turn = self.trainer.turn(phase)
+            augmentation = self.draws.augmentation(phase, epoch, turn, records)
+            if uplink is None:
+                noise = self.draws.noise(phase, epoch, turn, records)
+            else:
+                noise = self.releaser.noise("train", phase, epoch, number)
             started = time.perf_counter()
             with isolated_rng(seed, "dropout", phase, epoch, number):
                 z, loss = self.trainer.step(self.data, records, noise, augmentation=augmentation)
@@ -242,11 +248,6 @@ class EdgeSide:
             if self.progress is not None and number % 10 == 0:
                 self.progress(f"{phase} epoch {epoch + 1}: batches", number, total)
         return float(torch.stack(losses).mean())
-
-    def _noise(self, phase: str, epoch: int, number: int, *, released: bool) -> NoiseSource:
-        if released:
-            return self.releaser.noise("train", phase, epoch, number)
-        return SeededNoise(self.config.noise_seed, "edge", phase, epoch, number)
 
     def _send(
         self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, torch.Tensor]]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from opacus.utils.batch_memory_manager import BatchMemoryManager
-from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,12 +17,13 @@ from privhier.defenses.base import Defense, DefenseBatch
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.privacy.composition import solve_noise_multiplier
-from privhier.privacy.dpsgd import FASTEST, DpSgd, broken
+from privhier.privacy.dpsgd import FASTEST, DpSgd, broken, no_draws
 from privhier.privacy.events import StepEvent
-from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
+from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer
 
 _ALARM = 6.5
@@ -66,6 +66,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         defense.attach(edge)
         super().__init__(config, edge, defense, mechanism, total_steps=total, device=device)
         self._source, self._noise_seed = config.privacy.noise_source, config.noise_seed
+        self._draws = EdgeDraws(config)
         self._rate, self._poisson_steps, self._joint_steps = rate, steps, joint_steps
         self._physical, self._n_train = chosen.physical_batch_size, n_train
         self.dp = dp_sgd(
@@ -99,15 +100,8 @@ class PrivateEdgeTrainer(EdgeTrainer):
             size = self._training.batch_size
             order = shuffled_batches(np.arange(len(records)), size, self._seed, phase, epoch)
             sampler: Any = [batch.tolist() for batch in order]
-        elif self._source == "seeded":
-            sampler = UniformWithReplacementSampler(
-                num_samples=len(records),
-                sample_rate=self._rate,
-                generator=torch_stream(self._noise_seed, "poisson", phase, epoch),
-                steps=self._poisson_steps,
-            )
         else:
-            sampler = _secret_batches(len(records), self._rate, self._poisson_steps)
+            sampler = self.poisson(records, phase, epoch)
         loader: DataLoader[Any] = DataLoader(
             range(len(records)),  # type: ignore[arg-type]
             batch_sampler=sampler,
@@ -125,14 +119,40 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 yield records[drawn]
         self._close(phase, epoch, counts)
 
+    def poisson(self, records: IntArray, phase: str, epoch: int) -> Iterator[list[int]]:
+        """The logical batches of a pre-training epoch over ``records``, by position.
+
+        Args:
+            records: Record numbers of those that may be drawn.
+            phase: Names the stream.
+            epoch: Epoch of the phase.
+        """
+        if self._source == "system":
+            return _secret_batches(len(records), self._rate, self._poisson_steps)
+        return _keyed_batches(
+            lambda step: self._draws.sampling(phase, epoch, step, records).uniform((len(records),)),
+            self._rate,
+            self._poisson_steps,
+        )
+
+    def turn(self, phase: str) -> int:
+        """The logical step: in pre-training a record may enter several of an epoch."""
+        return 0 if phase == "joint" else self.dp.steps
+
     def step(
-        self, data: TrainingData, records: IntArray, noise: NoiseSource, *, augmentation: torch.Generator
+        self,
+        data: TrainingData,
+        records: IntArray,
+        noise: NoiseSource,
+        *,
+        augmentation: torch.Generator | NoiseSource,
     ) -> tuple[Tensor, Tensor]:
         """One physical batch, see ``EdgeTrainer.step``; the last of a logical batch takes the step."""
         if not self._checked:
             self._check(data)
-        batch = self.look(data, records, noise, augmentation=augmentation)
-        losses = self.defense.loss(batch)
+        with no_draws(self.device):
+            batch = self.look(data, records, noise, augmentation=augmentation)
+            losses = self.defense.loss(batch)
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
@@ -184,12 +204,14 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _check(self, data: TrainingData) -> None:
         """Per-record gradients against autograd, on three records."""
-        noise = SeededNoise(self._seed, "edge", "check")
-        augmentation = torch_stream(self._seed, "augment", "check")
-        batch = self.look(data, data.splits.train[:3], noise, augmentation=augmentation)
-        losses = self.defense.loss(batch)
-        with torch.no_grad():
-            alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
+        first = data.splits.train[:3]
+        noise = self._draws.noise("check", 0, 0, first)
+        with no_draws(self.device):
+            augmentation = self._draws.augmentation("check", 0, 0, first)
+            batch = self.look(data, first, noise, augmentation=augmentation)
+            losses = self.defense.loss(batch)
+            with torch.no_grad():
+                alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
         if not torch.allclose(alone, losses.detach(), rtol=1e-3, atol=1e-5):
             raise broken(
                 "loss",
@@ -225,6 +247,18 @@ def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
         sensitive_labels=[labels[here] for labels in batch.sensitive_labels],
         edge=batch.edge,
     )
+
+
+def _keyed_batches(uniforms: Callable[[int], Tensor], rate: float, steps: int) -> Iterator[list[int]]:
+    """Poisson sampling where each record has a stream of its own: nobody's turn depends on who else is there.
+
+    Args:
+        uniforms: The step's number to a uniform value for each record.
+        rate: Probability of entering a step.
+        steps: How many.
+    """
+    for step in range(steps):
+        yield (uniforms(step) < rate).nonzero()[:, 0].tolist()
 
 
 def _secret_batches(n: int, rate: float, steps: int) -> Iterator[list[int]]:

@@ -32,7 +32,7 @@ _FOLDERS = ("releases", "snapshots")
 
 def training_key(config: RunConfig) -> str:
     """Hash of what determines a trained network and its releases."""
-    without = dict.fromkeys(("name", "attacks", "evaluation", "tracking"), True)
+    without = dict.fromkeys(("name", "attacks", "evaluation", "report", "tracking"), True)
     data = config.model_dump(mode="json", exclude={**without, **_HASHLESS})
     return _digest("training", data | {"training_victims": config.attacks.training_victims})
 

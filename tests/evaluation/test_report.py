@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from privhier.config import RunConfig
+from privhier.config import ReportConfig, RunConfig
 from privhier.errors import OutputError
 from privhier.evaluation.figures import draw_all
 from privhier.evaluation.report import ReconstructionSheet, format_epsilon, format_score, write_report
@@ -202,3 +202,60 @@ def test_epsilon_is_never_rounded_down(epsilon: float | None, text: str) -> None
 
 def test_score_format() -> None:
     assert format_score(Score(value=0.951, low=0.944, high=0.957, n=10)) == "0.951 [0.944, 0.957]"
+
+
+# What a reader must not be told, and must not be shown
+
+
+def written(
+    tmp_path: Path, result: Result, config: RunConfig, sheets: Any = (), command: str = COMMAND
+) -> str:
+    path = write_report(tmp_path, result, config, history=[], reconstructions=sheets, command=command)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["training records through the edge's weights, replace-one", "task labels of one training record"]
+)
+def test_raw_releases_beside_a_row_with_an_epsilon_are_not_called_unbounded(
+    tmp_path: Path, result: Result, config: RunConfig, name: str
+) -> None:
+    """DP-SGD or randomized labels bound something, whatever the releases do."""
+    rows = [row.model_copy(update={"epsilon": None, "delta": None}) for row in result.guarantees]
+    bounded = rows[0].model_copy(update={"name": name, "epsilon": 3.217, "delta": 1e-5})
+    text = parse(written(tmp_path, result.model_copy(update={"guarantees": [*rows, bounded]}), config)).text
+    assert "nothing in this run bounds" not in text
+    assert "no guarantee for releases" in text
+    card = text[text.index("Differential privacy") : text.index("What it does not cover")]
+    assert name in card
+    assert "3.22" in card
+    none = parse(written(tmp_path, result.model_copy(update={"guarantees": rows}), config)).text
+    assert "nothing in this run bounds" in none
+
+
+def test_without_pictures_no_picture_is_embedded(
+    tmp_path: Path, result: Result, config: RunConfig, sheet: ReconstructionSheet
+) -> None:
+    none = config.model_copy(update={"report": ReportConfig(pictures="none")})
+    assert none.hash() == config.hash()
+    shown, hidden = (written(tmp_path, result, c, [sheet]) for c in (config, none))
+    assert "data:image/png" in shown
+    assert "data:image/png" not in hidden
+    assert "report.pictures: none" in hidden
+    assert "best, record 3" not in hidden
+
+
+@pytest.mark.parametrize("given", ["privacy.noise_seed=987654321", "'privacy={noise_seed: 987654321}'"])
+def test_the_noise_seed_is_not_in_the_report(
+    tmp_path: Path, result: Result, config: RunConfig, given: str
+) -> None:
+    privacy = config.privacy.model_copy(update={"noise_seed": 987654321})
+    chosen = config.model_copy(update={"privacy": privacy})
+    page = written(tmp_path, result, chosen, command=f"privhier run a.yaml {given} --out b")
+    assert "987654321" not in page
+    assert "(left out)" in page
+    assert "--out b" in page
+
+
+def test_a_simulation_says_how_soon_its_noise_repeats(page: str) -> None:
+    assert "one of ten runs of 30,000 batches" in parse(page).text

@@ -319,20 +319,12 @@ def test_sabotage_a_loss_reduction_that_does_not_match(tmp_path):
 
 
 def test_sabotage_a_weighted_sampler(tmp_path, monkeypatch):
-    class Weighted:
-        def __init__(self, *, num_samples, sample_rate, generator, steps):
-            self.rates = torch.linspace(0, 2 * sample_rate, num_samples)
-            self.generator, self.steps = generator, steps
+    def weighted(uniforms, rate, steps):
+        for step in range(steps):
+            drawn = uniforms(step)
+            yield (drawn < torch.linspace(0, 2 * rate, len(drawn))).nonzero()[:, 0].tolist()
 
-        def __iter__(self):
-            for _ in range(self.steps):
-                yield (
-                    (torch.rand(len(self.rates), generator=self.generator) < self.rates)
-                    .nonzero()[:, 0]
-                    .tolist()
-                )
-
-    monkeypatch.setattr("privhier.training.private_edge.UniformWithReplacementSampler", Weighted)
+    monkeypatch.setattr("privhier.training.private_edge._keyed_batches", weighted)
     trainer = make_trainer(make_config(40, 0, 1, dataset__image_size=16), tmp_path)
     edge, train = private(trainer), trainer.data.splits.train
 
