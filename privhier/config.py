@@ -229,6 +229,15 @@ class RunConfig(Section):
             raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
         return self
 
+    @model_validator(mode="after")
+    def _batch_norm(self) -> RunConfig:
+        if self.model.norm == "batch" and self.training.batch_size == 1:
+            raise ValueError(
+                "training.batch_size must be at least 2 where model.norm is batch: BatchNorm takes its "
+                "statistics from the records of a batch"
+            )
+        return self
+
     @property
     def noise_seed(self) -> int:
         """Seed of everything private that is drawn under ``seeded``."""
