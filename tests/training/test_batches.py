@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def test_as_many_batches_are_cut_as_are_counted(records):
     for size in {1, 2, 3, 7, 8, 48, max(1, records - 1), max(1, records), records + 1, 2 * records + 1}:
         cut = [batch.tolist() for batch in ordered_batches(np.arange(records), size)]
         assert len(cut) == batch_count(records, size), size
-        assert sum(cut, []) == list(range(records)), size
+        assert list(chain.from_iterable(cut)) == list(range(records)), size
         assert all(len(batch) == size for batch in cut[:-1]), size
         lone = [batch for batch in cut if len(batch) == 1]
         assert size == 1 or records == 1 or not lone, size  # BatchNorm cannot take one record
@@ -111,5 +112,5 @@ def test_a_lone_last_record_does_not_swell_a_message_that_is_full(tmp_path, monk
     seen: list[list[int]] = []
     uplink = LocalUplink(lambda data: seen.append(decode(data).records.tolist()))
     trainer.side.release(uplink, "train", "cloud", 0)
-    assert sorted(sum(seen, [])) == trainer.data.splits.train.tolist()
+    assert sorted(chain.from_iterable(seen)) == trainer.data.splits.train.tolist()
     assert max(map(len, seen)) == most
