@@ -1,4 +1,4 @@
-"""Attribute expressions in lists: YAML cuts ``[bin(age, 20, 40), gender]`` at its commas; here it is joined."""
+"""Attribute expressions in lists: YAML cuts ``[bin(age, 20, 40), gender]`` at its commas; this joins them."""
 
 from __future__ import annotations
 
