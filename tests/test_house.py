@@ -20,6 +20,7 @@ FLOORS = [
         "privhier.seeding",
         "privhier.locks",
         "privhier.files",
+        "privhier.stopping",
     ],
     ["privhier.datasets", "privhier.models", "privhier.metrics"],
     ["privhier.privacy", "privhier.defenses", "privhier.uplink"],
@@ -35,6 +36,7 @@ FLOORS = [
     ["privhier.run", "privhier.remote", "privhier.join"],
     ["privhier.sweep", "privhier.plan_command", "privhier.certs_command", "privhier.link_command"],
     ["privhier.cli"],
+    ["privhier.start"],
 ]
 
 
