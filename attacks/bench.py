@@ -14,7 +14,7 @@ import numpy as np
 from privhier.attacks.base import Attack, AttackResult
 from privhier.attacks.sharing import run_and_time
 from privhier.attacks.view import View
-from privhier.errors import CheckpointError
+from privhier.errors import CheckpointError, TrainingError
 from privhier.locks import exclusive
 from privhier.sealed import Sealed
 
@@ -70,10 +70,29 @@ def _once(name: str, attack: Attack, view: View, folder: Path) -> AttackResult:
     with exclusive(folder / ".lock"):
         result = stored_result(folder, name, attack)  # another process may have run it meanwhile
         if result is None:
-            result, seconds = run_and_time(attack, view)
+            result, seconds = _run(name, attack, view)
             result = replace(result, seconds=seconds)
             _save(_path(folder, name, attack), result)
     return result
+
+
+def _run(name: str, attack: Attack, view: View) -> tuple[AttackResult, float]:
+    where = f"attacks.{attack.kind}.{name}"
+    try:
+        result, seconds = run_and_time(attack, view)
+    except TrainingError as error:
+        key = f"{where}.options.{error.key}" if error.key == "learning_rate" else error.key
+        raise TrainingError(key=key, value=error.value, rule=error.rule, remedy=error.remedy) from error
+    for array in _ARRAYS:
+        found = getattr(result, array)
+        if found is not None and not np.isfinite(found).all():
+            raise TrainingError(
+                key=where,
+                value=repr(attack),
+                rule=f"this attack's {array} are not finite: its training exploded",
+                remedy="Lower its learning rate, or leave its options out",
+            )
+    return result, seconds
 
 
 def stored_result(folder: Path, name: str, attack: Attack) -> AttackResult | None:

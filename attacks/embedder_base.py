@@ -65,6 +65,13 @@ class FaceEmbedder(BaseModel, ABC):
             raise ValueError("images must be finite and lie in [0, 1]")
         return self._vectors(np.clip(images, 0, 1).astype(np.float32))
 
+    def prepare(self) -> None:
+        """Read the file of weights now instead of at the first use.
+
+        Raises:
+            ConfigError: It cannot be read, or holds another network.
+        """
+
     @abstractmethod
     def _vectors(self, images: FloatArray) -> FloatArray:
         """Rows ``(b, E)`` of any length from float32 ``(b, 3, H, W)`` in [0, 1]; b is at least 1."""

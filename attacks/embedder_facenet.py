@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from functools import cached_property
 from typing import Literal
@@ -11,14 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import PrivateAttr, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from privhier.attacks.embedder_base import FaceEmbedder, embedder_error, embedders, resized, weights_file
 from privhier.attacks.view import FloatArray
 from privhier.datasets.crop import FaceFinder
 from privhier.errors import ConfigError
+from privhier.models.state_file import read_state, unwrapped
 from privhier.seeding import isolated_rng
 
 _NAME = "inception_resnet_v1"
@@ -70,16 +68,24 @@ class InceptionResnetV1Embedder(FaceEmbedder):
 
     @cached_property
     def _network(self) -> nn.Module:
-        state = None if self.weights == "random" else _state(self.path)
+        state = None if self.weights == "random" else read_state(weights_file(self.path, _NAME), self._refuse)
         with warnings.catch_warnings(), isolated_rng(0, "embedder", _NAME):
             warnings.simplefilter("ignore")  # facenet-pytorch 2.5 predates some deprecations of torch
             from facenet_pytorch import InceptionResnetV1  # imported only where asked for: it takes a second
 
             network: nn.Module = InceptionResnetV1(pretrained=None, classify=False).eval()
         if state is not None:
+            state = unwrapped(state, network.state_dict(), self._refuse)
             self._dropped.extend(sorted(name for name in state if name.startswith(_CLASSIFIER)))
             _load(network, {n: v for n, v in state.items() if not n.startswith(_CLASSIFIER)}, self.path)
         return network
+
+    def prepare(self) -> None:
+        """See ``FaceEmbedder``."""
+        _ = self._network
+
+    def _refuse(self, rule: str, remedy: str) -> ConfigError:
+        return _misfit(self.path, rule, remedy)
 
     @cached_property
     def _finder(self) -> FaceFinder:
@@ -102,26 +108,6 @@ class InceptionResnetV1Embedder(FaceEmbedder):
             face = picture.resize((_SIZE, _SIZE), Image.Resampling.BILINEAR, box=box)
             made.append(np.asarray(face, dtype=np.float32).transpose(2, 0, 1) / 255)
         return np.stack(made)
-
-
-def _state(path: str) -> dict[str, Tensor]:
-    file = weights_file(path, _NAME)
-    try:
-        state: object = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _misfit(
-            path, f"cannot be read as tensors: {first_line}", "Give a .pt, .pth or .safetensors state dict"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise _misfit(
-            path, "must be a flat mapping of names to tensors", "Save model.state_dict() and give that"
-        )
-    return {str(name): value for name, value in state.items()}
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], path: str) -> None:

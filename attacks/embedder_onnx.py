@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from privhier.attacks.embedder_base import FaceEmbedder, embedder_error, embedders, resized, weights_file
 from privhier.attacks.view import FloatArray
 from privhier.errors import ConfigError
+from privhier.models.state_file import foreign
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -63,6 +64,10 @@ class OnnxEmbedder(FaceEmbedder):
     def _network(self) -> _Network:
         return _Network(self)
 
+    def prepare(self) -> None:
+        """See ``FaceEmbedder``."""
+        _ = self._network
+
     def _vectors(self, images: FloatArray) -> FloatArray:
         network = self._network
         pixels = resized(images, *network.size) * np.float32(255)
@@ -79,6 +84,8 @@ class _Network:
 
         self._path = options.path
         file = weights_file(options.path, _NAME)
+        if why := foreign(file):
+            raise self._error(f"is not an ONNX file that onnxruntime reads: {why}", "Get the file again")
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
         settings.inter_op_num_threads = 1

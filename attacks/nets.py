@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from privhier.attacks.view import FloatArray
+from privhier.errors import TrainingError
+
+_HUGE = 1e12
+"""Size of a weight that no training on normalized features arrives at."""
 
 
 class ChannelNorm(nn.Module):
@@ -166,6 +170,10 @@ def fit(
 
     Returns:
         The best score and its epoch, counted from 1.
+
+    Raises:
+        TrainingError: Loss or weights left what can be computed with before any epoch had a score: an
+            untrained network must not stand for an attacker. Later, the best epoch counts.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     batch = min(plan.batch, records)
@@ -183,11 +191,22 @@ def fit(
         for step in range(steps):
             optimizer.zero_grad()
             value = loss(epoch, order[step * batch : (step + 1) * batch])
+            if not bool(value.detach().isfinite()):
+                break
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             schedule.step()
         network.eval()
+        if not (bool(value.detach().isfinite()) and _sane(network)):
+            if best_epoch == 0:
+                raise TrainingError(
+                    key="learning_rate",
+                    value=plan.learning_rate,
+                    rule=f"an attacker's training exploded in its epoch {epoch + 1}",
+                    remedy="Lower the learning rate of this attack, or leave its options out",
+                )
+            break
         reached = score()
         if reached > best:
             best, best_epoch, state = reached, epoch + 1, copy.deepcopy(network.state_dict())
@@ -196,6 +215,13 @@ def fit(
     network.load_state_dict(state)
     network.eval()
     return best, best_epoch
+
+
+def _sane(network: nn.Module) -> bool:
+    """Whether every weight is a number that products of some layers stay finite with."""
+    return all(
+        float(weight.detach().abs().max()) < _HUGE for weight in network.parameters() if weight.numel()
+    )
 
 
 def take(rows: FloatArray, positions: Any, device: str) -> Tensor:

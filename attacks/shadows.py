@@ -25,6 +25,7 @@ from privhier.errors import CheckpointError
 from privhier.locks import exclusive
 from privhier.sealed import Sealed
 from privhier.seeding import numpy_stream, stream_seed
+from privhier.stopping import hear_sigterm
 
 QUERIES = ("original", "mirrored")
 """What is asked of every record, in order: the image itself, and the image mirrored left to right."""
@@ -172,6 +173,10 @@ def _trained(
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():  # or we would wait for what they train
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -191,6 +196,7 @@ _bench: list[_Bench] = []
 def _begin(
     train: Callable[[IntArray, int], Mapping[str, Model]], images: ImageArray, labels: IntArray, threads: int
 ) -> None:
+    hear_sigterm()
     torch.set_num_threads(threads)
     _bench.append(_Bench(train, images, labels))
 

@@ -15,17 +15,44 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 import privhier
 from privhier import link_command
 from privhier.certs_command import certs
 from privhier.config import RunConfig, load_config
-from privhier.errors import ConfigError, OutputError, PrivhierError
+from privhier.errors import ConfigError, InterruptedRunError, OutputError, PrivhierError
 from privhier.plan_command import plan
+from privhier.stopping import sigterm_interrupts
 from privhier.sweep.command import sweep
+
+
+class Verbs(TyperGroup):
+    """The verbs; one that says nothing of its own about a Ctrl-C or SIGTERM is simply started again."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the verb.
+
+        Raises:
+            InterruptedRunError: It was interrupted.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(
+                key="Ctrl-C",
+                value="interrupted",
+                rule="it stopped before its end, and nothing half-done is kept",
+                remedy=f"Start it again: {shlex.join(['privhier', *_given])}",
+            ) from error
+
+
+_given: list[str] = []
+"""The arguments of the command."""
 
 app = typer.Typer(
     name="privhier",
+    cls=Verbs,
     help="Train split, sanitize, attack, prove, compare: face-attribute networks whose cloud must not "
     "learn what is sensitive.",
     no_args_is_help=True,
@@ -62,9 +89,11 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``privhier`` command."""
+    _given[:] = sys.argv[1:] if arguments is None else arguments
     try:
-        _check_text(sys.argv[1:] if arguments is None else arguments)
-        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+        _check_text(_given)
+        with sigterm_interrupts():
+            app(args=list(_given), standalone_mode=True)
     except PrivhierError as error:
         fail(error)
     except OSError as error:
@@ -281,9 +310,7 @@ def _command(verb: str, config: Path, overrides: list[str] | None, folder: Path)
 
 @contextmanager
 def _interruptible(resume: str) -> Iterator[None]:
-    """Turn Ctrl-C into a typed ending that says how to go on."""
-    from privhier.errors import InterruptedRunError
-
+    """Turn Ctrl-C (and SIGTERM) into a typed ending that says how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:

@@ -20,6 +20,7 @@ from yaml import YAMLError, safe_dump
 from privhier.config_attacks import AttacksConfig, EvaluationConfig
 from privhier.config_base import Choice, Scalar, Section
 from privhier.config_errors import validated
+from privhier.config_expressions import EXPRESSIONS, Expressions, quote_calls
 from privhier.config_link import LinkConfig
 from privhier.config_privacy import DpSgdConfig, EdgeConfig, PrivacyConfig, ReleaseConfig
 from privhier.cores import usable_cores
@@ -60,7 +61,7 @@ HASHLESS: dict[str, Any] = {
     "dataset": {"root", "cache"},
     "runtime": {"threads", "device"},
 }
-"""What the hash leaves out: paths, the report's pictures, tracking, the link, what only changes last digits."""
+"""What the hash leaves out: paths, report, tracking, link, and what only changes last digits."""
 
 
 class SplitsConfig(Section):
@@ -95,9 +96,9 @@ class DatasetConfig(Section):
     """Keep about this many images (whole groups, drawn with the seed); none: all."""
     min_images_per_identity: int = Field(1, ge=1)
     """Drop people with fewer images (data sets with identities)."""
-    task: list[str] = Field(min_length=1)
+    task: Expressions = Field(min_length=1)
     """Attribute expressions to be predicted, e.g. ``gender`` or ``bin(age, 20, 40, 60)``."""
-    sensitive: list[str] = Field(min_length=1)
+    sensitive: Expressions = Field(min_length=1)
     """Attribute expressions to be hidden, e.g. ``race==0`` or ``identity``."""
     identity_protocol: Literal["unknown_people", "known_people"] = "unknown_people"
     splits: SplitsConfig = SplitsConfig()
@@ -254,6 +255,15 @@ class RunConfig(Section):
             raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
         return self
 
+    @model_validator(mode="after")
+    def _batch_norm(self) -> RunConfig:
+        if self.model.norm == "batch" and self.training.batch_size == 1:
+            raise ValueError(
+                "training.batch_size must be at least 2 where model.norm is batch: BatchNorm takes its "
+                "statistics from the records of a batch"
+            )
+        return self
+
     @property
     def noise_seed(self) -> int:
         """Seed of everything private that is drawn under ``seeded``."""
@@ -328,7 +338,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
                 remedy="Rename that folder, or give it a link whose own name is UTF-8: ln -s OLD NEW",
             )
     try:
-        changes = OmegaConf.from_dotlist(list(overrides))
+        changes = OmegaConf.from_dotlist([_quoted(item) for item in overrides])
         _forget_options(base, changes)
         return OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
@@ -338,6 +348,12 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
             rule=f"cannot be merged: {error}",
             remedy="Check the key path against the configuration file",
         ) from error
+
+
+def _quoted(item: str) -> str:
+    """An override of a list of attribute expressions with the quotes that YAML needs."""
+    key, _, value = item.partition("=")
+    return f"{key}={quote_calls(value)}" if key in EXPRESSIONS else item
 
 
 def _forget_options(base: DictConfig, changes: DictConfig) -> None:

@@ -26,6 +26,7 @@ from privhier.config import (
     read_config,
 )
 from privhier.config_errors import validated
+from privhier.config_expressions import Expressions
 
 _ONLY_SHARED = ("image_size", "task")
 """Keys that a shared file has at its top and a run configuration has not."""
@@ -46,7 +47,7 @@ class SharedConfig(Section):
     seed: int = Field(0, ge=0)
     """Of initial weights, dropout and the order of batches; the noise may have a seed of its own."""
     image_size: int = Field(ge=16, le=512)
-    task: list[str] = Field(min_length=1)
+    task: Expressions = Field(min_length=1)
     """Attribute expressions the tail predicts, in column order."""
     model: ModelConfig
     schedule: ScheduleConfig

@@ -67,6 +67,14 @@ class ReleaseError(PrivhierError):
     exit_code = 1
 
 
+class NonFiniteError(ReleaseError):
+    """Features that are not finite numbers."""
+
+
+class TrainingError(PrivhierError):
+    """A training whose numbers are no longer finite; the message names the key to lower."""
+
+
 class UplinkError(PrivhierError):
     """A message that is malformed, too large or not of the declared type."""
 

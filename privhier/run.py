@@ -51,13 +51,13 @@ def _run(session: Session, command: str) -> Result:
         trained = train(session, tracker)
         result = attack(session, trained, tracker)
         report(session, result, trained, command=command)
+        _log_result(session, tracker, trained, result)
     except KeyboardInterrupt:
         tracker.finish("KILLED")
         raise
     except BaseException:
         tracker.finish("FAILED")
         raise
-    _log_result(session, tracker, trained, result)
     return result
 
 

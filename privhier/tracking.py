@@ -33,7 +33,8 @@ from privhier.evaluation.flat import (
 from privhier.evaluation.result import AttackScores, Reconstruction, Result
 from privhier.files import whole_file
 from privhier.tracking_model import log_model
-from privhier.tracking_store import experiment_id, first_line, probe, quiet, serve_ui, shown, store_uri
+from privhier.tracking_sqlite import patient
+from privhier.tracking_store import experiment_id, first_line, opened, quiet, serve_ui, shown, store_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,14 +151,12 @@ def open_tracker(
     """
     if not config.tracking.enabled:
         return NullTracker()
-    uri = nesting.store if nesting is not None else store_uri(run)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; studies stay private
+    uri = nesting.store if nesting is not None else patient(store_uri(run))
     try:
-        probe(uri)
-        import mlflow  # noqa: F401 - sets its log levels, which ``quiet`` then lowers
-
-        with quiet():
+        with opened(uri):
             return MlflowTracker(config, run, uri, tags, nesting)
+    except TrackingError:
+        raise
     except Exception as error:  # whatever the store's driver raises means the same to the user
         raise TrackingError(
             key="MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "tracking",

@@ -49,6 +49,17 @@ def real_data() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database takes seconds to create: once, then copied."""
+    from privhier.tracking_sqlite import sqlite_uri
+    from privhier.tracking_store import opened
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with opened(sqlite_uri(path)):
+        return path
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium with its console log on; skips with a reason where it is not installed."""

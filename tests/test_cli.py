@@ -197,7 +197,8 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_ctrl_c_keeps_the_state_and_prints_how_to_go_on(repository, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_state_and_prints_how_to_go_on(repository, tmp_path, number):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "privhier.cli", "run", str(repository / "configs/debug.yaml")]
     command += ["schedule.pretrain_epochs=500", "tracking.enabled=false", "--out", str(out)]
@@ -207,7 +208,7 @@ def test_ctrl_c_keeps_the_state_and_prints_how_to_go_on(repository, tmp_path):
         deadline = time.monotonic() + 120
         while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, message = process.communicate(timeout=60)
     message = " ".join(message.split())
     assert process.returncode == 2

@@ -22,15 +22,23 @@ FLOORS = [
         "privhier.cores",
         "privhier.sealed",
         "privhier.files",
+        "privhier.stopping",
     ],
     ["privhier.datasets", "privhier.models", "privhier.metrics"],
     ["privhier.privacy", "privhier.defenses", "privhier.uplink"],
     ["privhier.training", "privhier.evaluation"],
-    ["privhier.attacks", "privhier.tracking", "privhier.tracking_model", "privhier.tracking_store"],
+    [
+        "privhier.attacks",
+        "privhier.tracking",
+        "privhier.tracking_model",
+        "privhier.tracking_store",
+        "privhier.tracking_sqlite",
+    ],
     ["privhier.lab", "privhier.plan", "privhier.plan_text", "privhier.statement", "privhier.catalog"],
     ["privhier.session", "privhier.run", "privhier.remote", "privhier.join"],
     ["privhier.sweep", "privhier.plan_command", "privhier.certs_command", "privhier.link_command"],
     ["privhier.cli"],
+    ["privhier.start"],
 ]
 
 

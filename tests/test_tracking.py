@@ -21,7 +21,6 @@ from privhier.config import RunConfig
 from privhier.errors import TrackingError
 from privhier.evaluation.flat import clean_name, flatten, result_metrics
 from privhier.evaluation.result import AttackScores, Reconstruction, Result, Score
-from privhier.tracking_store import quiet
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {
@@ -42,17 +41,6 @@ class Tail(nn.Module):
 
     def forward(self, release: torch.Tensor) -> list[torch.Tensor]:
         return list(torch.split(self.layers(release), [2, 3], dim=1))
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh MLflow database takes seconds to create: once, then copied."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with quiet():
-        MlflowClient(tracking_uri=f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from privhier.evaluation.result import Reconstruction, Score
 from privhier.evaluation.scores import as_score
@@ -59,7 +60,7 @@ def image_scores(
     confidence: float,
     seed: int,
     reidentification: Reidentification | None = None,
-    alexnet_weights: str | Path | None = None,
+    alexnet_weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Reconstruction:
     """Score reconstructions ``(n, 3, H, W)`` in [0, 1] of uint8 originals ``(n, 3, H, W)``.
 

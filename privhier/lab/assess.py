@@ -28,6 +28,7 @@ from privhier.lab.properties import property_inference
 from privhier.lab.views import cloud_view, raw_view, smaller_views, threat_rows, threat_views
 from privhier.training.cloud import cloud_logits
 from privhier.training.edge import edge_exit_logits
+from privhier.training.finite import exploded, logits_text
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared
 from privhier.training.trained import Trained
@@ -125,6 +126,11 @@ def _utility(context: Context) -> tuple[UtilityMean, dict[str, TaskUtility]]:
     tail, edge = trained.tail.to(context.device), trained.edge.to(context.device)
     cloud = cloud_logits(tail, last, device=context.device)
     exits = edge_exit_logits(edge, torch.from_numpy(last), device=context.device)
+    training, where = context.config.training, f"releases of test records of run {context.config.name}"
+    if problem := logits_text(cloud):
+        raise exploded("cloud", training.cloud.lr, problem, where)
+    if problem := logits_text(exits):
+        raise exploded("edge", training.edge.lr, problem, where)
     utility, samples, means = {}, [], []
     for column, name in enumerate(context.config.dataset.task):
         labels = context.prepared.labels[name]

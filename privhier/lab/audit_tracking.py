@@ -13,7 +13,7 @@ from privhier.config import RunConfig
 from privhier.evaluation.flat import clean_name
 from privhier.lab.audit_file import AuditReport
 from privhier.tracking import STATE, store_uri
-from privhier.tracking_store import first_line, probe, quiet, shown
+from privhier.tracking_store import first_line, opened, shown
 
 
 def log_audit(config: RunConfig, run: Path, report: AuditReport, files: Sequence[Path]) -> str | None:
@@ -26,12 +26,10 @@ def log_audit(config: RunConfig, run: Path, report: AuditReport, files: Sequence
     """
     if not config.tracking.enabled:
         return None
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     problem = "no MLflow run of this folder was found"
     for uri in _stores(run):
         try:
-            probe(uri)
-            with quiet():
+            with opened(uri):
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracking_uri=uri, registry_uri=uri)

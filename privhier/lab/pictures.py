@@ -14,6 +14,7 @@ from privhier.attacks.view import View
 from privhier.evaluation.pictures import image_scores
 from privhier.evaluation.result import Reconstruction
 from privhier.lab.context import Context, fits, full_name
+from privhier.lab.lpips_weights import alexnet_state
 from privhier.lab.outcomes import reconstructions
 from privhier.lab.reidentify import Lineup, draw_lineup
 
@@ -91,5 +92,5 @@ def _scored(context: Context, entry: BenchEntry, view: View, lineup: Lineup | No
         confidence=evaluation.confidence,
         seed=context.config.seed,
         reidentification=None if lineup is None else lineup.score(guesses),
-        alexnet_weights=evaluation.lpips_weights,
+        alexnet_weights=alexnet_state(evaluation.lpips_weights),
     )

@@ -16,6 +16,7 @@ from privhier.attacks.membership_build import build_membership_attacks
 from privhier.config import Choice, RunConfig
 from privhier.datasets.base import IntArray
 from privhier.errors import ConfigError
+from privhier.lab.lpips_weights import alexnet_state
 from privhier.seeding import numpy_stream
 from privhier.training.prepare import Prepared
 
@@ -83,7 +84,7 @@ def check_bench(config: RunConfig) -> None:
     """Refuse what no registry knows, and weights that are not there, before anything is trained.
 
     Raises:
-        ConfigError: Unknown attack, embedder or option; a missing weights file.
+        ConfigError: Unknown attack, embedder or option; a weights file that is missing or no such file.
     """
     for named in build_attacks(config).values():
         for name, attack in named:
@@ -96,7 +97,7 @@ def check_bench(config: RunConfig) -> None:
                 )
     build_membership_attacks(config.attacks.membership)
     for choice in config.attacks.embedders:
-        build_embedder(choice)
+        build_embedder(choice).prepare()
     weights = config.evaluation.lpips_weights
     if weights is not None and not (Path(weights).is_file() and find_spec("lpips")):
         raise ConfigError(
@@ -105,6 +106,7 @@ def check_bench(config: RunConfig) -> None:
             rule="needs a file of AlexNet weights and the package lpips",
             remedy="Give the path of torchvision's AlexNet state dict, and pip install 'privhier[lpips]'",
         )
+    alexnet_state(weights)
 
 
 def attribute_plan(config: RunConfig, target: str) -> list[tuple[str, Attack]]:

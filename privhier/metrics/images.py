@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -131,13 +131,13 @@ def psnr(predictions: Array, target: Array, *, data_range: float) -> FloatArray:
     return np.concatenate(values) if values else np.empty(0)
 
 
-def lpips(predictions: Array, target: Array, *, alexnet_weights: str | Path) -> FloatArray:
+def lpips(predictions: Array, target: Array, *, alexnet_weights: Mapping[str, torch.Tensor]) -> FloatArray:
     """Learned perceptual distance of every image (lower: more alike), Zhang et al. (2018), AlexNet.
 
     Args:
         predictions: float ``(N, 3, H, W)`` in [0, 1], H and W at least 32.
         target: The same shape.
-        alexnet_weights: torchvision's AlexNet state dict (.pth); nothing is ever downloaded.
+        alexnet_weights: torchvision's AlexNet state dict; nothing is ever downloaded.
 
     Returns:
         float64 ``(N,)``, at least 0.
@@ -155,9 +155,8 @@ def lpips(predictions: Array, target: Array, *, alexnet_weights: str | Path) -> 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)
         network = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
-    state = torch.load(alexnet_weights, map_location="cpu", weights_only=True)
     # The package cuts AlexNet's features into slices but keeps their numbers: slice2.3 is features.3.
-    own = {name: state["features." + name.split(".", 1)[1]] for name in network.net.state_dict()}
+    own = {name: alexnet_weights["features." + name.split(".", 1)[1]] for name in network.net.state_dict()}
     network.net.load_state_dict(own)
     values = []
     with torch.no_grad():

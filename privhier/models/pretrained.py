@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from privhier.errors import ConfigError
 from privhier.models.staged import Blueprint, Norm, Provenance, Stem
+from privhier.models.state_file import read_state, unwrapped
 
 _KEY = "model.weights"
-_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def load_pretrained(blueprint: Blueprint, path: str, *, norm: Norm, stem: Stem) -> Provenance:
     """Load ``path`` into ``blueprint`` and say where the weights came from.
 
     Everything but the classifier must fit exactly; the classifier is loaded if it fits, else dropped
-    and named in the result. Files are never unpickled beyond tensors.
+    and named in the result. Files are never unpickled beyond tensors. What DataParallel and ``torch.compile``
+    add to the keys is taken off.
 
     Raises:
         ConfigError: Missing or unreadable file, wrong norm or stem, or keys and shapes that do not fit.
@@ -41,8 +38,12 @@ def load_pretrained(blueprint: Blueprint, path: str, *, norm: Norm, stem: Stem) 
             "Set both, or model.weights to none",
         )
     file = Path(path).expanduser()
-    state = _read(file, path)
+
+    def refuse(rule: str, remedy: str) -> ConfigError:
+        return _error(path, rule, remedy)
+
     own = blueprint.source.state_dict()
+    state = unwrapped(read_state(file, refuse), own, refuse)
     loaded: dict[str, Tensor] = {}
     dropped: list[str] = []
     unknown: list[str] = []
@@ -82,32 +83,6 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read(file: Path, shown: str) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise _error(shown, "is not a file", "Give the path of a .pth or .safetensors state dict, or none")
-    if file.suffix not in _SUFFIXES:
-        raise _error(
-            shown, f"must end in {', '.join(_SUFFIXES)}", "Save the state dict in one of these forms"
-        )
-    try:
-        if file.suffix == ".safetensors":
-            state: object = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _error(
-            shown, f"cannot be read as tensors: {first_line}", "Save model.state_dict() and give that file"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise _error(
-            shown,
-            "must be a flat mapping of names to tensors",
-            "Save model.state_dict() itself, not a checkpoint around it",
-        )
-    return {str(key): value for key, value in state.items()}
 
 
 def _error(path: str, rule: str, remedy: str) -> ConfigError:

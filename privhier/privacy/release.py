@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from privhier.errors import ConfigError, ReleaseError
+from privhier.errors import ConfigError, NonFiniteError, ReleaseError
 from privhier.privacy.noise import NoiseSource
 
 _SHRINK = 1 - 2**-20
@@ -16,6 +16,7 @@ _SHRINK = 1 - 2**-20
 _FLOAT16_MAX = 65504.0
 _LIMITS = {"int8": 127, "int4": 7}
 """Largest integers of the grids of ``privhier.uplink.grid``, which rounds alike."""
+_UPSTREAM = "Nothing was released; look for the cause upstream"
 _NOISE_TRIAL = 256
 """Values from which on the scale of a draw is checked (a false alarm has probability below 1e-13)."""
 
@@ -99,7 +100,12 @@ class ReleaseMechanism:
         largest = float(norm.detach().max())
         if not math.isfinite(largest):
             bad = int((~torch.isfinite(norm)).sum())
-            raise _refuse(f"{bad} of {len(z)} records", "features must be finite")
+            raise NonFiniteError(
+                key="release",
+                value=f"{bad} of {len(z)} records",
+                rule="features must be finite",
+                remedy=_UPSTREAM,
+            )
         if self.mechanism == "none":
             return z
         bound = self.clip * _SHRINK
@@ -188,6 +194,4 @@ def _config(field: str, value: object, rule: str) -> ConfigError:
 
 
 def _refuse(value: str, rule: str) -> ReleaseError:
-    return ReleaseError(
-        key="release", value=value, rule=rule, remedy="Nothing was released; look for the cause upstream"
-    )
+    return ReleaseError(key="release", value=value, rule=rule, remedy=_UPSTREAM)

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from privhier.config import Section
+from privhier.config_expressions import EXPRESSIONS, join_calls
 from privhier.seeding import numpy_stream
 
 
@@ -50,6 +51,24 @@ class Axis(Section):
     values: list[Any] | None = None
     random: RandomDraws | None = None
     variants: dict[str, dict[str, Any]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expressions(cls, data: Any) -> Any:
+        """Labels and settings show expressions as they are meant, not as YAML cut them."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if isinstance(data.get("values"), list) and data.get("key") in EXPRESSIONS:
+            data["values"] = [join_calls(value) for value in data["values"]]
+        if isinstance(data.get("variants"), dict):
+            data["variants"] = {
+                name: {key: join_calls(v) if key in EXPRESSIONS else v for key, v in keys.items()}
+                if isinstance(keys, dict)
+                else keys
+                for name, keys in data["variants"].items()
+            }
+        return data
 
     @model_validator(mode="after")
     def _kind(self) -> Axis:

@@ -12,10 +12,9 @@ from privhier.evaluation.flat import clean_name, flatten
 from privhier.sweep.spec import Point, Sweep
 from privhier.sweep.state import SweepFolder
 from privhier.tracking import Nesting, Status, store_uri
-from privhier.tracking_store import experiment_id, first_line, probe, quiet, shown
+from privhier.tracking_sqlite import patient
+from privhier.tracking_store import experiment_id, first_line, opened, shown
 
-_BUSY = 60
-"""Seconds to wait for a sqlite store that another point writes to."""
 _VALUE = 6000  # characters of a param (MLflow's limit)
 
 
@@ -27,17 +26,12 @@ class ParentRun:
     """
 
     def __init__(self, folder: SweepFolder, sweep: Sweep, experiment: str) -> None:
-        uri = store_uri(folder.root)
-        if uri.startswith("sqlite:///") and "?" not in uri:
-            uri += f"?timeout={_BUSY}"  # several workers write to one file
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        self.store = uri
+        self.store = uri = patient(store_uri(folder.root))  # several workers write to one file
         try:
-            probe(uri)
-            import mlflow  # noqa: F401 - sets its log levels, which ``quiet`` then lowers
-
-            with quiet():
+            with opened(uri):
                 self.run_id = _start(folder, sweep, experiment, uri)
+        except TrackingError:
+            raise
         except Exception as error:  # whatever the store's driver raises means the same to the user
             raise TrackingError(
                 key="MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") else "tracking",
@@ -115,10 +109,9 @@ def _finish(client: Any, run_id: str, status: Status, metrics: Mapping[str, floa
 
 def _guarded(uri: str, work: Any) -> str | None:
     try:
-        from mlflow import MlflowClient
+        with opened(uri):
+            from mlflow import MlflowClient
 
-        probe(uri)
-        with quiet():
             work(MlflowClient(tracking_uri=uri, registry_uri=uri))
     except Exception as error:  # results matter more than their copy in a store
         return f"MLflow did not take everything: {first_line(error, uri)}"

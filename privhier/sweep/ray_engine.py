@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -122,10 +124,12 @@ class RayEngine:
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         if address:
             _probe(address)
-            ray.init(address=address, **quiet)
         else:
-            cpus = self.workers * max(1, round(self._cpus()))
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+            quiet |= {"num_cpus": self.workers * max(1, round(self._cpus())), "include_dashboard": False}
+        heard = signal.getsignal(signal.SIGTERM)
+        ray.init(address=address, **quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, heard)  # Ray's own way to end knows nothing of what is half-done
         self._ray = ray
         self._check_room(ray)
 

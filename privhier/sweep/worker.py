@@ -12,15 +12,15 @@ import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
-from types import FrameType
 
+from privhier.stopping import hear_sigterm
 from privhier.sweep.task import Memory, Task, run_task
 
 
 def main() -> None:
     """Work until the parent closes the connection; die with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, _interrupt)
+    hear_sigterm()
     connection: Connection[object, object] = Connection(int(sys.argv[1]))
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
@@ -41,10 +41,6 @@ def _receive(connection: Connection[object, object], tasks: queue.SimpleQueue[Ta
             os._exit(0)
         assert isinstance(task, Task)
         tasks.put(task)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -52,15 +52,18 @@ def shuffled_batches(
 
 
 def ordered_batches(records: IntArray, batch_size: int) -> Iterator[IntArray]:
-    """Consecutive batches; a last batch of one record joins its neighbor (BatchNorm cannot take one)."""
-    starts = list(range(0, len(records), batch_size))
-    if len(starts) > 1 and len(records) - starts[-1] == 1:
-        starts.pop()
-    for start, stop in zip(starts, [*starts[1:], len(records)], strict=True):
-        yield records[start:stop]
+    """Consecutive batches, ``batch_count`` of them: all of ``batch_size`` records but the last.
+
+    Where batches hold several records, a last one of one record joins its neighbor (BatchNorm cannot take
+    one alone).
+    """
+    count = batch_count(len(records), batch_size)
+    for number in range(count):
+        start = number * batch_size
+        yield records[start : start + batch_size if number < count - 1 else None]
 
 
 def batch_count(n_records: int, batch_size: int) -> int:
-    """How many batches the two functions above give."""
+    """How many batches an epoch over so many records has; ``ordered_batches`` cuts them."""
     full, rest = divmod(n_records, batch_size)
     return full + (1 if rest > 1 or (rest == 1 and full == 0) else 0)

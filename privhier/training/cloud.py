@@ -20,6 +20,7 @@ from privhier.privacy.labels import corrected_cross_entropy
 from privhier.sealed import Sealed, loaded_array
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import ordered_batches
+from privhier.training.finite import exploded, logits_text, loss_text, weights_text
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.uplink.codec import decode
 
@@ -136,6 +137,7 @@ class CloudTrainer:
         self._keep = {int(record): row for row, record in enumerate(keep)}
         self.kept: dict[int, FloatArray] = {}
         self.last_loss = torch.zeros(())
+        self._now = ("joint", 0)
         self._writer: CacheWriter | None = None
 
     def receive_and_train(self, data: bytes) -> None:
@@ -143,11 +145,13 @@ class CloudTrainer:
         message = decode(data)
         labels = _labels(message.task_labels)
         self._remember(message.epoch, message.records, message.payload)
+        self._now = ("joint", message.epoch)
         self.train_step(torch.from_numpy(message.payload), torch.from_numpy(labels))
 
     def expect(self, cache: ReleaseCache, total: int, shape: Sequence[int]) -> None:
         """Release-once: begin to fill ``cache`` with ``total`` releases of ``shape``."""
         self._writer = cache.begin(total, shape, len(self.tail.task_classes))
+        self._now = ("cloud", 0)
 
     def receive_and_cache(self, data: bytes) -> tuple[FloatArray, IntArray]:
         """Release-once: decode one message into the cache; returns releases and labels for streaming."""
@@ -166,6 +170,8 @@ class CloudTrainer:
     def train_step(self, payload: Tensor, labels: Tensor) -> None:
         """One optimizer step on releases ``(B, *shape)`` with labels int64 ``(B, n_tasks)``.
 
+        A loss that is not finite raises ``TrainingError`` before the step.
+
         Dropout has a stream of its own for every step, so it matters neither in whose process nor after
         which interruption a step is taken.
         """
@@ -174,6 +180,7 @@ class CloudTrainer:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
                 logits = self.tail(payload.to(self.device).float())
             loss = task_loss(logits, labels.to(self.device), self._flips)
+            self._check(loss_text(loss.detach()))
             set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -187,6 +194,7 @@ class CloudTrainer:
         The first goes through them in order of arrival, as a cloud does that begins before the last one
         is there; later ones in a fresh order each.
         """
+        self._now = ("cloud", epoch)
         payload, _, labels = cache.load()
         order = np.arange(len(labels))
         if epoch:
@@ -197,6 +205,21 @@ class CloudTrainer:
             self.train_step(torch.from_numpy(payload[rows]), torch.from_numpy(labels[rows]))
             losses.append(self.last_loss)
         return float(torch.stack(losses).mean())
+
+    def check(self, logits: Sequence[Tensor] = ()) -> None:
+        """Refuse to go on, or to be saved, with weights or ``logits`` that are not finite.
+
+        Raises:
+            TrainingError: Names the learning rate, the phase and the epoch.
+        """
+        self._check(weights_text((self.tail,)))
+        self._check(logits_text(logits))
+
+    def _check(self, problem: str | None) -> None:
+        if problem is not None:
+            phase, epoch = self._now
+            where = f"{phase} epoch {epoch + 1} of run {self._config.name}"
+            raise exploded("cloud", self._config.cloud.lr, problem, where)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold of the cloud."""

@@ -271,6 +271,7 @@ class CloudJob:
         places: range,
     ) -> None:
         """Enter a finished epoch and save where we are."""
+        trainer.check()
         arrived = [self._journal.places[number] for number in places]
         self._history.append({"phase": phase, "epoch": epoch, "cloud_loss": loss})
         self._link.append(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from privhier.config import RunConfig
 from privhier.config_shared import shared_part
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import build_defense
+from privhier.errors import NonFiniteError, TrainingError
 from privhier.metrics.classification import balanced_accuracy, macro_auc
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
@@ -25,6 +27,7 @@ from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits
+from privhier.training.finite import exploded, logits_text, loss_text, weights_text
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.private_edge import PrivateEdgeTrainer
@@ -112,16 +115,17 @@ class EdgeSide:
 
     def release(self, uplink: Uplink, split: str, phase: str, epoch: int) -> None:
         """Release every record of a split once; training records carry their task labels."""
-        self.releaser.release_split(
-            uplink,
-            self.edge,
-            self.data,
-            split,
-            phase,
-            epoch,
-            device=self.device,
-            with_labels=split == "train",
-        )
+        with self._finite(phase, epoch):
+            self.releaser.release_split(
+                uplink,
+                self.edge,
+                self.data,
+                split,
+                phase,
+                epoch,
+                device=self.device,
+                with_labels=split == "train",
+            )
 
     def release_tests(self, release: Callable[[str, int], None]) -> None:
         """Release the test split as often, and by the same edge states, as a training record was.
@@ -141,8 +145,11 @@ class EdgeSide:
         """The task exit on validation records, through noise that stays on the edge."""
         val = self.data.splits.val
         z = edge_features(self.edge, self.data.images, val, device=self.device)
-        z = self.mechanism.sanitize(z, self.draws.noise(f"{phase} val", epoch, 0, val))
-        return self.task_metrics("edge_exit", edge_exit_logits(self.edge, z, device=self.device))
+        with self._finite(phase, epoch):
+            z = self.mechanism.sanitize(z, self.draws.noise(f"{phase} val", epoch, 0, val))
+        logits = edge_exit_logits(self.edge, z, device=self.device)
+        self._check(logits_text(logits), phase, epoch)
+        return self.task_metrics("edge_exit", logits)
 
     def task_metrics(self, place: str, logits: list[torch.Tensor]) -> Metrics:
         """AUC and balanced accuracy of every task on the validation records, from their logits."""
@@ -236,8 +243,9 @@ class EdgeSide:
             else:
                 noise = self.releaser.noise("train", phase, epoch, number)
             started = time.perf_counter()
-            with isolated_rng(seed, "dropout", phase, epoch, number):
+            with isolated_rng(seed, "dropout", phase, epoch, number), self._finite(phase, epoch):
                 z, loss = self.trainer.step(self.data, records, noise, augmentation=augmentation)
+            self._check(loss_text(loss), phase, epoch)
             self.compute_seconds += time.perf_counter() - started
             losses.append(loss)
             if uplink is not None:
@@ -247,7 +255,25 @@ class EdgeSide:
                     sent, waiting = sent + 1, []
             if self.progress is not None and number % 10 == 0:
                 self.progress(f"{phase} epoch {epoch + 1}: batches", number, total)
+        self._check(weights_text((self.edge, self.trainer.defense)), phase, epoch)
         return float(torch.stack(losses).mean())
+
+    def _check(self, problem: str | None, phase: str, epoch: int) -> None:
+        if problem is not None:
+            raise self._exploded(problem, phase, epoch)
+
+    def _exploded(self, what: str, phase: str, epoch: int) -> TrainingError:
+        where = f"{phase} epoch {epoch + 1} of run {self.config.name}"
+        return exploded("edge", self.config.training.edge.lr, what, where)
+
+    @contextmanager
+    def _finite(self, phase: str, epoch: int) -> Iterator[None]:
+        """Say of features that are not finite where they come from: the edge was trained on good images."""
+        try:
+            yield
+        except NonFiniteError as error:
+            what = f"features of {error.value} are not finite"
+            raise self._exploded(what, phase, epoch) from error
 
     def _send(
         self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, torch.Tensor]]

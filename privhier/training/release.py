@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -144,13 +145,17 @@ class Releaser:
             stream = torch_stream(self.config.seed, "shuffle", "release", phase, epoch)
             records = records[torch.randperm(len(records), generator=stream).numpy()]
         self.charge(split, phase, epoch, len(records))
-        for number, batch in enumerate(ordered_batches(records, _rows(edge.release_shape))):
+        for number, batch in enumerate(_messages(records, edge.release_shape)):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
             labels = self.labels(data, batch) if with_labels else None
             self.send(uplink, split, phase, epoch, number, batch, sanitized, labels)
 
 
-def _rows(shape: tuple[int, ...]) -> int:
-    """Records of one message: 256, or as many wide ones as its bytes leave room for."""
-    return max(1, min(256, (MAX_BYTES - _HEADER) // (4 * math.prod(shape))))
+def _messages(records: IntArray, shape: tuple[int, ...]) -> Iterator[IntArray]:
+    """The records of each message: 256, or as many wide ones as its bytes leave room for."""
+    most = max(1, (MAX_BYTES - _HEADER) // (4 * math.prod(shape)))
+    for batch in ordered_batches(records, min(256, most)):
+        yield batch[:most]
+        if len(batch) > most:  # a lone last record had joined a message that has no room for it
+            yield batch[most:]

@@ -189,7 +189,9 @@ class Trainer:
         return {"cloud_loss": loss, **self._cloud_metrics(val)}
 
     def _cloud_metrics(self, releases: FloatArray) -> Metrics:
-        return self.side.task_metrics("cloud", cloud_logits(self.cloud.tail, releases, device=self.device))
+        logits = cloud_logits(self.cloud.tail, releases, device=self.device)
+        self.cloud.check(logits)
+        return self.side.task_metrics("cloud", logits)
 
     def _count(self, uplink: LocalUplink) -> None:
         for name in self.uplink:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from privhier.errors import PrivhierError
+from privhier.stopping import hear_sigterm
 from privhier.training.prepare import pick_device
 from privhier.training.stages import CloudTimes, EdgeTimes, WholeTimes
 from privhier.training.timing import Task
@@ -134,6 +135,7 @@ def laps_together(sides: Sequence[Worker]) -> list[Laps]:
 
 def main() -> None:
     """Answer until the parent closes the connection."""
+    hear_sigterm()
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         name, side, scratch = connection.recv()

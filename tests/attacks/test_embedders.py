@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 from privhier.attacks.embedder_base import embedders
 from privhier.attacks.embedders import build_embedder
-from privhier.config import Choice
+from privhier.config import Choice, parse_config
 from privhier.errors import ConfigError, UnknownNameError
+from privhier.lab.plan import check_bench
 
 
 def varint(number):
@@ -150,6 +151,21 @@ def test_files_that_are_no_face_embedder_are_refused(tmp_path, shape, more, text
     assert caught.value.key == "attacks.embedders.onnx.options.path"
 
 
+def test_a_web_page_is_found_before_anything_is_trained(tmp_path):
+    page = tmp_path / "page.pth"
+    page.write_bytes(b"<!DOCTYPE html><html><title>Not found</title></html>")
+    config = {
+        "name": "t",
+        "dataset": {"name": "synthetic", "task": ["smiling"], "sensitive": ["male"]},
+        "schedule": {"joint_epochs": 1},
+    }
+    for name in ("onnx", "inception_resnet_v1"):
+        choice = {"name": name, "options": {"path": str(page)}}
+        with pytest.raises(ConfigError, match="web page") as caught:
+            check_bench(parse_config({**config, "attacks": {"embedders": [choice]}}))
+        assert caught.value.key == f"attacks.embedders.{name}.options.path"
+
+
 def test_damaged_files_are_refused(tmp_path):
     for name, options in (("onnx", {}), ("inception_resnet_v1", {})):
         path = tmp_path / "damaged.pt"
@@ -244,6 +260,10 @@ def test_inception_resnet_takes_weights_from_a_file_and_drops_the_classifier(
         expected = network((torch.from_numpy(faces) * 255 - 127.5) / 128).numpy()
     np.testing.assert_allclose(rows, expected, atol=1e-5)
     assert made.notes == ("dropped the classifier in the file of weights (logits.bias, logits.weight)",)
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "wrapped.pth")
+    wrapped = build("inception_resnet_v1", path=str(tmp_path / "wrapped.pth"))
+    np.testing.assert_array_equal(wrapped.embed(faces), rows)
+    assert wrapped.notes == made.notes
 
 
 def test_other_weights_are_refused(tmp_path, network, faces):

@@ -2,6 +2,9 @@
 
 import hashlib
 import pickle
+import re
+import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from safetensors.torch import save_file
 
 from privhier.config import ModelConfig
 from privhier.errors import ConfigError
+from privhier.lab.lpips_weights import alexnet_state
 from privhier.models.backbones import StagedBackbone, build_backbone
 from privhier.models.network import build_network
 
@@ -141,3 +145,116 @@ def test_checkpoint_around_the_state_dict_and_non_finite_values(tmp_path: Path, 
     torch.save(state, tmp_path / "b.pth")
     with pytest.raises(ConfigError, match=r"non-finite values in conv1\.weight"):
         load("resnet18", tmp_path / "b.pth")
+
+
+def wrapped(state: dict[str, torch.Tensor], form: str) -> dict[str, torch.Tensor]:
+    """The keys that wrappers around a model, or around a part of it, make of a state dict's."""
+    if form == "module in the middle":
+        return {f"layer1.module{key[6:]}" if key.startswith("layer1") else key: v for key, v in state.items()}
+    return {form + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        ("module.", "pth"),
+        ("_orig_mod.", "safetensors"),
+        ("_orig_mod.module.", "pth"),
+        ("module._orig_mod.", "pth"),
+        ("module in the middle", "safetensors"),
+    ],
+)
+def test_what_wrappers_add_to_the_keys_is_taken_off(
+    tmp_path: Path, resnet_file: Path, form: str, suffix: str
+) -> None:
+    state = torch.load(resnet_file, weights_only=True)
+    path = tmp_path / f"wrapped.{suffix}"
+    (torch.save if suffix == "pth" else save_file)(wrapped(state, form), path)
+    loaded, plain = load("resnet18", path), load("resnet18", resnet_file)
+    assert set(loaded.provenance.dropped) == set(plain.provenance.dropped) == {"fc.weight", "fc.bias"}
+    for a, b in zip(loaded.stages.state_dict().values(), plain.stages.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_one_tensor_under_two_names_is_refused(tmp_path: Path, resnet_file: Path) -> None:
+    state = torch.load(resnet_file, weights_only=True)
+    torch.save(
+        {**wrapped(state, "module."), "_orig_mod.conv1.weight": state["conv1.weight"]}, tmp_path / "w.pth"
+    )
+    with pytest.raises(ConfigError, match=r"holds conv1\.weight twice"):
+        load("resnet18", tmp_path / "w.pth")
+
+
+def foreign_files(folder: Path, resnet_file: Path) -> dict[str, tuple[Path, str]]:
+    """Files that people give for weights, by what they are: each with the words that must be said of it."""
+    whole = resnet_file.read_bytes()
+    state = torch.load(resnet_file, weights_only=True)
+    small = {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+    save_file(small, folder / "small.safetensors")
+    tensors = (folder / "small.safetensors").read_bytes()
+    torch.save(small, folder / "old.pth", _use_new_zipfile_serialization=False)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0x40
+    page = b"<!DOCTYPE html>\n<html><title>Not found</title></html>"
+    contents: dict[str, tuple[bytes, str]] = {
+        "empty.pth": (b"", "empty"),
+        "empty.safetensors": (b"", "empty"),
+        "page.pth": (page, "web page"),
+        "page.safetensors": (b"\xef\xbb\xbf\n " + page.lower(), "web page"),
+        "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46\n", "Git LFS"),
+        "message.pth": (b'{"message": "Not Found"}', "JSON"),
+        "text.pth": (b"not tensors at all, just text", "did not write it"),
+        "cut.pth": (whole[: len(whole) // 2], "damaged or cut off"),
+        "flipped.pth": (bytes(flipped), "checksum"),
+        "old_cut.pth": ((folder / "old.pth").read_bytes()[:-1000], "damaged or cut off"),
+        "other.safetensors": (whole, "torch.save wrote it"),
+        "other.pth": (tensors, "safetensors file"),
+        "cut.safetensors": (tensors[: len(tensors) // 2], "damaged or cut-off"),
+        "header.safetensors": ((2**40).to_bytes(8, "little") + tensors[8:], "damaged or cut-off"),
+        "archive.pth": (b"", "zip archive that torch.save did not write"),
+        "model.pth": (b"", "pickled model"),
+        "plain_model.pth": (b"", "pickled model"),
+        "arguments.pth": (b"", "argparse.Namespace"),
+        "checkpoint.pth": (b"", "a checkpoint with a state dict under 'model'"),
+        "list.pth": (b"", "flat mapping"),
+    }  # fmt: skip
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    with zipfile.ZipFile(folder / "archive.pth", "w") as archive:
+        archive.writestr("readme.txt", "x")
+    torch.save(torch.nn.Linear(2, 2), folder / "model.pth")
+    (folder / "plain_model.pth").write_bytes(pickle.dumps(torch.nn.Linear(2, 2)))
+    torch.save({"args": Namespace(lr=1), **small}, folder / "arguments.pth")
+    torch.save({"model": state, "epoch": 3, "optimizer": {}}, folder / "checkpoint.pth")
+    torch.save([state["conv1.weight"]], folder / "list.pth")
+    return {name: (folder / name, words) for name, (_, words) in contents.items()}
+
+
+def test_other_files_are_refused_in_words_of_our_own(tmp_path: Path, resnet_file: Path) -> None:
+    for name, (path, words) in foreign_files(tmp_path, resnet_file).items():
+        with pytest.raises(ConfigError) as caught:
+            load("resnet18", path)
+        text = str(caught.value)
+        assert words in text, (name, text)
+        assert caught.value.key == "model.weights"
+        assert not re.search(r"weights_only|torch\.load|PyTorch|miniz|\x1b|Traceback|enforce", text), (
+            name,
+            text,
+        )
+
+
+def test_lpips_reads_its_weights_by_the_same_rules(tmp_path: Path, resnet_file: Path) -> None:
+    assert alexnet_state(None) is None
+    for name, (path, words) in foreign_files(tmp_path, resnet_file).items():
+        with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+            alexnet_state(str(path))
+        assert caught.value.key == "evaluation.lpips_weights", name
+    with pytest.raises(ConfigError, match="AlexNet"):
+        alexnet_state(str(resnet_file))
+    with torch.random.fork_rng(devices=[]):
+        state = torchvision.models.alexnet(num_classes=2).state_dict()
+    torch.save(wrapped(state, "module."), tmp_path / "alexnet.pth")
+    read = alexnet_state(str(tmp_path / "alexnet.pth"))
+    assert read is not None
+    assert sorted(read) == sorted(key for key in state if key.startswith("features."))
+    assert all(torch.equal(read[key], state[key]) for key in read)
