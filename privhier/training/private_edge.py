@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from privhier.privacy.dpsgd import FASTEST, DpSgd, broken
 from privhier.privacy.events import StepEvent
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
-from privhier.seeding import torch_stream
+from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
+from privhier.training.begun import Begun
 from privhier.training.edge import EdgeTrainer
 
 _ALARM = 6.5
@@ -41,6 +43,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         n_train: Training records.
         device: Where to compute.
         dp_sgd: The mechanism; an audit puts its canaries in through a class of its own.
+        begun: Where every epoch is entered before its first step; by default kept in memory only.
 
     Raises:
         ConfigError: The defense or the batch size cannot live under DP-SGD.
@@ -56,6 +59,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         n_train: int,
         device: torch.device,
         dp_sgd: type[DpSgd] = DpSgd,
+        begun: Begun | None = None,
     ) -> None:
         check_private(config, n_train, defense)
         rate, steps = sampling_plan(config, n_train)
@@ -81,6 +85,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         self.taken = np.zeros(0, dtype=np.int64)
         """How often each record was drawn in pre-training, by position in the split."""
         self.executed: list[StepEvent] = []
+        self.begun = begun or Begun(None)
         self._now = ("", 0)
         self._checked = False
 
@@ -99,21 +104,15 @@ class PrivateEdgeTrainer(EdgeTrainer):
             size = self._training.batch_size
             order = shuffled_batches(np.arange(len(records)), size, self._seed, phase, epoch)
             sampler: Any = [batch.tolist() for batch in order]
-        elif self._source == "seeded":
-            sampler = UniformWithReplacementSampler(
-                num_samples=len(records),
-                sample_rate=self._rate,
-                generator=torch_stream(self._noise_seed, "poisson", phase, epoch),
-                steps=self._poisson_steps,
-            )
         else:
-            sampler = _secret_batches(len(records), self._rate, self._poisson_steps)
+            sampler = self.poisson(len(records), phase, epoch)
         loader: DataLoader[Any] = DataLoader(
             range(len(records)),  # type: ignore[arg-type]
             batch_sampler=sampler,
             collate_fn=lambda drawn: np.asarray(drawn, dtype=np.int64),
             generator=torch.Generator(),  # or torch would draw from the global one
         )
+        self.begun.enter(phase, epoch)
         self.dp.begin()
         self._now = (phase, epoch)
         counts = np.zeros(len(records), dtype=np.int64)
@@ -125,14 +124,33 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 yield records[drawn]
         self._close(phase, epoch, counts)
 
+    def poisson(self, count: int, phase: str, epoch: int) -> Iterable[list[int]]:
+        """The logical batches of a pre-training epoch over ``count`` records, by position.
+
+        Args:
+            count: How many may be drawn.
+            phase: Names the stream; an audit draws its canaries, as this draws records, under its own.
+            epoch: Epoch of the phase.
+        """
+        if self._source != "seeded":
+            return _secret_batches(count, self._rate, self._poisson_steps)
+        return cast(
+            Iterable[list[int]],
+            UniformWithReplacementSampler(
+                num_samples=count,
+                sample_rate=self._rate,
+                generator=torch_stream(self._noise_seed, "poisson", phase, epoch),
+                steps=self._poisson_steps,
+            ),
+        )
+
     def step(
         self, data: TrainingData, records: IntArray, noise: NoiseSource, *, augmentation: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """One physical batch, see ``EdgeTrainer.step``; the last of a logical batch takes the step."""
         if not self._checked:
             self._check(data)
-        batch = self.look(data, records, noise, augmentation=augmentation)
-        losses = self.defense.loss(batch)
+        batch, losses = self.losses(data, records, noise, augmentation=augmentation)
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
@@ -140,6 +158,13 @@ class PrivateEdgeTrainer(EdgeTrainer):
         self.steps += self.dp.steps - before
         self.stepped = self.dp.steps > before
         return batch.z.detach(), losses.detach().sum() / max(len(losses), 1)
+
+    def losses(
+        self, data: TrainingData, records: IntArray, noise: NoiseSource, *, augmentation: torch.Generator
+    ) -> tuple[DefenseBatch, Tensor]:
+        """One forward: the batch, and the one loss of each of its records, ``(B,)``."""
+        batch = self.look(data, records, noise, augmentation=augmentation)
+        return batch, self.defense.loss(batch)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside weights and optimizer: the executed history."""
@@ -155,17 +180,18 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _close(self, phase: str, epoch: int, counts: IntArray) -> None:
         """Enter the finished epoch into the executed history, as the optimizer counted it."""
-        if phase == "joint":
-            if not (counts == 1).all():
-                raise broken(
-                    "batches",
-                    f"{int((counts != 1).sum())} records not drawn exactly once",
-                    "joint epochs must use disjoint batches that hold every record once",
-                )
-        else:
+        if phase == "joint" and not (counts == 1).all():
+            raise broken(
+                "batches",
+                f"{int((counts != 1).sum())} records not drawn exactly once",
+                "joint epochs must use disjoint batches that hold every record once",
+            )
+        done = self._event(phase, epoch, len(counts), self.dp.steps)
+        if phase != "joint":
             self.taken = counts if not len(self.taken) else self.taken + counts
-            check_participation(self.taken, self._rate, (epoch + 1) * self._poisson_steps)
-        self.executed.append(self._event(phase, epoch, len(counts), self.dp.steps))
+            # The rate that is charged, whatever the sampler was told.
+            check_participation(self.taken, done.sample_rate, (epoch + 1) * self._poisson_steps)
+        self.executed.append(done)
 
     def _event(self, phase: str, epoch: int, records: int, steps: int) -> StepEvent:
         """An epoch with the noise and the norm bound that the optimizer really uses."""
@@ -184,10 +210,28 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _check(self, data: TrainingData) -> None:
         """Per-record gradients against autograd, on three records."""
+        few = data.splits.train[:3]
+        batch, losses = self._made_up(data, few)
+        self._check_alone(batch, losses)
+        with torch.no_grad():
+            with isolated_rng(self._seed, "edge", "check"):
+                _, before = self._made_up(data, few)
+            with isolated_rng(self._seed, "edge", "check"):
+                _, after = self._made_up(_others_changed(data, few), few)
+        if not torch.allclose(before, after, rtol=1e-3, atol=1e-5):
+            raise broken(
+                "loss",
+                f"{before.tolist()}, with other labels on other records {after.tolist()}",
+                "a record's loss must not depend on the labels of other records, in its batch or not",
+            )
+        self.dp.check(losses)
+        self._checked = True
+
+    def _made_up(self, data: TrainingData, records: IntArray) -> tuple[DefenseBatch, Tensor]:
         noise = SeededNoise(self._seed, "edge", "check")
-        augmentation = torch_stream(self._seed, "augment", "check")
-        batch = self.look(data, data.splits.train[:3], noise, augmentation=augmentation)
-        losses = self.defense.loss(batch)
+        return self.losses(data, records, noise, augmentation=torch_stream(self._seed, "augment", "check"))
+
+    def _check_alone(self, batch: DefenseBatch, losses: Tensor) -> None:
         with torch.no_grad():
             alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
         if not torch.allclose(alone, losses.detach(), rtol=1e-3, atol=1e-5):
@@ -196,8 +240,6 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 f"{losses.tolist()} together, {alone.tolist()} alone",
                 "a record's loss must not depend on the other records of its batch",
             )
-        self.dp.check(losses)
-        self._checked = True
 
 
 def check_private(config: RunConfig, n_train: int, defense: Defense) -> None:
@@ -224,6 +266,21 @@ def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
         task_labels=[labels[here] for labels in batch.task_labels],
         sensitive_labels=[labels[here] for labels in batch.sensitive_labels],
         edge=batch.edge,
+    )
+
+
+def _others_changed(data: TrainingData, kept: IntArray) -> TrainingData:
+    """The same data with every known label moved on by one class, but for the records ``kept``."""
+
+    def moved(labels: Tensor, classes: Iterable[int]) -> Tensor:
+        after = torch.where(labels < 0, labels, (labels + 1) % torch.tensor(list(classes)))
+        after[kept] = labels[kept]
+        return after
+
+    return replace(
+        data,
+        task=moved(data.task, data.task_classes.values()),
+        sensitive=moved(data.sensitive, data.sensitive_classes.values()),
     )
 
 
