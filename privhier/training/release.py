@@ -144,13 +144,13 @@ class Releaser:
             stream = torch_stream(self.config.seed, "shuffle", "release", phase, epoch)
             records = records[torch.randperm(len(records), generator=stream).numpy()]
         self.charge(split, phase, epoch, len(records))
-        for number, batch in enumerate(ordered_batches(records, _rows(edge.release_shape))):
+        for number, batch in enumerate(ordered_batches(records, rows_of(edge.release_shape))):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
             labels = self.labels(data, batch) if with_labels else None
             self.send(uplink, split, phase, epoch, number, batch, sanitized, labels)
 
 
-def _rows(shape: tuple[int, ...]) -> int:
+def rows_of(shape: tuple[int, ...]) -> int:
     """Records of one message: 256, or as many wide ones as its bytes leave room for."""
     return max(1, min(256, (MAX_BYTES - _HEADER) // (4 * math.prod(shape))))
