@@ -71,6 +71,12 @@ class CanaryDpSgd(DpSgd):
         super().begin()
         self._first = True
 
+    def check(self, losses: Tensor) -> None:
+        """As ever, without canaries: they enter the step that follows."""
+        first, self._first = self._first, False
+        super().check(losses)
+        self._first = first
+
     def _check_gradients(self, records: int) -> None:
         """The records' gradients as ever; then the canaries' beside them, once a logical batch."""
         super()._check_gradients(records)
