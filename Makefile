@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo test test-slow fuzz faults lint typecheck bench clean
+.PHONY: demo test test-slow fuzz faults mutants lint typecheck bench clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -22,6 +22,9 @@ fuzz: $(STAMP)  ## 100,000 hostile messages against the decoder and a live cloud
 
 faults: $(STAMP)  ## kill either side 50 times, cut the line 50 times: the same weights, every release once
 	GRPC_VERBOSITY=NONE OMP_NUM_THREADS=1 $(BIN)/python tests/training/faults.py --kills 50 --cuts 50
+
+mutants: $(STAMP)  ## Break the mechanisms' source in one place after another: every mutant must be killed by its test
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from privhier.datasets.load import load_dataset
 from privhier.errors import CheckpointError
 from privhier.privacy.events import ClipEvent, LabelEvent
 from privhier.privacy.ledger import Ledger
+from privhier.training import labels as labels_room
 from privhier.training.edge_job import EdgeJob
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.labels import labels_to_send
@@ -126,6 +127,25 @@ def test_answers_are_read_back_and_never_drawn_again(prepared, tmp_path):
     assert torch.equal(labels_to_send(config, prepared.data, folder, Ledger(folder.ledger)), first)
     assert len(of_kind(tmp_path, LabelEvent)) == 1
     assert not torch.equal(first, prepared.data.task)
+
+
+def test_two_tasks_share_one_epsilon(tmp_path, monkeypatch):
+    config = make_config(
+        "seeded",
+        dataset={**make_config("seeded").model_dump(mode="json")["dataset"], "task": ["smiling", "glasses"]},
+    )
+    data, asked = prepare(config, load_dataset(config.dataset, seed=config.seed)).data, []
+    whole = labels_room.randomize
+
+    def randomize(labels: Any, epsilon: float, *rest: Any) -> Any:
+        asked.append(epsilon)
+        return whole(labels, epsilon, *rest)
+
+    monkeypatch.setattr(labels_room, "randomize", randomize)
+    ledger = Ledger(None)
+    labels_to_send(config, data, RunFolder(tmp_path), ledger)
+    assert asked == [0.25, 0.25]
+    assert ledger.responses().epsilon == 0.5
 
 
 @pytest.mark.parametrize("lost", ["cloud_cache", "releases", "both"])

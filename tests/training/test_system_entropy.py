@@ -20,6 +20,7 @@ from privhier.privacy.ledger import Ledger
 from privhier.seeding import torch_stream
 from privhier.training import clip as clip_room
 from privhier.training import labels as labels_room
+from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder, write_atomic
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
@@ -160,6 +161,21 @@ def test_a_run_takes_its_bytes_from_the_operating_system_in_all_five_places(prep
                 split,
                 phase,
             )
+
+
+def test_a_reloaded_edge_takes_its_bytes_from_there_whatever_it_was_trained_with(
+    prepared, tmp_path, monkeypatch
+):
+    make_trainer(prepared, tmp_path, "seeded").run()
+    images = prepared.data.pixels(prepared.data.splits.test[:6])
+    meter = Meter(monkeypatch)
+    released = []
+    for _ in range(2):
+        edge = load_edge(tmp_path).eval()
+        with meter.at("deployed"):
+            released += [edge(images), edge(images)]
+    assert meter.taken["deployed"] >= 4 * 8 * WIDTH * 6
+    assert all(not torch.equal(a, b) for n, a in enumerate(released) for b in released[:n])
 
 
 def test_a_seeded_run_takes_none(prepared, tmp_path, monkeypatch):
