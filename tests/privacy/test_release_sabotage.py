@@ -161,26 +161,37 @@ class MoreNoiseForLargeRecords(ReleaseMechanism):
         return self.quantized(clipped + added * (1 + 4 * clipped.norm(order, dim=1, keepdim=True)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "mechanism", [NoiseByTheRecordsNorm, ClampToTheRecordsPeak, MoreNoiseForLargeRecords]
+    ("kind", "mechanism"),
+    [
+        *(
+            (kind, mechanism)
+            for kind in KINDS
+            for mechanism in (NoiseByTheRecordsNorm, ClampToTheRecordsPeak)
+        ),
+        ("gaussian", MoreNoiseForLargeRecords),
+    ],
 )
 def test_noise_that_knows_its_record_shows_between_unequal_norms(kind, mechanism):
-    assert "unequal norms" in audit(kind, mechanism=mechanism, draws=8_000, joint=1)
+    assert "unequal norms" in audit(kind, mechanism=mechanism, draws=4_000, joint=1)
 
 
 @pytest.mark.parametrize(("kind", "epsilon"), [("gaussian", 80.0), ("laplace", 4.0)])
 def test_half_the_noise_in_batches_as_small_as_the_runs_own(kind, epsilon):
-    assert set(audit(kind, epsilon, mechanism=HalfNoiseInSmallBatches, joint=1)) == {"own batches"}
+    refuted = audit(kind, epsilon, mechanism=HalfNoiseInSmallBatches, draws=12_000, joint=1)
+    assert set(refuted) == {"own batches"}
 
 
 @pytest.mark.parametrize(
-    ("path", "mechanism"),
-    [("training", LessNoiseInTheLastStep), ("evaluation", LessNoiseInTheLastMessage)],
+    ("kind", "path", "mechanism"),
+    [
+        ("gaussian", "training", LessNoiseInTheLastStep),
+        ("laplace", "evaluation", LessNoiseInTheLastMessage),
+    ],
 )
-@pytest.mark.parametrize("kind", KINDS)
 def test_less_noise_in_the_last_batch(kind, path, mechanism):
-    assert set(audit(kind, mechanism=mechanism, path=path, joint=1)) == {"own batches"}
+    refuted = audit(kind, mechanism=mechanism, path=path, draws=12_000, joint=1)
+    assert set(refuted) == {"own batches"}
 
 
 def test_the_audit_knows_the_sizes_of_the_runs_batches():

@@ -199,6 +199,10 @@ def test_a_kill_at_any_time_leaves_no_draw_uncharged(prepared, tmp_path, monkeyp
     assert set(drawn[("train", "cloud", 0)]) == {1}
 
 
+class StopError(Exception):
+    """A kill."""
+
+
 class Listening:
     """An uplink that spools and sends nothing."""
 
@@ -211,7 +215,7 @@ class Listening:
         self._spool.append(data)
 
     def close(self) -> None:
-        raise KeyboardInterrupt  # killed while it waits for the cloud
+        raise StopError  # killed while it waits for the cloud
 
 
 def test_an_edge_whose_spool_is_lost_draws_nothing_again(prepared, tmp_path):
@@ -223,10 +227,10 @@ def test_an_edge_whose_spool_is_lost_draws_nothing_again(prepared, tmp_path):
         return EdgeJob(config, prepared.data, mechanism, RunFolder(tmp_path), device=CPU)
 
     first = job()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopError):
         first.run(Listening(first))
     again = job()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopError):
         again.run(Listening(again))  # everything is spooled: nothing is drawn
     assert again.spool.totals() == first.spool.totals()
     shutil.rmtree(RunFolder(tmp_path).spool)
