@@ -132,7 +132,7 @@ class AuditedReleases:
 
 def batch_sizes(records: int, most: int) -> set[int]:
     """The sizes that occur among the batches of a split."""
-    return {len(batch) for batch in ordered_batches(np.arange(records), most)}
+    return {len(batch) for batch in ordered_batches(np.arange(records), most)} if records else set()
 
 
 class _Later(Releaser):

@@ -239,18 +239,27 @@ class Ledger:
 
         Args:
             executed: What the optimizer did, epoch by epoch: its own count of noisy steps, and the noise
-                and the norm bound it used, saved with the checkpoint. How often: ``agreement.check_begun``.
+                and the norm bound it used, saved with the checkpoint. Of what was killed before its
+                checkpoint ``agreement.check_begun`` knows how often it was begun.
 
         Raises:
-            GuaranteeError: A step that was not charged, or was once charged as something cheaper.
+            GuaranteeError: A step that was not charged, was charged less often than executed with fresh
+                noise, or was once charged as something cheaper.
         """
-        for event in executed:
+        done = list(executed)
+        for event in done:
             before = [charge for charge in self._of(StepEvent) if charge.key == event.key]
             if not before or any(charge != event for charge in before):
                 raise ledger_error(
                     f"dp_sgd {event.phase}/{event.epoch}",
                     asdict(event),
                     f"was executed, but charged as {[asdict(charge) for charge in before] or None}",
+                )
+            if event.noise_source == "system" and len(before) < done.count(event):
+                raise ledger_error(
+                    f"dp_sgd {event.phase}/{event.epoch}",
+                    done.count(event),
+                    f"times executed with fresh noise, but charged {len(before)} time(s)",
                 )
 
     def verify_clip(self, quantile: float, epsilon: float) -> None:

@@ -203,6 +203,7 @@ def test_the_audit_knows_the_sizes_of_the_runs_batches():
     data["edge"] = {"dp_sgd": {"noise_multiplier": 1.0, "physical_batch_size": 20}}
     private = AuditedReleases(parse_config(data), paths.mechanism)
     assert private.batches("training", RECORDS, (8,)) == [(0, 16), (0, 12), (2, 256), (2, 44)]
+    assert private.batches("evaluation", 0, (8,)) == []
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)

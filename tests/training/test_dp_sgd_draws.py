@@ -293,6 +293,21 @@ def test_more_begun_than_charged_is_refused_and_fewer_is_not():
         check_begun(ledger, {("joint", 1): 1})
 
 
+def test_an_epoch_executed_twice_must_be_charged_twice_unless_its_noise_is_the_same():
+    for source in SOURCES:
+        event = StepEvent(10, "joint", 0, 2, "disjoint", 1.0, 1.0, 1.0, source)
+        ledger = Ledger(None)
+        ledger.charge_steps(event)
+        ledger.verify_steps([event])
+        if source == "seeded":
+            ledger.verify_steps([event, event])
+            continue
+        with pytest.raises(GuaranteeError, match="2 - times executed with fresh noise, but charged 1"):
+            ledger.verify_steps([event, event])
+        ledger.charge_steps(event)
+        ledger.verify_steps([event, event])
+
+
 def test_charges_of_one_epoch_that_differ_are_refused():
     ledger = Ledger(None)
     cheap = StepEvent(10, "joint", 0, 2, "disjoint", 1.0, 9.0, 1.0, "system")
