@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo test test-slow fuzz faults corrupt lint typecheck bench clean
+.PHONY: demo test test-slow fuzz faults corrupt mutants lint typecheck bench clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -25,6 +25,9 @@ faults: $(STAMP)  ## kill either side 50 times, cut the line 50 times: the same 
 
 corrupt: $(STAMP)  ## 300 damaged folders, every verb on each: no silent difference, no traceback
 	OMP_NUM_THREADS=1 $(BIN)/python tests/corruption/campaign.py --trials 300
+
+mutants: $(STAMP)  ## Break the mechanisms' source in one place after another: every mutant must be killed by its test
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .

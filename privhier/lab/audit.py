@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from privhier.privacy.accounting import gaussian_epsilon
 from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.audit_trials import Kind
 from privhier.privacy.guarantees import OWN_RELEASES
+from privhier.privacy.ledger import Ledger, ReleaseEvent
 from privhier.privacy.release_audit import ALARM, audit_release, strength_of
 from privhier.training.charges import checked_ledger
 from privhier.training.claim import saved_config
@@ -39,6 +40,7 @@ class Claim:
         delta: Of the claim; 0 for laplace.
         releases: T, the most that any record has had.
         test_releases: Releases of a test record.
+        records: Split to the records that were released.
         strength: mu (gaussian) or epsilon (laplace) of a single release.
     """
 
@@ -47,6 +49,7 @@ class Claim:
     delta: float
     releases: int
     test_releases: int
+    records: Mapping[str, int]
     strength: float
 
     def of(self, releases: int) -> float:
@@ -165,6 +168,7 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
         delta=delta if kind == "gaussian" else 0.0,
         releases=releases,
         test_releases=max(1, ledger.releases_per_record("test")),
+        records=_released(ledger),
         strength=whole / (math.sqrt(releases) if kind == "gaussian" else releases),
     )
 
@@ -185,6 +189,7 @@ def _releases(context: AuditContext, path: str) -> list[AuditRow]:
     paths = AuditedReleases(context.config, edge.mechanism)
     training = path == "training"
     releases = claim.releases if training else claim.test_releases
+    shape = edge.edge.release_shape
     return audit_release(
         paths.training if training else paths.evaluation,
         kind=claim.kind,
@@ -192,11 +197,18 @@ def _releases(context: AuditContext, path: str) -> list[AuditRow]:
         claimed_epsilon=claim.epsilon if training else claim.of(releases),
         delta=claim.delta,
         releases=releases,
-        shape=edge.edge.release_shape,
+        shape=shape,
         draws=context.draws,
         seed=context.seed,
         name=path,
+        batches=paths.batches(path, claim.records.get("train" if training else "test", 0), shape),
     )
+
+
+def _released(ledger: Ledger) -> dict[str, int]:
+    """Split to the records that one release of it holds."""
+    events = [event for event in ledger.events if isinstance(event, ReleaseEvent)]
+    return {event.split: event.records for event in events}
 
 
 def _reloaded(context: AuditContext) -> list[AuditRow]:

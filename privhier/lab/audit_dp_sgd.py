@@ -1,9 +1,9 @@
 """One-run white-box audit of the edge's DP-SGD with gradient canaries (Steinke, Nasr and Jagielski, 2023).
 
 The run's edge is trained once more, by the run's own code. Each of m canaries is in or out by a coin. One
-that is in is drawn like a training record, and its gradient is a thousand times the norm bound along one
-parameter of its own (a Dirac canary: Nasr and others, 2023). The auditor sees every noisy gradient, says
-"in" for the highest scores and "out" for the lowest, and abstains between.
+that is in is drawn by the sampler that draws training records, and its gradient is a thousand times the
+norm bound along one parameter of its own (a Dirac canary: Nasr and others, 2023). The auditor sees every
+noisy gradient, says "in" for the highest scores and "out" for the lowest, and abstains between.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ class CanaryDpSgd(DpSgd):
         """As ever; the next batch may take canaries."""
         super().begin()
         self._first = True
+
+    def check(self, losses: Tensor) -> None:
+        """As ever, without canaries: they enter the step that follows."""
+        first, self._first = self._first, False
+        super().check(losses)
+        self._first = first
 
     def _check_gradients(self, records: int) -> None:
         """The records' gradients as ever; then the canaries' beside them, once a logical batch."""
@@ -182,12 +188,13 @@ def _train_with_canaries(
         event = trainer.event(phase, epoch)
         charged.append(Steps(event.noise_multiplier, event.sample_rate, event.compositions))
         turn = rng.integers(0, event.steps, size=len(inside))
+        # Canaries are drawn by the run's own sampler, at the rate that is executed, whatever is charged.
+        entering = trainer.poisson(np.arange(len(inside)), f"canaries {phase}", epoch)
         taken = -1
         for records in trainer.batches(train, phase, epoch):
             if dp.steps != taken:  # a new logical batch: who enters it?
                 taken = dp.steps
-                drawn = turn == taken if phase == "joint" else rng.random(len(inside)) < event.sample_rate
-                dp.rows = inside[drawn]
+                dp.rows = inside[turn == taken if phase == "joint" else next(entering)]
             name = (phase, epoch, trainer.turn(phase), records)
             trainer.step(data, records, draws.noise(*name), augmentation=draws.augmentation(*name))
         if context.progress is not None:

@@ -6,6 +6,7 @@ noise streams; only the edge's features are replaced by the auditor's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -19,8 +20,8 @@ from privhier.models.edge import EdgeSegment
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import ReleaseMechanism
-from privhier.training.batches import TrainingData
-from privhier.training.release import Collector, Releaser
+from privhier.training.batches import TrainingData, ordered_batches
+from privhier.training.release import Collector, Releaser, rows_of
 from privhier.uplink.local import LocalUplink
 
 _CPU = torch.device("cpu")
@@ -64,6 +65,36 @@ class AuditedReleases:
         """Releases of test records, in the same phases."""
         return self._split(features, "test", *self._phase(epoch), batch)
 
+    def batches(self, path: str, records: int, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        """The batches that the run releases: an epoch of each phase, and the sizes that occur in it.
+
+        Args:
+            path: ``training`` or ``evaluation``.
+            records: In the split.
+            shape: Shape of one record's features.
+
+        Returns:
+            ``(epoch, size)`` as ``training`` and ``evaluation`` take them, each once, large sizes first.
+        """
+        schedule, found = self.config.schedule, []
+        for epoch in (0, schedule.joint_epochs):
+            phase, _ = self._phase(epoch)
+            if not getattr(schedule, f"{phase}_epochs"):
+                continue
+            stepped = phase == "joint" and path == "training"
+            sizes = self._steps(records) if stepped else batch_sizes(records, rows_of(shape))
+            found += [(epoch, size) for size in sorted(sizes, reverse=True)]
+        return list(dict.fromkeys(found))
+
+    def _steps(self, records: int) -> set[int]:
+        """Sizes of the batches that a joint epoch sanitizes; under DP-SGD a step may take several."""
+        sizes = batch_sizes(records, self.config.training.batch_size)
+        if (chosen := self.config.edge.dp_sgd) is None:
+            return sizes
+        most = chosen.physical_batch_size
+        parts = [np.array_split(np.arange(size), math.ceil(size / most)) for size in sizes]
+        return {len(part) for split in parts for part in split}
+
     def _phase(self, epoch: int) -> tuple[str, int]:
         joint = self.config.schedule.joint_epochs
         return ("joint", epoch) if epoch < joint else ("cloud", epoch - joint)
@@ -97,6 +128,11 @@ class AuditedReleases:
         )
         order = np.argsort(np.concatenate(collector.records))  # training records go in a shuffled order
         return torch.from_numpy(collector.payload()[order])
+
+
+def batch_sizes(records: int, most: int) -> set[int]:
+    """The sizes that occur among the batches of a split."""
+    return {len(batch) for batch in ordered_batches(np.arange(records), most)} if records else set()
 
 
 class _Later(Releaser):

@@ -1,4 +1,4 @@
-"""Whether what went over a link is what the ledger was charged for, release by release."""
+"""Whether what was done is what the ledger was charged for: release by release, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Literal
 
-from privhier.privacy.events import ReleaseEvent, ledger_error
+from privhier.privacy.events import ReleaseEvent, StepEvent, ledger_error
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 
@@ -78,4 +78,29 @@ def check_agreement(ledger: Ledger, carried: Mapping[tuple[str, str, int], int])
                 "/".join(map(str, key)),
                 carried.get(key, 0),
                 f"releases were carried, but {charged[key]} were charged",
+            )
+
+
+def check_begun(ledger: Ledger, begun: Mapping[tuple[str, int], int]) -> None:
+    """Compare how often epochs of DP-SGD were begun with how often they were charged.
+
+    An epoch that was killed has taken noisy steps; begun again under ``system`` noise it takes others, and
+    both were seen. Under ``seeded`` it is the same noise on the same records again, and free. A kill
+    between charge and first step leaves a charge too many, never one too few.
+
+    Args:
+        ledger: The account.
+        begun: ``(phase, epoch)`` to how often it was begun, kills included.
+
+    Raises:
+        GuaranteeError: An epoch was begun more often than charged.
+    """
+    charged = Counter((event.phase, event.epoch) for event in ledger.events if isinstance(event, StepEvent))
+    fresh = any(event.noise_source == "system" for event in ledger.events)
+    for (phase, epoch), count in sorted(begun.items()):
+        if charged[(phase, epoch)] < (count if fresh else min(count, 1)):
+            raise ledger_error(
+                f"dp_sgd {phase}/{epoch}",
+                count,
+                f"times begun, but charged {charged[(phase, epoch)]} time(s)",
             )

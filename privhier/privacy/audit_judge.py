@@ -110,4 +110,4 @@ class Judge:
 
     def _trials(self, view: View, share: float) -> int:
         """Trials under each input; a call of the release function counts like 64 rows."""
-        return max(_FEWEST, int(share / (64 * view.calls) if view.calls else share))
+        return max(_FEWEST, int(share / max(1, 64 * view.calls) if view.calls else share))

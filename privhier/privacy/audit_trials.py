@@ -144,6 +144,46 @@ class Trials:
 
         return self._collector(chunk)
 
+    def pair(
+        self,
+        low: Tensor,
+        high: Tensor,
+        *,
+        u: Tensor,
+        half: float,
+        energy: bool = False,
+        own: tuple[int, int] | None = None,
+    ) -> Draw:
+        """Two inputs ``(values,)``, row by row in turn, in batches of a size of the run's own or large ones.
+
+        Args:
+            low: The one input.
+            high: The other.
+            u: Direction of their difference; releases are scored along it from the middle between them.
+            half: As for ``_score``.
+            energy: Score the size of the release instead: noise that depends on the record shows there.
+            own: Epoch, and records of a batch; None: epoch 0, as many as the other views take.
+        """
+        epoch, size = own or (0, self.rows)
+        middle = (low + high) / 2
+
+        def chunk() -> Scores:
+            scores: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+            for first in (0, 1)[: 1 + size % 2]:  # an odd batch has one place more for the one input
+                which = (torch.arange(size) + first) % 2
+                released = self._released(torch.where(which[:, None] == 0, low, high), epoch)
+                score = self._energy(released) if energy else self._score(released - middle, u, half)
+                for side in (0, 1):
+                    scores[side].append(score[(which == side).numpy()])
+            return np.concatenate(scores[0]), np.concatenate(scores[1])
+
+        return self._collector(chunk)
+
+    def _energy(self, released: Tensor) -> FloatArray:
+        size = released.double()
+        size = size.square() if self.kind == "gaussian" else size.abs()
+        return np.asarray(size.sum(1).numpy(), dtype=np.float64)
+
     def _released(self, features: Tensor, epoch: int, batch: int | None = None) -> Tensor:
         """float32 ``(B, values)`` on the CPU; nan becomes 0 and infinities huge."""
         number = next(self._batches) if batch is None else batch

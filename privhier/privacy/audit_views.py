@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,13 @@ from privhier.privacy.audit_trials import BATCH, FAR, INSIDE, Draw, Trials
 
 _GROSS = {"gaussian": 2.5, "laplace": 3.0}
 """Strength at which counting can tell a broken mechanism from a sound one with few draws."""
+_FEW = 2.0
+"""The same in batches of the run's own size, where draws are fewest."""
 _SHIFT = 6.0
 _BLOCK = 128
 """Half of the batches in which whole splits are released."""
+_CALL = 64
+"""Rows that cost as much as a call of the release function."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,15 @@ class View:
         allowed: The most strength a sound mechanism gives this view.
         scale: What a bound on this view is multiplied with to stand beside the row's claim.
         draw: Number of trials to the scores of that many trials under each of the two inputs.
-        calls: Calls of the release function that one trial takes where its rows are no trials of their
-            own; 0 where they are.
+        calls: Calls of the release function that one trial takes, where that is more than its share of a
+            large batch; 0 where its row is a trial among many.
     """
 
     name: str
     allowed: float
     scale: float
     draw: Draw
-    calls: int = 0
+    calls: float = 0
 
 
 class Views:
@@ -135,6 +140,48 @@ class Views:
             )
             for name in ("diagonal", "axis")
         ]
+
+    def unequal(self) -> list[View]:
+        """A record at zero against one at C, or as far inside the ball as counting needs: half the distance.
+
+        Additive noise knows nothing of its record. Noise (or a clamp) that is scaled by the record's own
+        norm or peak is the same for an input and its mirror image, and shows only here.
+        """
+        views = []
+        share = min(INSIDE, 2 * _GROSS[self.trials.kind] / self.single)
+        for name in ("axis", "diagonal"):
+            u = self.directions[name]
+            far = share * self.trials.clip * u
+            for statistic in ("likelihood ratio", "size"):
+                views.append(
+                    View(
+                        f"{name}, zero against {share:.2g} C, {statistic}",
+                        share * self.single / 2,
+                        2 / share,
+                        self.trials.pair(
+                            torch.zeros_like(u), far, u=u, half=share * self.trials.clip / 2,
+                            energy=statistic == "size",
+                        ),
+                    )
+                )  # fmt: skip
+        return views
+
+    def own_batches(self, sizes: Sequence[tuple[int, int]]) -> list[View]:
+        """Batches of the very sizes that the run releases: the whole ones, and what is left for the last.
+
+        Args:
+            sizes: Epoch, and records of a batch in it.
+        """
+        # Laplace noise is told apart best along one value, and with few draws at little strength.
+        views, u = [], self.directions["axis" if self.trials.kind == "laplace" else "diagonal"]
+        share = min(INSIDE, _FEW / self.single)
+        allowed, far = share * self.single, share * self.trials.clip * u
+        for epoch, size in sizes:
+            draw = self.trials.pair(-far, far, u=u, half=share * self.trials.clip, own=(epoch, size))
+            name = f"batches of {size} in epoch {epoch}, mirror images at {share:.2g} C"
+            calls = 1 / size if size < _CALL else 0
+            views.append(View(name, allowed, self.single / allowed, draw, calls))
+        return views
 
     def _share(self, releases: int) -> tuple[float, float]:
         """How far inside the ball to look, in clip norms, and the strength that is claimed there."""

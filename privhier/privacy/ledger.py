@@ -247,19 +247,27 @@ class Ledger:
 
         Args:
             executed: What the optimizer did, epoch by epoch: its own count of noisy steps, and the noise
-                and the norm bound it used, saved with the checkpoint.
+                and the norm bound it used, saved with the checkpoint. Of what was killed before its
+                checkpoint ``agreement.check_begun`` knows how often it was begun.
 
         Raises:
-            GuaranteeError: A step that was not charged, or was charged as something cheaper.
+            GuaranteeError: A step that was not charged, was charged less often than executed with fresh
+                noise, or was once charged as something cheaper.
         """
-        charged = {event.key: event for event in self._of(StepEvent)}
-        for event in executed:
-            before = charged.get(event.key)
-            if before != event:
+        done = list(executed)
+        for event in done:
+            before = [charge for charge in self._of(StepEvent) if charge.key == event.key]
+            if not before or any(charge != event for charge in before):
                 raise ledger_error(
                     f"dp_sgd {event.phase}/{event.epoch}",
                     asdict(event),
-                    f"was executed, but charged as {None if before is None else asdict(before)}",
+                    f"was executed, but charged as {[asdict(charge) for charge in before] or None}",
+                )
+            if event.noise_source == "system" and len(before) < done.count(event):
+                raise ledger_error(
+                    f"dp_sgd {event.phase}/{event.epoch}",
+                    done.count(event),
+                    f"times executed with fresh noise, but charged {len(before)} time(s)",
                 )
 
     def verify_clip(self, quantile: float, epsilon: float) -> None:

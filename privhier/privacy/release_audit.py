@@ -63,6 +63,7 @@ def audit_release(
     draws: int = 1_000_000,
     seed: int = 0,
     name: str = "release",
+    batches: Sequence[tuple[int, int]] = (),
 ) -> list[AuditRow]:
     """Audit a release function against its claim.
 
@@ -79,10 +80,12 @@ def audit_release(
             (the row says how many).
         seed: Random directions, and where the batch numbers start.
         name: Put before every row's name.
+        batches: Epoch and number of records of the batches that the run itself releases, each kind once.
 
     Returns:
-        ``releases`` (the claim itself), ``fresh noise``, ``clipping``, ``other records`` and
-        ``non-finite features``. Noiseless differences give large finite bounds.
+        ``releases`` (the claim itself), ``fresh noise``, ``clipping``, ``other records``,
+        ``unequal norms``, ``own batches`` (where ``batches`` are given) and ``non-finite features``.
+        Noiseless differences give large finite bounds.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -127,7 +130,22 @@ def audit_release(
             0.0,
             gross,
         ),
+        "unequal norms": (
+            views.unequal(),
+            "inputs of unequal norms, per single release",
+            _ONE,
+            single,
+            gross,
+        ),
     }
+    if batches:
+        groups["own batches"] = (
+            views.own_batches(batches),
+            "batches as large as the run's own, per single release",
+            _ONE,
+            single,
+            gross,
+        )
     tests = sum(len(group[0]) + 1 for group in groups.values())
     judge = Judge(kind, delta if kind == "gaussian" else 0.0, 1 - ALARM / tests)
     rows = [

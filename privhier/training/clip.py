@@ -7,7 +7,6 @@ from torch import Tensor
 
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
-from privhier.errors import CheckpointError
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.privacy.clip_quantile import draw_quantile, grid
@@ -16,7 +15,7 @@ from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData, ordered_batches
-from privhier.training.folder import RunFolder
+from privhier.training.folder import RunFolder, lost_draw
 from privhier.training.prepare import build_mechanism
 
 
@@ -44,6 +43,9 @@ def settle_clip(
         folder: The run folder.
         ledger: Its account.
         device: Where to compute.
+
+    Raises:
+        CheckpointError: The bound was drawn from system entropy, and is gone.
     """
     chosen = config.release.quantile
     if chosen is None:
@@ -51,10 +53,13 @@ def settle_clip(
     train = data.splits.train
     if not folder.clip.exists() and not folder.sealed.lists(folder.clip):
         source = config.privacy.noise_source
+        if source == "system" and any(isinstance(event, ClipEvent) for event in ledger.events):
+            raise lost_draw(folder.clip, "the clip bound of this run was charged and drawn once")
+        # Read before the charge: between charge and file there should be next to no time to be killed in.
+        norms = _norms(edge, data, train, 1 if mechanism.mechanism == "laplace" else 2, device)
         ledger.charge_clip(ClipEvent("train", len(train), chosen.quantile, chosen.epsilon, source))
         noise = SeededNoise(config.noise_seed, "clip") if source == "seeded" else SystemNoise()
         values = grid(chosen.lowest, chosen.highest)
-        norms = _norms(edge, data, train, 1 if mechanism.mechanism == "laplace" else 2, device)
         clip = draw_quantile(norms, values, chosen.quantile, chosen.epsilon, noise)
         folder.sealed.write_json(folder.clip, {"clip": clip})
     return mechanism_of(config, len(train), folder)
@@ -68,13 +73,8 @@ def mechanism_of(config: RunConfig, n_train: int, folder: RunFolder) -> ReleaseM
     """
     if config.release.quantile is None:
         return build_mechanism(config, n_train)
-    if not folder.sealed.lists(folder.clip):
-        raise CheckpointError(
-            key="RUN",
-            value=str(folder.clip),
-            rule="is missing: the clip bound of this run was drawn once and must be read back",
-            remedy="Start the run anew in another folder; a second draw would have to be charged",
-        )
+    if not folder.clip.exists():
+        raise lost_draw(folder.clip, "the clip bound of this run was drawn once")
     return build_mechanism(config, n_train, drawn=float(folder.sealed.read_json(folder.clip)["clip"]))
 
 

@@ -20,7 +20,7 @@ from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
-from privhier.training.folder import RunFolder
+from privhier.training.folder import RunFolder, lost_draw
 from privhier.training.phases import phases_of
 from privhier.training.trained import build_model
 from privhier.uplink.base import Uplink
@@ -162,6 +162,13 @@ class EdgeJob:
             return 0
         self.side.restore(state)
         self.history, self.link = state["history"], state["link"]
+        sent = sum(epoch["messages"] for epoch in self.link)
+        if self.spool.totals()["messages"] < sent:
+            raise lost_draw(
+                self.folder.spool,
+                f"{sent} messages were spooled by finished epochs, the index names "
+                f"{self.spool.totals()['messages']}; what was charged and sent once is known from it",
+            )
         return done
 
     def _phases(self) -> list[tuple[str, int]]:

@@ -19,10 +19,12 @@ from privhier.metrics.classification import balanced_accuracy, macro_auc
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.weights import load_weights, weights_bytes
+from privhier.privacy.agreement import check_begun
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, batch_count
+from privhier.training.begun import Begun
 from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
 from privhier.training.draws import EdgeDraws
@@ -84,7 +86,7 @@ class EdgeSide:
             total = batch_count(train, config.training.batch_size) * epochs
             self.trainer = EdgeTrainer(*own, total_steps=total, device=device)
         else:
-            self.trainer = PrivateEdgeTrainer(*own, n_train=train, device=device)
+            self.trainer = PrivateEdgeTrainer(*own, n_train=train, device=device, begun=Begun(folder.begun))
         self.releaser = Releaser(
             config,
             mechanism,
@@ -196,6 +198,7 @@ class EdgeSide:
             self.ledger.verify_clip(chosen.quantile, chosen.epsilon)
         if isinstance(self.trainer, PrivateEdgeTrainer):
             self.ledger.verify_steps(self.trainer.executed)
+            check_begun(self.ledger, self.trainer.begun.counts)
 
     @property
     def records(self) -> dict[str, int]:

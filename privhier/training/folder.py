@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.errors import OutputError
+from privhier.errors import CheckpointError, OutputError
 from privhier.files import whole_file
 from privhier.sealed import Sealed
 
@@ -77,6 +77,11 @@ class RunFolder:
         return self.root / "clip.json"
 
     @property
+    def begun(self) -> Path:
+        """Every DP-SGD epoch that was begun (``edge.dp_sgd``)."""
+        return self.root / "begun.json"
+
+    @property
     def cloud_cache(self) -> Path:
         """What the cloud keeps of release-once."""
         return self.root / "cloud_cache"
@@ -132,6 +137,16 @@ class RunFolder:
     def reference(self, name: str) -> RunFolder:
         """The folder of an unprotected network trained beside."""
         return RunFolder(self.root / "references" / name)
+
+
+def lost_draw(path: Path, what: str) -> CheckpointError:
+    """A file is gone that holds what was drawn from private records once, under noise nobody can repeat."""
+    return CheckpointError(
+        key="RUN",
+        value=str(path),
+        rule=f"is missing: {what}, and must be read back",
+        remedy="Start the run anew in another folder; a second draw would have to be charged",
+    )
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

@@ -13,17 +13,24 @@ from privhier.privacy.labels import flip_matrix, randomize
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise, SystemNoise
 from privhier.training.batches import TrainingData
-from privhier.training.folder import RunFolder
+from privhier.training.folder import RunFolder, lost_draw
 
 
 def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, ledger: Ledger) -> Tensor:
     """int64 ``(N, n_tasks)``: what messages of training records carry. Other splits' rows are never sent.
 
     Randomized responses are charged, then drawn, then kept: a resumed run sends the same answers.
+
+    Raises:
+        CheckpointError: They were drawn from system entropy, and are gone: other answers would be a second
+            response on the same labels.
     """
     if config.privacy.label_epsilon is None:
         return data.task
     epsilon = _share(config.privacy.label_epsilon, data)
+    drawn = any(isinstance(event, LabelEvent) for event in ledger.events)
+    if drawn and not folder.labels.exists() and config.privacy.noise_source == "system":
+        raise lost_draw(folder.labels, "the randomized task labels of this run were charged and drawn once")
     for name, classes in data.task_classes.items():
         ledger.charge_labels(
             LabelEvent(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from privhier.models.edge import EdgeSegment
 from privhier.privacy.composition import solve_noise_multiplier
 from privhier.privacy.dpsgd import FASTEST, DpSgd, broken, no_draws
 from privhier.privacy.events import StepEvent
-from privhier.privacy.noise import NoiseSource, SystemNoise
+from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
+from privhier.training.begun import Begun
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer
 
@@ -41,6 +43,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         n_train: Training records.
         device: Where to compute.
         dp_sgd: The mechanism; an audit puts its canaries in through a class of its own.
+        begun: Where every epoch is entered before its first step; by default kept in memory only.
 
     Raises:
         ConfigError: The defense or the batch size cannot live under DP-SGD.
@@ -56,6 +59,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         n_train: int,
         device: torch.device,
         dp_sgd: type[DpSgd] = DpSgd,
+        begun: Begun | None = None,
     ) -> None:
         check_private(config, n_train, defense)
         rate, steps = sampling_plan(config, n_train)
@@ -82,6 +86,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         self.taken = np.zeros(0, dtype=np.int64)
         """How often each record was drawn in pre-training, by position in the split."""
         self.executed: list[StepEvent] = []
+        self.begun = begun or Begun(None)
         self._now = ("", 0)
         self._checked = False
 
@@ -108,6 +113,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
             collate_fn=lambda drawn: np.asarray(drawn, dtype=np.int64),
             generator=torch.Generator(),  # or torch would draw from the global one
         )
+        self.begun.enter(phase, epoch)
         self.dp.begin()
         self._now = (phase, epoch)
         counts = np.zeros(len(records), dtype=np.int64)
@@ -151,8 +157,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         if not self._checked:
             self._check(data)
         with no_draws(self.device):
-            batch = self.look(data, records, noise, augmentation=augmentation)
-            losses = self.defense.loss(batch)
+            batch, losses = self.losses(data, records, noise, augmentation=augmentation)
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
@@ -160,6 +165,18 @@ class PrivateEdgeTrainer(EdgeTrainer):
         self.steps += self.dp.steps - before
         self.stepped = self.dp.steps > before
         return batch.z.detach(), losses.detach().sum() / max(len(losses), 1)
+
+    def losses(
+        self,
+        data: TrainingData,
+        records: IntArray,
+        noise: NoiseSource,
+        *,
+        augmentation: torch.Generator | NoiseSource,
+    ) -> tuple[DefenseBatch, Tensor]:
+        """One forward: the batch, and the one loss of each of its records, ``(B,)``."""
+        batch = self.look(data, records, noise, augmentation=augmentation)
+        return batch, self.defense.loss(batch)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside weights and optimizer: the executed history."""
@@ -175,17 +192,18 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _close(self, phase: str, epoch: int, counts: IntArray) -> None:
         """Enter the finished epoch into the executed history, as the optimizer counted it."""
-        if phase == "joint":
-            if not (counts == 1).all():
-                raise broken(
-                    "batches",
-                    f"{int((counts != 1).sum())} records not drawn exactly once",
-                    "joint epochs must use disjoint batches that hold every record once",
-                )
-        else:
+        if phase == "joint" and not (counts == 1).all():
+            raise broken(
+                "batches",
+                f"{int((counts != 1).sum())} records not drawn exactly once",
+                "joint epochs must use disjoint batches that hold every record once",
+            )
+        done = self._event(phase, epoch, len(counts), self.dp.steps)
+        if phase != "joint":
             self.taken = counts if not len(self.taken) else self.taken + counts
-            check_participation(self.taken, self._rate, (epoch + 1) * self._poisson_steps)
-        self.executed.append(self._event(phase, epoch, len(counts), self.dp.steps))
+            # The rate that is charged, whatever the sampler was told.
+            check_participation(self.taken, done.sample_rate, (epoch + 1) * self._poisson_steps)
+        self.executed.append(done)
 
     def _event(self, phase: str, epoch: int, records: int, steps: int) -> StepEvent:
         """An epoch with the noise and the norm bound that the optimizer really uses."""
@@ -204,22 +222,36 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _check(self, data: TrainingData) -> None:
         """Per-record gradients against autograd, on three records."""
-        first = data.splits.train[:3]
-        noise = self._draws.noise("check", 0, 0, first)
+        few = data.splits.train[:3]
         with no_draws(self.device):
-            augmentation = self._draws.augmentation("check", 0, 0, first)
-            batch = self.look(data, first, noise, augmentation=augmentation)
-            losses = self.defense.loss(batch)
+            batch, losses = self._made_up(data, few)
+            self._check_alone(batch, losses)
             with torch.no_grad():
-                alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
+                _, before = self._made_up(data, few)
+                _, after = self._made_up(_others_changed(data, few), few)
+        if not torch.allclose(before, after, rtol=1e-3, atol=1e-5):
+            raise broken(
+                "loss",
+                f"{before.tolist()}, with other labels on other records {after.tolist()}",
+                "a record's loss must not depend on the labels of other records, in its batch or not",
+            )
+        self.dp.check(losses)
+        self._checked = True
+
+    def _made_up(self, data: TrainingData, records: IntArray) -> tuple[DefenseBatch, Tensor]:
+        """The same noise and augmentation every time; nothing of it is trained on or released."""
+        noise = SeededNoise(self._seed, "edge", "check")
+        return self.losses(data, records, noise, augmentation=torch_stream(self._seed, "augment", "check"))
+
+    def _check_alone(self, batch: DefenseBatch, losses: Tensor) -> None:
+        with torch.no_grad():
+            alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
         if not torch.allclose(alone, losses.detach(), rtol=1e-3, atol=1e-5):
             raise broken(
                 "loss",
                 f"{losses.tolist()} together, {alone.tolist()} alone",
                 "a record's loss must not depend on the other records of its batch",
             )
-        self.dp.check(losses)
-        self._checked = True
 
 
 def check_private(config: RunConfig, n_train: int, defense: Defense) -> None:
@@ -259,6 +291,21 @@ def _keyed_batches(uniforms: Callable[[int], Tensor], rate: float, steps: int) -
     """
     for step in range(steps):
         yield (uniforms(step) < rate).nonzero()[:, 0].tolist()
+
+
+def _others_changed(data: TrainingData, kept: IntArray) -> TrainingData:
+    """The same data with every known label moved on by one class, but for the records ``kept``."""
+
+    def moved(labels: Tensor, classes: Iterable[int]) -> Tensor:
+        after = torch.where(labels < 0, labels, (labels + 1) % torch.tensor(list(classes)))
+        after[kept] = labels[kept]
+        return after
+
+    return replace(
+        data,
+        task=moved(data.task, data.task_classes.values()),
+        sensitive=moved(data.sensitive, data.sensitive_classes.values()),
+    )
 
 
 def _secret_batches(n: int, rate: float, steps: int) -> Iterator[list[int]]:

@@ -145,17 +145,22 @@ class Releaser:
             stream = torch_stream(self.config.seed, "shuffle", "release", phase, epoch)
             records = records[torch.randperm(len(records), generator=stream).numpy()]
         self.charge(split, phase, epoch, len(records))
-        for number, batch in enumerate(_messages(records, edge.release_shape)):
+        for number, batch in enumerate(messages_of(records, edge.release_shape)):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
             labels = self.labels(data, batch) if with_labels else None
             self.send(uplink, split, phase, epoch, number, batch, sanitized, labels)
 
 
-def _messages(records: IntArray, shape: tuple[int, ...]) -> Iterator[IntArray]:
-    """The records of each message: 256, or as many wide ones as its bytes leave room for."""
+def rows_of(shape: tuple[int, ...]) -> int:
+    """Records of one message: 256, or as many wide ones as its bytes leave room for."""
+    return max(1, min(256, (MAX_BYTES - _HEADER) // (4 * math.prod(shape))))
+
+
+def messages_of(records: IntArray, shape: tuple[int, ...]) -> Iterator[IntArray]:
+    """The records of each message of a split's release."""
     most = max(1, (MAX_BYTES - _HEADER) // (4 * math.prod(shape)))
-    for batch in ordered_batches(records, min(256, most)):
+    for batch in ordered_batches(records, rows_of(shape)):
         yield batch[:most]
         if len(batch) > most:  # a lone last record had joined a message that has no room for it
             yield batch[most:]

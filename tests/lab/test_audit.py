@@ -62,7 +62,7 @@ def test_a_sound_run_passes_and_leaves_its_files(finished, capsys):
     report = AuditReport.read(finished)
     assert not report.refuted
     names = [row.name for row in report.rows]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 15
     assert all(name in printed for name in names)
     claimed = read_claim(RunFolder(finished), load_config(finished / "config.yaml"))
     assert claimed.releases == 2

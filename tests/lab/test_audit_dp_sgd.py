@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from privhier.config import parse_config
 from privhier.lab.audit import AuditContext
 from privhier.lab.audit_dp_sgd import CanaryDpSgd, canary_rows
 from privhier.privacy.audit_row import AuditRow
+from privhier.training.private_edge import PrivateEdgeTrainer
 
 
 def context(**dp_sgd) -> AuditContext:
@@ -86,3 +88,45 @@ def test_sabotage_gradients_are_not_clipped():
 
     row = audited(Unclipped, target_epsilon=None, noise_multiplier=3.0)
     assert row.refuted
+
+
+def test_canaries_are_drawn_at_the_executed_rate_whatever_is_charged(monkeypatch):
+    """Half the rate is charged: the canaries must still enter as often as records do, or nobody is told."""
+    whole, charged = PrivateEdgeTrainer._event, []
+
+    def half(self, phase, epoch, records, steps):
+        event = whole(self, phase, epoch, records, steps)
+        charged.append(event)
+        return event if phase == "joint" else dataclasses.replace(event, sample_rate=event.sample_rate / 2)
+
+    monkeypatch.setattr(PrivateEdgeTrainer, "_event", half)
+    monkeypatch.setattr("privhier.training.private_edge.check_participation", lambda *_: None)
+    entered: list[int] = []
+    inside: list[int] = []
+
+    class StopError(Exception):
+        pass
+
+    class Watched(CanaryDpSgd):
+        def plant(self, canaries, seed):
+            included = super().plant(canaries, seed)
+            inside.append(int(included.sum()))
+            return included
+
+        def descend(self, losses, generator):
+            if self._first:
+                entered.append(len(self.rows))
+            super().descend(losses, generator)
+
+    def enough(*_):
+        raise StopError
+
+    chosen = context()
+    config = chosen.config.model_dump(mode="json")
+    config["privacy"]["noise_source"] = "system"
+    short = AuditContext(chosen.run, parse_config(config), None, 0, 0, enough)
+    with pytest.raises(StopError):  # after the first epoch, which is Poisson sampled
+        canary_rows(short, canaries=3000, mechanism=Watched)
+    assert len(entered) == charged[0].steps
+    mean = len(entered) * inside[0] * 50 / charged[0].records
+    assert abs(sum(entered) - mean) < 6 * mean**0.5

@@ -1,4 +1,6 @@
 import copy
+import math
+import os
 import pickle
 
 import numpy as np
@@ -85,3 +87,48 @@ def test_system_noise_keeps_nothing_that_could_be_copied_or_seeded():
     assert not hasattr(source, "__dict__")
     with pytest.raises(AttributeError):
         source.seed = 1
+
+
+class Bytes:
+    """The operating system's entropy, counted, or replaced by bytes of our own."""
+
+    def __init__(self, own=None):
+        self.asked, self._own, self._urandom = [], own, os.urandom
+
+    def __call__(self, count):
+        self.asked.append(count)
+        return self._urandom(count) if self._own is None else self._own(count)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace", "uniform"])
+@pytest.mark.parametrize("shape", [(1, 4), (50, 40)])
+def test_every_value_of_system_noise_takes_64_bits_of_entropy(monkeypatch, law, shape):
+    spy = Bytes()
+    monkeypatch.setattr(os, "urandom", spy)
+    getattr(SystemNoise(), law)(shape)
+    assert sum(spy.asked) >= 8 * math.prod(shape)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace", "uniform"])
+def test_system_noise_is_made_of_all_its_entropy_and_of_nothing_else(monkeypatch, law):
+    """The same bytes give the same values; other bytes anywhere give another value somewhere."""
+    count = 6
+
+    def draw(changed=None):
+        words = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x0123_4567_89AB_CDEF)
+        if changed is not None:
+            words[changed] ^= np.uint64(1 << 63)
+        left = bytearray(words.tobytes())
+
+        def own(size):
+            taken = bytes(left[:size])
+            del left[:size]
+            assert len(taken) == size, "more entropy than one word a value"
+            return taken
+
+        monkeypatch.setattr(os, "urandom", Bytes(own))
+        return getattr(SystemNoise(), law)((count,))
+
+    first = draw()
+    assert torch.equal(first, draw())
+    assert all(not torch.equal(first, draw(place)) for place in range(count))

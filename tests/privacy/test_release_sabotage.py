@@ -20,6 +20,8 @@ from privhier.training.release import Releaser
 DELTA = 1e-5
 EPSILONS = [4.0, 80.0]
 KINDS = ["gaussian", "laplace"]
+RECORDS = 300
+"""Of a split: joint steps of 48 and a last of 12, whole splits in batches of 256 and 44."""
 
 
 def config_of(kind, epsilon, joint=2, wire="float32"):
@@ -30,6 +32,7 @@ def config_of(kind, epsilon, joint=2, wire="float32"):
             "schedule": {"joint_epochs": joint},
             "release": {"mechanism": kind, "clip": 1.0, "target_epsilon": epsilon, "quantize": wire},
             "privacy": {"delta": DELTA},
+            "training": {"batch_size": 48},
         }
     )
 
@@ -47,6 +50,7 @@ def audit(
     """Audit a run's path with a mechanism of the class ``mechanism``; returns the refuted rows by name."""
     sigma = solve_sigma(kind, epsilon, DELTA, 1.0, joint)
     paths = AuditedReleases(config_of(kind, epsilon, joint, wire), mechanism(kind, 1.0, sigma, wire))
+    batches = paths.batches(path, RECORDS, (8,))
     rows = audit_release(
         getattr(paths, path),
         kind=kind,
@@ -57,6 +61,7 @@ def audit(
         shape=(8,),
         draws=draws,
         name=path,
+        batches=batches,
     )
     return {row.name.removeprefix(f"{path}: "): row for row in rows if row.refuted}
 
@@ -112,6 +117,93 @@ class L2Clip(ReleaseMechanism):
 class LetsThrough(ReleaseMechanism):
     def sanitize(self, z, noise):
         return super().sanitize(torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0), noise)
+
+
+class HalfNoiseInSmallBatches(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        sigma = self.sigma / 2 if len(z) <= 200 else self.sigma
+        return ReleaseMechanism(self.mechanism, self.clip, sigma, self.quantize).sanitize(z, noise)
+
+
+class LessNoiseInTheLastStep(ReleaseMechanism):
+    whole = 48
+
+    def sanitize(self, z, noise):
+        sigma = self.sigma * min(1.0, len(z) / self.whole)
+        return ReleaseMechanism(self.mechanism, self.clip, sigma, self.quantize).sanitize(z, noise)
+
+
+class LessNoiseInTheLastMessage(LessNoiseInTheLastStep):
+    whole = 256
+
+
+class NoiseByTheRecordsNorm(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        clipped = self.clip_features(z)
+        order = 1 if self.mechanism == "laplace" else 2
+        added = super().sanitize(torch.zeros_like(clipped), noise)
+        return self.quantized(clipped + added * clipped.norm(order, dim=1, keepdim=True) / self.clip)
+
+
+class ClampToTheRecordsPeak(ReleaseMechanism):
+    def sanitize(self, z, noise):
+        peak = self.clip_features(z).abs().amax(1, keepdim=True)
+        return super().sanitize(z, noise).clamp(-peak, peak)
+
+
+class MoreNoiseForLargeRecords(ReleaseMechanism):
+    """Never less noise than claimed, and yet the size of the noise tells zero from C."""
+
+    def sanitize(self, z, noise):
+        clipped = self.clip_features(z)
+        order = 1 if self.mechanism == "laplace" else 2
+        added = super().sanitize(torch.zeros_like(clipped), noise)
+        return self.quantized(clipped + added * (1 + 4 * clipped.norm(order, dim=1, keepdim=True)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mechanism"),
+    [
+        *(
+            (kind, mechanism)
+            for kind in KINDS
+            for mechanism in (NoiseByTheRecordsNorm, ClampToTheRecordsPeak)
+        ),
+        ("gaussian", MoreNoiseForLargeRecords),
+    ],
+)
+def test_noise_that_knows_its_record_shows_between_unequal_norms(kind, mechanism):
+    assert "unequal norms" in audit(kind, mechanism=mechanism, draws=4_000, joint=1)
+
+
+@pytest.mark.parametrize(("kind", "epsilon"), [("gaussian", 80.0), ("laplace", 4.0)])
+def test_half_the_noise_in_batches_as_small_as_the_runs_own(kind, epsilon):
+    refuted = audit(kind, epsilon, mechanism=HalfNoiseInSmallBatches, draws=12_000, joint=1)
+    assert set(refuted) == {"own batches"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "mechanism"),
+    [
+        ("gaussian", "training", LessNoiseInTheLastStep),
+        ("laplace", "evaluation", LessNoiseInTheLastMessage),
+    ],
+)
+def test_less_noise_in_the_last_batch(kind, path, mechanism):
+    refuted = audit(kind, mechanism=mechanism, path=path, draws=12_000, joint=1)
+    assert set(refuted) == {"own batches"}
+
+
+def test_the_audit_knows_the_sizes_of_the_runs_batches():
+    paths = AuditedReleases(config_of("gaussian", 8.0, 2), ReleaseMechanism("gaussian", 1.0, 1.0))
+    assert paths.batches("training", RECORDS, (8,)) == [(0, 48), (0, 12)]
+    assert paths.batches("evaluation", RECORDS, (8,)) == [(0, 256), (0, 44)]
+    data = paths.config.model_dump(mode="json")
+    data["schedule"] |= {"cloud_epochs": 3}
+    data["edge"] = {"dp_sgd": {"noise_multiplier": 1.0, "physical_batch_size": 20}}
+    private = AuditedReleases(parse_config(data), paths.mechanism)
+    assert private.batches("training", RECORDS, (8,)) == [(0, 16), (0, 12), (2, 256), (2, 44)]
+    assert private.batches("evaluation", 0, (8,)) == []
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
