@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import privhier as privhier  # before any test imports torch: it limits how long OpenMP's threads spin
+
 ROOT = Path(__file__).parents[1]
 BROWSER_FLAGS = (
     "headless",
