@@ -72,8 +72,6 @@ def test_without_a_choice_it_is_set():
     "verb",
     [
         ["run", "configs/debug.yaml", "--out", "OUT"],
-        ["train", "configs/debug.yaml", "--out", "OUT"],
-        ["attack", "OUT"],
         ["audit", "OUT"],
         ["plan", "configs/debug.yaml", "--bitrate", "5Mbit"],
         ["edge", "configs/debug.yaml", "--plain", "--out", "OUT"],

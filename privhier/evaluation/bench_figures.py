@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -36,9 +37,8 @@ _MODELS = {
     "white_box": (VERMILION, "D"),
     "malicious_cloud": (PURPLE, "v"),
 }
-_PLACES = [
-    (x, side, y) for y in (4, -10, 13, -19, 22, -28, 31, -37) for x, side in ((4, "left"), (-4, "right"))
-]
+_SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((4, "left"), (-4, "right"))
+_PLACES = [(x, side, y) for y in (4, -10, 13, -19, 22, -28, 31, -37) for x, side in _SIDES]
 """Of a name beside its point: offset to the right in points, its own alignment, offset upward."""
 
 

@@ -88,7 +88,7 @@ def log_axis(
     """
     if high / low < 1.0001:
         low, high = low / 1.5, high * 1.5
-    name = axis.axis_name
+    name = "x" if axis is axis.axes.xaxis else "y"
     axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
     ticks = list(at) or log_ticks(low, high)
     axis.set_ticks(ticks, labels=label(ticks))
@@ -104,7 +104,8 @@ def log_room(values: Sequence[float], share: float = 0.05) -> tuple[float, float
 
 def thin_labels(figure: Figure) -> None:
     """Drop tick labels that would be drawn over others; the first of an axis is kept, its ticks are fixed."""
-    figure.draw_without_rendering()  # a tall figure's layout settles in the second round
+    if figure.get_figheight() > 6:  # inches; a tall figure's layout settles in the second round
+        figure.draw_without_rendering()
     for _ in range(3):  # fewer labels may move the axes
         figure.draw_without_rendering()
         crowded = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if _thinned(axis)]

@@ -110,8 +110,13 @@ def legend(figure: Figure, panels: Iterable[Axes], *, at: Literal["upper", "lowe
     labels = [fitted(label, widest) for label in entries]
     columns = _fitting(labels, columns, figure.get_figwidth())
     grow(figure, len(labels), columns)
-    place = f"outside {at} center"
-    figure.legend(entries.values(), labels, loc=place, ncols=columns, frameon=False)
+    figure.legend(
+        entries.values(),
+        labels,
+        loc="outside upper center" if at == "upper" else "outside lower center",
+        ncols=columns,
+        frameon=False,
+    )
 
 
 def _fitting(labels: list[str], columns: int, inches: float) -> int:

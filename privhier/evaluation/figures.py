@@ -116,7 +116,7 @@ def _lines(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> list[float]
     words = "largest class" if metric == "top1" else "guessing"
     lines: list[tuple[float | None, str, str, str, float]] = [
         (guess, words, BLACK, "-", 1.1),
-        (raw and raw.value, "same attack on raw images", VERMILION, "--", 1.3),
+        (raw.value if raw else None, "same attack on raw images", VERMILION, "--", 1.3),
         (ceiling_value(leakage, metric), "ceiling of this run's releases", GREEN, ":", 1.6),
     ]
     at = []

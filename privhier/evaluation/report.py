@@ -21,9 +21,9 @@ from PIL import Image
 from privhier.config import RunConfig
 from privhier.errors import OutputError
 from privhier.evaluation.bench_figures import attack_seconds, draw_bench
+from privhier.evaluation.figure_style import Drawing
 from privhier.evaluation.figures import (
     METRIC_NAMES,
-    Drawing,
     ceiling_value,
     chance,
     draw_all,
