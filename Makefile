@@ -44,6 +44,7 @@ bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/cached_loading.py
 	$(BIN)/python benchmarks/sweep_workers.py
 	$(BIN)/python benchmarks/sweep_page.py
+	$(BIN)/python benchmarks/busy_machine.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -8,6 +8,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from PIL import Image
 from torchvision import datasets as torchvision_datasets

@@ -10,6 +10,10 @@ import statistics
 import time
 
 import numpy as np
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 from privhier.config import RunConfig, parse_config

@@ -12,6 +12,10 @@ import os
 import time
 
 import numpy as np
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 from privhier.attacks.curious_cloud import curious_cloud_view

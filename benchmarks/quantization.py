@@ -18,6 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 from privhier.config import RunConfig, load_config

@@ -12,6 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from torch.nn import functional
 

@@ -1,3 +1,10 @@
-"""Train split, sanitize, attack, prove, compare: privacy research on face-attribute networks."""
+"""Train split, sanitize, attack, prove, compare: privacy research on face-attribute networks.
+
+Importing it limits how long OpenMP's threads spin (``privhier.openmp``), which must come before torch.
+"""
+
+from privhier.openmp import limit_spinning
 
 __version__ = "0.1.0"
+
+limit_spinning()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import privhier as privhier  # before any test imports torch: it limits how long OpenMP's threads spin
 from privhier.sealed import Sealed
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    ["privhier.errors"],
+    ["privhier.errors", "privhier.openmp"],
     [
         "privhier.registry",
         "privhier.config",

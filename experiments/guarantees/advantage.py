@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 from privhier.metrics.classification import balanced_accuracy

@@ -24,6 +24,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from measure import NETWORKS, config_path
 from whole_network import Facts, WholeTrainer, study_config

@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from byte_stream import CloudPort, EdgePort, pack, unpack
 from pictures import DECODERS, ENCODERS

@@ -22,6 +22,10 @@ from unittest.mock import patch
 
 import numpy as np
 import psutil
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from load_edges import STARTED, Plan, SimulatedEdge, Times
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
-from privhier.evaluation.figures import (
+from privhier.evaluation.figure_axes import LARGEST, log_axis, log_room
+from privhier.evaluation.figure_style import (
     BLACK,
     BLUE,
     GREEN,
-    METRIC_NAMES,
     ORANGE,
     PURPLE,
     RC,
     VERMILION,
     Drawing,
     calm,
-    ceiling_value,
-    chance,
     finish,
-    leading_metric,
+    legend,
 )
-from privhier.evaluation.result import AttackScores, AttributeLeakage, Result
+from privhier.evaluation.figure_text import fitted
+from privhier.evaluation.figures import METRIC_NAMES, Metric, ceiling_value, chance, drawable, leading_metric
+from privhier.evaluation.result import AttackScores, AttributeLeakage, Result, Score
 from privhier.evaluation.roc_figure import draw_roc
 
 _MODELS = {
@@ -33,6 +37,9 @@ _MODELS = {
     "white_box": (VERMILION, "D"),
     "malicious_cloud": (PURPLE, "v"),
 }
+_SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((4, "left"), (-4, "right"))
+_PLACES = [(x, side, y) for y in (4, -10, 13, -19, 22, -28, 31, -37) for x, side in _SIDES]
+"""Of a name beside its point: offset to the right in points, its own alignment, offset upward."""
 
 
 def draw_bench(result: Result) -> dict[str, Drawing]:
@@ -56,7 +63,7 @@ def _auxiliary(index: int, attribute: str, leakage: AttributeLeakage) -> Drawing
     points = [
         (point.auxiliary, score)
         for point in leakage.by_auxiliary
-        if metric is not None and (score := getattr(point.worst, metric)) is not None
+        if metric is not None and point.auxiliary > 0 and (score := drawable(point.worst, metric)) is not None
     ]
     if metric is None or len(points) < 2:
         return None
@@ -66,18 +73,14 @@ def _auxiliary(index: int, attribute: str, leakage: AttributeLeakage) -> Drawing
     values = [score.value for _, score in points]
     low = [score.value - score.low for _, score in points]
     high = [score.high - score.value for _, score in points]
-    axes.axhline(chance(leakage, metric), color=BLACK, linewidth=1.1, label="guessing")
-    bound = ceiling_value(leakage, metric)
-    if bound is not None:
-        axes.axhline(bound, color=GREEN, linewidth=1.6, linestyle=":", label="ceiling")
+    _levels(axes, leakage, metric)
     axes.errorbar(sizes, values, yerr=[low, high], color=BLUE, marker="o", capsize=3, label="worst attacker")
-    axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.minorticks_off()
+    at = sorted(set(sizes))
+    log_axis(axes.xaxis, *log_room(sizes), at=at, label=lambda ticks: [f"{int(tick):,}" for tick in ticks])
     axes.set_xlabel("labelled images the attacker owns")
-    axes.set_ylabel(f"{METRIC_NAMES[metric]} on {attribute}")
+    axes.set_ylabel(fitted(f"{METRIC_NAMES[metric]} on {attribute}", 2.4))
     calm(axes)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    legend(figure, [axes], at="upper", columns=3)
     return finish(figure, f"auxiliary_{index}", f"Leakage of {attribute} against the auxiliary set's size")
 
 
@@ -90,17 +93,17 @@ def _cost(
     placed = [
         (attack, seconds, score)
         for attack in (*leakage.attacks, *leakage.attacks_with_labels)
-        if (seconds := attack_seconds(timing, attribute, attack)) and (score := getattr(attack, metric))
+        if (seconds := attack_seconds(timing, attribute, attack)) is not None
+        and 1 / LARGEST < seconds < LARGEST
+        and (score := drawable(attack, metric)) is not None
     ]
     if len(placed) < 2:
         return None
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    axes.axhline(chance(leakage, metric), color=BLACK, linewidth=1.1, label="guessing")
-    seen = set()
+    _levels(axes, leakage, metric)
     for attack, seconds, score in placed:
         color, marker = _MODELS.get(attack.threat_model, (PURPLE, "v"))
-        name = attack.threat_model.replace("_", " ")
         axes.errorbar(
             [seconds],
             [score.value],
@@ -109,19 +112,44 @@ def _cost(
             marker=marker,
             capsize=2,
             linestyle="none",
-            label=None if name in seen else name,
+            label=attack.threat_model.replace("_", " "),
         )
-        seen.add(name)
-        axes.annotate(
-            attack.attack.split("@")[0],
-            (seconds, score.value),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=7,
-        )
-    axes.set_xscale("log")
+    log_axis(axes.xaxis, *log_room([seconds for _, seconds, _ in placed], 0.12))
     axes.set_xlabel("seconds the attacker took (training and answering)")
-    axes.set_ylabel(f"{METRIC_NAMES[metric]} on {attribute}")
+    axes.set_ylabel(fitted(f"{METRIC_NAMES[metric]} on {attribute}", 2.8))
     calm(axes)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    legend(figure, [axes], at="upper", columns=3)
+    _name_points(figure, axes, placed)
     return finish(figure, f"cost_{index}", f"Success of the attackers on {attribute} against their time")
+
+
+def _levels(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> None:
+    """Horizontal lines: guessing, and the ceiling where there is one."""
+    guess, bound = chance(leakage, metric), ceiling_value(leakage, metric)
+    if math.isfinite(guess):
+        axes.axhline(guess, color=BLACK, linewidth=1.1, label="guessing")
+    if bound is not None and math.isfinite(bound):
+        axes.axhline(bound, color=GREEN, linewidth=1.6, linestyle=":", label="ceiling")
+
+
+def _name_points(figure: Figure, axes: Axes, placed: Sequence[tuple[AttackScores, float, Score]]) -> None:
+    """Every attack's name beside its point, inside the axes and over no other name where there is room."""
+    figure.draw_without_rendering()
+    frame, taken = axes.get_window_extent(), list[Bbox]()
+    for attack, seconds, score in placed:
+        name = fitted(attack.attack.split("@")[0], 1.6, size=7)
+        note = axes.annotate(
+            name, (seconds, score.value), xytext=(4, 4), textcoords="offset points", fontsize=7
+        )
+        note.set_in_layout(False)  # a name at the edge must not shrink the axes
+        for x, side, y in _PLACES:
+            note.set_position((x, y))
+            note.set_horizontalalignment(side)
+            box = note.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        else:
+            note.remove()
+            continue
+        taken.append(box)

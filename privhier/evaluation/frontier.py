@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from privhier.errors import ResultError
-from privhier.evaluation.figures import METRIC_NAMES, Metric, ceiling_value, chance, leading_metric
+from privhier.evaluation.figures import METRIC_NAMES, Metric, ceiling_value, chance, drawable, leading_metric
 from privhier.evaluation.points import Estimate, Point, estimate, group_by_setting
 from privhier.evaluation.result import AttributeLeakage, ReferenceRun, Result, Score
 from privhier.metrics.intervals import percentile_interval
@@ -328,8 +328,7 @@ def _raw_image(points: Sequence[Point], attribute: str, metric: Metric, confiden
     """Over the seeds; points that share a raw-image attack count once."""
     by_seed: dict[tuple[int, float], Score] = {}
     for point in points:
-        raw = _known(point, attribute).raw_image_attack
-        score: Score | None = getattr(raw, metric, None)
+        score = drawable(_known(point, attribute).raw_image_attack, metric)
         if score is not None:
             by_seed[point.seed, score.value] = score
     return estimate(list(by_seed.values()), confidence) if by_seed else None

@@ -23,9 +23,9 @@ from yaml import safe_dump
 from privhier.config import LEFT_OUT, RunConfig
 from privhier.errors import OutputError
 from privhier.evaluation.bench_figures import attack_seconds, draw_bench
+from privhier.evaluation.figure_style import Drawing
 from privhier.evaluation.figures import (
     METRIC_NAMES,
-    Drawing,
     ceiling_value,
     chance,
     draw_all,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from privhier.evaluation.figures import (
+from privhier.evaluation.figure_axes import log_axis, percent
+from privhier.evaluation.figure_style import (
     BLACK,
     BLUE,
     GRAY,
@@ -19,7 +19,9 @@ from privhier.evaluation.figures import (
     Drawing,
     calm,
     finish,
+    legend,
 )
+from privhier.evaluation.figure_text import fitted
 from privhier.evaluation.result import Membership, MembershipScores
 
 _SERIES = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":")]
@@ -30,15 +32,17 @@ _PARTS = {
 }
 
 
-def draw_roc(membership: Membership) -> Drawing:
+def draw_roc(membership: Membership) -> Drawing | None:
     """One panel a part of the network, one curve an attack, and what guessing reaches (TPR = FPR).
 
     Both axes are logarithmic, as in Carlini et al., 2022, from half of what one record is worth; a curve
     begins where the non-members resolve its FPR, and rates of zero lie on the lower edge. A whisker at
-    FPR 1 % is that score's interval.
+    FPR 1 % is that score's interval. None where no part was attacked.
     """
+    parts = list(membership.parts)
+    if not parts:
+        return None
     with matplotlib.rc_context(RC):
-        parts = list(membership.parts)
         width = WIDTH if len(parts) > 1 else 5.4
         figure = Figure(figsize=(width, 4.2), layout="constrained")
         grid = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
@@ -47,10 +51,10 @@ def draw_roc(membership: Membership) -> Drawing:
             for index, (name, scores) in enumerate(membership.parts[part].items()):
                 _curve(axes, name, scores, index, floor)
             _frame(axes, floor)
-            axes.set_title(_PARTS.get(part, part), loc="left", fontweight="bold")
+            title = fitted(_PARTS.get(part, part), width / len(parts) - 0.5, size=10, bold=True)
+            axes.set_title(title, loc="left", fontweight="bold")
         grid[0].set_ylabel("true-positive rate")
-        lines, labels = grid[0].get_legend_handles_labels()
-        figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
+        legend(figure, grid, at="lower", columns=4)
         return finish(
             figure,
             "membership_roc",
@@ -92,11 +96,7 @@ def _curve(axes: Axes, name: str, scores: MembershipScores, index: int, floor: f
 def _frame(axes: Axes, floor: float) -> None:
     axes.plot([floor, 1], [floor, 1], color=BLACK, linewidth=1.1, label="guessing: TPR = FPR", zorder=2)
     axes.axvline(0.01, color=GRAY, linewidth=0.8, linestyle=":", zorder=1)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(floor, 1)
-    axes.set_ylim(floor, 1.08)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0))
+    log_axis(axes.xaxis, floor, 1.0, label=percent)
+    log_axis(axes.yaxis, floor, 1.08, label=percent)
     axes.set_xlabel("false-positive rate")
     calm(axes)

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from privhier.evaluation.figures import BLACK, GRAY, GRID, reference_title
+from privhier.evaluation.figure_style import BLACK, GRAY, RC, calm, legend, rendered
+from privhier.evaluation.figure_text import fitted
+from privhier.evaluation.figures import reference_title
 from privhier.evaluation.frontier import Candidate, Frontier
 from privhier.evaluation.sweep_plot import Style, chance_label, reference_shape, stairs, window
-
-_RC: Any = {
-    "svg.hashsalt": "privhier",
-    "svg.fonttype": "path",
-    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8.0,
-    "axes.edgecolor": "#9a9a9a",
-    "axes.labelcolor": BLACK,
-}
 
 
 def draw_frontier(front: Frontier, styles: dict[str, Style]) -> tuple[bytes, bytes]:
     """One panel as ``(svg, pdf)``, 6.4 x 4.2 inches."""
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC | {"font.size": 8.0}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         _draw(axes, front, styles)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-        svg, pdf = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "privhier"})
-        blank = {"CreationDate": None, "Creator": "privhier", "Producer": "matplotlib"}
-        figure.savefig(pdf, format="pdf", metadata=blank)
-    return svg.getvalue(), pdf.getvalue()
+        legend(figure, [axes], at="lower", columns=3)
+        svg, pdf = rendered(figure, "svg", "pdf")
+    return svg, pdf
 
 
 def _draw(axes: Axes, front: Frontier, styles: dict[str, Style]) -> None:
@@ -84,11 +69,9 @@ def _draw(axes: Axes, front: Frontier, styles: dict[str, Style]) -> None:
         )
     axes.set_xlim(x_low, x_high)
     axes.set_ylim(y_low, y_high)
-    axes.set_xlabel(f"worst leakage of {front.attribute} ({front.metric_name})")
+    axes.set_xlabel(f"worst leakage of {fitted(front.attribute, 3.0, size=8)} ({front.metric_name})")
     axes.set_ylabel("utility (cloud AUC, mean of the tasks)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    calm(axes)
 
 
 def _errors(axes: Axes, candidates: list[Candidate], style: Style, name: str, on_front: bool) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from privhier.evaluation.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from privhier.evaluation.figure_axes import span
+from privhier.evaluation.figure_style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from privhier.evaluation.figures import reference_title as _title
 from privhier.evaluation.frontier import Candidate, Frontier, Reference
 from privhier.evaluation.points import Estimate, Point
@@ -102,7 +103,7 @@ def window(front: Frontier) -> tuple[tuple[float, float], tuple[float, float]]:
     xs = [front.chance, *([front.raw_image.value] if front.raw_image else [])]
     xs += [edge for x, _ in shown for edge in (x.low, x.high)]
     ys = [edge for _, y in shown for edge in (y.low, y.high)]
-    return _span(xs), _span(ys)
+    return span(xs, 0.04), span(ys, 0.04)
 
 
 def stairs(front: Frontier, right: float, bottom: float) -> list[tuple[float, float]]:
@@ -195,9 +196,3 @@ def _rules(front: Frontier, x: Callable[[float], float]) -> list[Rule]:
         near = abs(at - rules[0].x) < 420  # its label would run into the other one
         rules.append(Rule(at, label, "end" if at > WIDTH / 2 else "start", "raw", 1 if near else 0))
     return rules
-
-
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    room = max((high - low) * 0.04, 0.008)
-    return low - room, high + room

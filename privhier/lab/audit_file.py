@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -11,19 +10,13 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privhier.errors import ResultError
-from privhier.evaluation.figures import BLACK, BLUE, GRID, VERMILION
+from privhier.evaluation.figure_axes import LARGEST
+from privhier.evaluation.figure_style import BLACK, BLUE, RC, VERMILION, calm, legend, rendered
+from privhier.evaluation.figure_text import fitted
 from privhier.privacy.audit_row import AuditRow
 from privhier.training.folder import write_atomic
 
 SCHEMA: Final = "privhier.audit/1"
-_RC: Any = {
-    "svg.hashsalt": "privhier",
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.edgecolor": "#9a9a9a",
-}
 
 
 class AuditReport(BaseModel):
@@ -86,28 +79,25 @@ class AuditReport(BaseModel):
 def draw_audit(rows: list[AuditRow]) -> tuple[bytes, bytes]:
     """Claims beside their lower bounds as ``(svg, png)``; the same rows give the same bytes."""
     shown = [row for row in rows if row.claimed_epsilon is not None]
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(8.0, 1.3 + 0.42 * max(1, len(shown))), layout="constrained")
         axes = figure.subplots()
         for place, row in enumerate(shown):
-            claimed, low, alarm = row.claimed_epsilon or 0.0, row.lower_95 or 0.0, row.lower_alarm or 0.0
+            claimed, low, alarm = (
+                min(epsilon or 0.0, LARGEST)
+                for epsilon in (row.claimed_epsilon, row.lower_95, row.lower_alarm)
+            )
             color = VERMILION if row.refuted else BLUE
             axes.barh(place, low, height=0.5, color=color, alpha=0.75, label="at least, 95 %")
             mark: Any = {"linestyle": "", "clip_on": False, "color": BLACK}
             axes.plot([alarm], [place], marker="|", markersize=12, label="at least, alarm level", **mark)
             axes.plot([claimed], [place], marker="D", markersize=6, label="claimed", **mark)
-        axes.set_yticks(range(len(shown)), [row.name + (" REFUTED" * row.refuted) for row in shown])
+        names = [fitted(row.name, 2.4) + " REFUTED" * row.refuted for row in shown]
+        axes.set_yticks(range(len(shown)), names)
         axes.set_ylim(max(1, len(shown)) - 0.4, -0.6)
         axes.set_xlim(left=0)
         axes.set_xlabel("epsilon" if shown else "nothing is claimed, nothing was drawn")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        if unique:
-            figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, frameon=False)
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "privhier"})
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": "privhier"})
-    return svg.getvalue(), png.getvalue()
+        calm(axes, "x")
+        legend(figure, [axes], at="lower", columns=3)
+        svg, png = rendered(figure, "svg", "png")
+    return svg, png

@@ -25,6 +25,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 from privhier.config import RunConfig, parse_config
