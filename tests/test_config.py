@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import pytest
 import yaml
@@ -111,12 +112,14 @@ def test_another_name_by_override_drops_the_old_names_options(repository):
     assert load_config(path, ["defense.name=gradient_reversal"]).defense == load_config(path).defense
 
 
-def test_hash_ignores_paths_and_tracking_but_not_threads():
+def test_hash_ignores_paths_tracking_and_what_only_changes_last_digits():
     base = parse_config(minimal(runtime__threads=2))
     assert parse_config(minimal(runtime__threads=2, dataset__root="/x")).hash() == base.hash()
     assert parse_config(minimal(runtime__threads=2, tracking__enabled=False)).hash() == base.hash()
     assert parse_config(minimal(runtime__threads=2, report__pictures="none")).hash() == base.hash()
-    assert parse_config(minimal(runtime__threads=1)).hash() != base.hash()
+    assert parse_config(minimal(runtime__threads=1)).hash() == base.hash()
+    assert parse_config(minimal(runtime__device="cpu")).hash() == base.hash()
+    assert parse_config(minimal(runtime__precision="bfloat16")).hash() != base.hash()
 
 
 def test_hash_ignores_the_link_and_knows_the_noise_seed():
@@ -132,7 +135,7 @@ def test_a_run_without_a_noise_seed_has_the_hash_it_had_before_the_key_existed()
     data = parse_config(minimal(runtime__threads=2)).model_dump(mode="json")
     for section, key in (("dataset", "root"), ("dataset", "cache"), ("privacy", "noise_seed")):
         del data[section][key]
-    del data["tracking"], data["link"], data["report"]
+    del data["tracking"], data["link"], data["report"], data["runtime"]["threads"], data["runtime"]["device"]
     wanted = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
     assert parse_config(minimal(runtime__threads=2)).hash() == wanted
 
@@ -207,3 +210,11 @@ def test_releases_per_record_of_the_three_regimes():
     assert releases(0, 30, 0) == 30
     assert releases(5, 30, 0) == 30
     assert releases(5, 0, 30) == 1
+
+
+def test_auto_threads_are_those_of_the_cpu_set(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert parse_config(minimal(runtime__threads="auto")).runtime.threads == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert parse_config(minimal(runtime__threads="auto")).runtime.threads == 64

@@ -16,8 +16,9 @@ from privhier.errors import CheckpointError
 from privhier.privacy.events import ClipEvent, LabelEvent
 from privhier.privacy.ledger import Ledger
 from privhier.training import labels as labels_room
+from privhier.training.claim import claim
 from privhier.training.edge_job import EdgeJob
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.release import Releaser
@@ -58,7 +59,7 @@ def prepared() -> Prepared:
 def make_trainer(prepared: Prepared, folder: Path, config: RunConfig) -> Trainer:
     run, train = RunFolder(folder), prepared.data.splits.train
     folder.mkdir(exist_ok=True)
-    write_atomic(run.config, config.to_yaml())
+    claim(run, config, "0" * 64)
     return Trainer(
         config, prepared.data, build_mechanism(config, len(train)), run, device=CPU, keep=train[:5]
     )

@@ -11,7 +11,8 @@ import torch
 from privhier.config import RunConfig, parse_config
 from privhier.datasets.load import load_dataset
 from privhier.privacy.ledger import Ledger
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.claim import claim
+from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.release import Releaser
 from privhier.training.schedule import Trainer
@@ -67,7 +68,7 @@ def test_no_two_releases_of_a_whole_run_share_a_value(tmp_path: Path, monkeypatc
     monkeypatch.setattr(LocalUplink, "send", lambda self, data: (sent.append(data), send(self, data))[1])
     config, folder = make_config(source), RunFolder(tmp_path)
     prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
-    write_atomic(folder.config, config.to_yaml())
+    claim(folder, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     Trainer(config, prepared.data, mechanism, folder, device=torch.device("cpu"), keep=train[:5]).run()
