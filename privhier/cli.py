@@ -30,7 +30,7 @@ from privhier.sweep.command import sweep
 class Verbs(TyperGroup):
     """The verbs; one that says nothing of its own about a Ctrl-C or SIGTERM is simply started again."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the verb.
 
         Raises:
