@@ -42,7 +42,7 @@ class Verbs(TyperGroup):
             raise InterruptedRunError(
                 key="Ctrl-C",
                 value="interrupted",
-                rule="it stopped before its end, and nothing half-done is kept",
+                rule="it stopped before its end",
                 remedy=f"Start it again: {shlex.join(['privhier', *_given])}",
             ) from error
 
