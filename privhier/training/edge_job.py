@@ -14,6 +14,7 @@ import torch
 
 from privhier.config import RunConfig
 from privhier.config_shared import shared_part
+from privhier.errors import CheckpointError
 from privhier.models.weights import save_weights
 from privhier.privacy.agreement import check_agreement
 from privhier.privacy.release import ReleaseMechanism
@@ -84,6 +85,7 @@ class EdgeJob:
             wire=config.release.quantize,
             task_classes=dict(data.task_classes),
             records={name: len(getattr(data.splits, name)) for name in ("train", "val", "test")},
+            folder=self.spool.identity,
         )
         self.history: list[dict[str, Any]] = []
         self.link: list[dict[str, Any]] = []
@@ -160,6 +162,14 @@ class EdgeJob:
             return 0
         self.side.restore(state)
         self.history, self.link = state["history"], state["link"]
+        sent = sum(int(row["messages"]) for row in self.link)
+        if sent > len(self.spool.entries):
+            raise CheckpointError(
+                key="checkpoint",
+                value=str(self.folder.spool),
+                rule=f"names {len(self.spool.entries)} messages, but the checkpoint had spooled {sent}",
+                remedy="Restore the folder from a copy, or start the run anew on both sides",
+            )
         return int(state["done"])
 
     def _save(self, done: int) -> None:
@@ -183,6 +193,7 @@ class EdgeJob:
             "edge": self.hello.edge,
             "edges": self.hello.edges,
             "uplink": self.spool.totals(),
+            "chain": self.spool.chain(len(self.spool.entries)).hex(),
             **self.side.facts(),
         }
 

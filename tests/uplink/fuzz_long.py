@@ -28,7 +28,6 @@ from rich.table import Table
 from privhier.errors import UplinkError
 from privhier.uplink.certificates import Certificates, make_certificates
 from privhier.uplink.codec import decode
-from privhier.uplink.frames import encode_frame
 from privhier.uplink.journal import Journal
 from privhier.uplink.server import OPTIONS, UplinkServer
 from privhier.uplink.tls import channel_credentials, server_credentials
@@ -127,7 +126,7 @@ def fuzz_cloud(count: int, seed: int, findings: Findings, folder: Path) -> None:
         def honest() -> None:
             nonlocal sent
             findings.check(state()[0] == sent, f"the journal has {state()[0]} messages, not {sent}")
-            answer = fuzzing.knock(channel, (hello, encode_frame(sent, good[sent])))
+            answer = fuzzing.knock(channel, (hello, fuzzing.frame(sent, good[sent])))
             findings.check(answer == fuzzing.Answer("OK", "", (sent, sent + 1)), f"honest: {answer}")
             sent += 1
 
@@ -180,7 +179,7 @@ def strangers(port: int, made: Certificates, count: int, seed: int, findings: Fi
         "the cloud's own certificate": grpc.ssl_channel_credentials(trusted, *clouds),
         "plain text": None,
     }
-    parts = (fuzzing.HELLO.encode(), encode_frame(0, fuzzing.honest()[0]))
+    parts = (fuzzing.HELLO.encode(), fuzzing.frame(0, fuzzing.honest()[0]))
     noises = fuzzing.noises(seed)
     for _ in range(count):
         for kind, credentials in ways.items():
