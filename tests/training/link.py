@@ -15,7 +15,6 @@ import torch
 from privhier.config import RunConfig, parse_config
 from privhier.config_shared import shared_part
 from privhier.datasets.load import load_dataset
-from privhier.errors import PrivhierError
 from privhier.remote import Cloud, open_cloud, open_edge
 from privhier.training.edge_job import EdgeJob
 from privhier.training.folder import RunFolder, write_atomic
@@ -62,7 +61,7 @@ def cloud_at(
     *configs: RunConfig | Path,
     listen: str = "127.0.0.1:0",
     linger: float = 30.0,
-    errors: list[PrivhierError] | None = None,
+    errors: list[Exception] | None = None,
     **options: Any,
 ) -> Iterator[tuple[Cloud, threading.Thread]]:
     """A cloud that serves and trains in threads until it is done; stopped on leaving.
@@ -74,7 +73,7 @@ def cloud_at(
         errors: Takes what the cloud ended with; None: it is raised on leaving.
         options: Of ``open_cloud``.
     """
-    ended: list[PrivhierError] = []
+    ended: list[Exception] = []
     pairs = [(shared_part(one), at) for one, at in zip(configs[::2], configs[1::2], strict=True)]
     with ExitStack() as stack:
         cloud = open_cloud(
@@ -90,7 +89,7 @@ def cloud_at(
         def work() -> None:
             try:
                 cloud.run(linger=linger)
-            except PrivhierError as error:
+            except Exception as error:
                 (ended if errors is None else errors).append(error)
 
         thread = threading.Thread(target=work)
