@@ -22,8 +22,8 @@ from privhier.errors import ConfigError, OutputError
 from privhier.locks import exclusive
 from privhier.run import check_output
 from privhier.seeding import stream_seed
-from privhier.training.cloud_folder import CloudFolder
-from privhier.training.cloud_job import CloudJob, check_folder
+from privhier.training.cloud_folder import CloudFolder, check_folder
+from privhier.training.cloud_job import CloudJob
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
 from privhier.training.folder import RunFolder, write_atomic, write_json
@@ -211,7 +211,9 @@ class Cloud:
             while any(thread.is_alive() for thread in threads):
                 time.sleep(0.05)
             end = time.monotonic() + linger
-            while not all(job.parted or job.inbox.failed for job in self.jobs) and time.monotonic() < end:
+            while time.monotonic() < end and any(
+                job.done and not job.parted and not job.inbox.failed for job in self.jobs
+            ):
                 time.sleep(0.05)
             errors += [job.inbox.failed for job in self.jobs if job.inbox.failed]
         finally:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privhier.errors import CheckpointError
+from privhier.config_shared import SharedConfig, load_shared
+from privhier.errors import CheckpointError, UplinkError
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,18 @@ class CloudFolder:
             )
         facts: dict[str, Any] = json.loads(self.done.read_text())
         return facts
+
+
+def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
+    """Refuse a folder that belongs to another configuration.
+
+    Raises:
+        UplinkError: Both hashes are in the text.
+    """
+    if folder.config.exists() and (saved := load_shared(folder.config)).hash() != config.hash():
+        raise UplinkError(
+            key="--out",
+            value=str(folder.root),
+            rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
+            remedy="Use the configuration it was begun with, or another --out",
+        )

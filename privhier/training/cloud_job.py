@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from privhier.config_shared import SharedConfig, load_shared
+from privhier.config_shared import SharedConfig
 from privhier.errors import CheckpointError, ConfigError, PrivhierError, UplinkError
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
@@ -22,8 +22,9 @@ from privhier.models.tail import CloudTail
 from privhier.models.weights import save_weights
 from privhier.training.arriving import ArrivingBatches
 from privhier.training.batches import batch_count
+from privhier.training.cache import ReleaseCache
 from privhier.training.checkpoint import load_state, save_state
-from privhier.training.cloud import CloudTrainer, ReleaseCache
+from privhier.training.cloud import CloudTrainer
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.folder import write_json
 from privhier.training.labels import flips
@@ -381,18 +382,3 @@ class CloudJob:
 
 def _joint_train(key: tuple[str, str, int, int]) -> bool:
     return key[:2] == ("train", "joint")
-
-
-def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
-    """Refuse a folder that belongs to another configuration.
-
-    Raises:
-        UplinkError: Both hashes are in the text.
-    """
-    if folder.config.exists() and (saved := load_shared(folder.config)).hash() != config.hash():
-        raise UplinkError(
-            key="--out",
-            value=str(folder.root),
-            rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
-            remedy="Use the configuration it was begun with, or another --out",
-        )

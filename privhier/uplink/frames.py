@@ -157,7 +157,8 @@ def decode_frame(data: bytes, *, max_bytes: int) -> Frame:
         raise frame_error(
             "frame", len(data), f"must have {FRAME_HEADER + 1} to {FRAME_HEADER + max_bytes} bytes"
         )
-    return Frame(*_FRAME.unpack_from(data), data[FRAME_HEADER:])
+    sequence, chain = _FRAME.unpack_from(data)
+    return Frame(sequence, chain, data[FRAME_HEADER:])
 
 
 def encode_ack(ack: Ack, *, welcome: bool = False) -> bytes:
@@ -169,7 +170,8 @@ def decode_ack(data: bytes) -> Ack:
     """Inverse of ``encode_ack``; raises ``UplinkError`` for anything else."""
     if not isinstance(data, bytes) or len(data) != ACK_BYTES or data[0] not in (_WELCOME, _TAKEN):
         raise frame_error("acknowledgement", len(data), f"must be {ACK_BYTES} bytes of a known kind")
-    return Ack(*_ACK.unpack(data)[1:])
+    _, following, chain = _ACK.unpack(data)
+    return Ack(following, chain)
 
 
 def frame_error(field: str, value: object, rule: str) -> UplinkError:

@@ -222,7 +222,7 @@ class GrpcUplink:
         if code in _FINAL:
             if code == grpc.StatusCode.PERMISSION_DENIED:
                 remedy = f"Does this certificate name edge {self._hello.edge}? The cloud's log says more"
-            self._fail(self._unwanted(f"the cloud refused: {details}", remedy))
+            self._give_up(f"the cloud refused: {details}", remedy)
             return
         secure = self._credentials is not None and code == grpc.StatusCode.UNAVAILABLE
         own, theirs = _OWN.search(details), _THEIRS.search(details)
@@ -235,6 +235,10 @@ class GrpcUplink:
         else:
             rule = f"the cloud's certificate is not accepted: {details}"
             remedy = "Is it the cloud of this authority, called by its own name? Go on with --resume"
+        self._give_up(rule, remedy)
+
+    def _give_up(self, rule: str, remedy: str) -> None:
+        self._report(f"the line to {self._target} is given up: {rule}")
         self._fail(self._unwanted(rule, remedy))
 
     def _unwanted(self, rule: str, remedy: str) -> UplinkError:

@@ -48,10 +48,10 @@ _NASTY: list[Any] = [
 """Values that no field may have: every string among them is outside of every field's alphabet."""
 
 
-def inbox(folder: Path) -> Inbox:
+def inbox(folder: Path, *, edges: int = HELLO.edges) -> Inbox:
     """What a cloud of this run would serve, with a queue that never fills."""
     return Inbox(
-        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, edges=HELLO.edges, epochs=EPOCHS,
+        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, edges=edges, epochs=EPOCHS,
         journal=Journal(folder, sync=False), queue=10**6, agree=lambda hello: None,
     )  # fmt: skip
 
