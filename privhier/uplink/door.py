@@ -13,6 +13,9 @@ from queue import Empty, SimpleQueue
 
 from privhier.errors import UplinkError
 
+READERS = 4
+"""Threads that wait for a greeting, per turn: that of a line that was turned away takes a moment to end."""
+
 
 class Line:
     """One stream of a client.
@@ -44,6 +47,7 @@ class Door:
         self._most, self._each, self._patience = waiting, each, patience
         self._report = report or (lambda text: None)
         self._lock = threading.Lock()
+        self._readers = threading.Semaphore(READERS * waiting)
         self._waiting: dict[Line, None] = {}  # in order of arrival
         self._seated: dict[Hashable, Line] = {}
         self._dropped = 0
@@ -76,7 +80,11 @@ class Door:
                 line.heard.put(next(requests, None))
             except BaseException as error:
                 line.heard.put(error)
+            finally:
+                self._readers.release()
 
+        if not self._readers.acquire(timeout=1.0):
+            raise _silent("too many lines have come and gone at once")
         threading.Thread(target=read, name="greeting", daemon=True).start()
         try:
             heard = line.heard.get(timeout=self._patience)

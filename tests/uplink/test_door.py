@@ -16,6 +16,7 @@ import pytest
 from privhier.uplink import grpc_link
 from privhier.uplink import server as server_room
 from privhier.uplink.certificates import make_certificates
+from privhier.uplink.door import READERS
 from privhier.uplink.frames import METHOD
 from privhier.uplink.grpc_link import GrpcUplink
 from privhier.uplink.server import OPTIONS, UplinkServer
@@ -113,6 +114,9 @@ def test_a_line_that_does_not_greet_in_time_is_closed_with_a_reason(fuzzing, tmp
         silent.end()
         assert server.refusals["uplink.greeting"] == 3
         assert any("did not greet within 0.3 s" in line for line in lines)
+        end = time.monotonic() + 10  # a client may hear of its end before the cloud has cleaned up
+        while server._door._waiting and time.monotonic() < end:
+            time.sleep(0.01)
         assert not server._door._waiting
 
 
@@ -125,7 +129,7 @@ def test_a_flood_of_silent_streams_is_bounded(fuzzing, tmp_path):
         assert len(server._door._waiting) <= 4  # of one certificate
         new = [thread for thread in threading.enumerate() if thread not in before]
         assert sum("ThreadPoolExecutor" in thread.name for thread in new) <= 1 + 16 + 8
-        assert sum(thread.name == "greeting" for thread in new) <= 16
+        assert sum(thread.name == "greeting" for thread in new) <= READERS * 16
         silent.end()
 
 

@@ -200,7 +200,8 @@ def test_an_edge_whose_certificate_is_refused_ends_with_a_reason(fuzzing, tmp_pa
         )  # fmt: skip
         with pytest.raises(UplinkError, match="closes the line when it sees this edge's certificate"):
             send(uplink, fuzzing.honest()[0])
-        assert len(lines) == 3
+        assert len(lines) == 4
+        assert "is given up" in lines[-1]
         assert Spool(tmp_path / "spool2").waiting == 1  # kept for --resume
         assert not inbox.hellos
 
