@@ -57,7 +57,7 @@ def channel_credentials(
             rule=f"is made for edge {names}, not for edge {edge}"
             if named
             else f"names no edge, so the cloud would not take it for edge {edge}",
-            remedy=f"Make one for each edge: `privhier certs DIR --host NAME --edges {edge + 1}`",
+            remedy=f"Give edge {edge} its own folder, of `privhier certs DIR --host NAME --edges {edge + 1}`",
         )
     return grpc.ssl_channel_credentials(files[AUTHORITY], files[KEY], files[CERTIFICATE])
 
