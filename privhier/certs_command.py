@@ -23,14 +23,17 @@ def certs(
     edges: Annotated[int, typer.Option("--edges", min=1, help="Certificates for this many edges")] = 1,
     days: Annotated[int, typer.Option("--days", min=1, help="How long they are valid")] = 30,
 ) -> None:
-    """Make a test authority and certificates for mutual TLS between one cloud and its edges."""
+    """Make a test authority and certificates for mutual TLS between one cloud and its edges.
+
+    The certificate of an edge names its number (edge-N.privhier): the cloud lets it greet as no other.
+    """
     from privhier.uplink.certificates import make_certificates
 
     made = make_certificates(folder, hosts=host or ("localhost", "127.0.0.1"), edges=edges, days=days)
     console = Console(highlight=False, soft_wrap=True)
     lines = [
         f"for the cloud: {made.cloud}",
-        *(f"for an edge:   {edge}" for edge in made.edges),
+        *(f"for edge {number}:    {edge}" for number, edge in enumerate(made.edges)),
         f"keep to yourself: {made.authority}",
         f"valid until {made.until:%Y-%m-%d %H:%M} UTC",
     ]

@@ -27,6 +27,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.shared import take_over
 from privhier.uplink.codec import decode
 from privhier.uplink.journal import Journal
+from privhier.uplink.spool_index import INDEX, SpoolIndex
 
 
 def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None) -> Session:
@@ -56,6 +57,7 @@ def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None
             remedy="Look for what went up past the ledger; quote no guarantee of this run",
         )
     journal = Journal(theirs.journal)
+    _check_content(mine, facts, journal, totals)
     carried: dict[tuple[str, str, int], int] = {}
     for place in journal.places:
         carried[place.key[:3]] = carried.get(place.key[:3], 0) + place.records
@@ -101,13 +103,44 @@ def _joined(
     folder.sealed.write_array(folder.releases("test"), drawn["test"])
     history = _history(mine.sealed.read_json(mine.history), theirs.sealed.read_json(theirs.history))
     folder.sealed.write_json(folder.history, history)
-    kept = {name: value for name, value in facts.items() if name not in ("finished", "edge", "edges")}
+    kept = {
+        name: value for name, value in facts.items() if name not in ("finished", "edge", "edges", "chain")
+    }
     folder.sealed.write_json(folder.training, kept)
     if out.exists():
         shutil.rmtree(out)  # found empty before
     work.rename(out)
     session.folder = RunFolder(out)
     return session
+
+
+def _check_content(
+    folder: RunFolder, facts: dict[str, Any], journal: Journal, totals: dict[str, Any]
+) -> None:
+    """What the cloud trained on must be, message by message, what the edge spooled."""
+    number = int(facts["edge"])
+    sent = [(entry.key, entry.digest) for entry in SpoolIndex(folder.spool / INDEX).entries]
+    arrived = [(place.key, place.digest) for place in journal.places if place.edge == number]
+    if sent != arrived or len(arrived) != len(journal.places):
+        pairs = zip(sent, arrived, strict=False)
+        first = next((at for at, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
+        rule = f"the edge spooled {len(sent)} messages, the cloud holds {len(journal.places)}"
+        if first is not None:
+            rule = f"message {first} is not the one that the edge spooled"
+        raise GuaranteeError(
+            key="uplink",
+            value=str(number),
+            rule=rule,
+            remedy="Somebody else sent as this edge, or a folder was changed; quote no guarantee of this run",
+        )
+    chain = journal.chain(number).hex()
+    if not facts.get("chain") == chain == totals.get("chains", {}).get(str(number)):
+        raise GuaranteeError(
+            key="uplink.chain",
+            value=chain,
+            rule="is the running digest of the journal, and edge.json or cloud.json names another",
+            remedy="A folder was changed, or is of an older version; quote no guarantee of this run",
+        )
 
 
 def _edge_facts(folder: RunFolder) -> dict[str, Any]:

@@ -28,7 +28,9 @@ CertsOption = Annotated[
     Path | None,
     typer.Option("--certs", help="Folder with cert.pem, key.pem and authority.pem (see `privhier certs`)"),
 ]
-PlainOption = Annotated[bool, typer.Option("--plain", help="No encryption; on loopback only")]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="No encryption, no proof of who is who; on loopback only")
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on in --out after a kill or Ctrl-C")]
 
 
@@ -53,8 +55,8 @@ def edge(
 
     resolved = load_config(config, overrides or ())
     secure = _secured(cloud, certs, plain, key="--cloud")
-    credentials = channel_credentials(secure) if secure else None
     part = Shard.parse(shard) if shard else Shard()
+    credentials = channel_credentials(secure, edge=part.number) if secure else None
     suffix = f"-edge{part.number}" if part.of > 1 else "-edge"
     folder = out or Path("runs") / f"{resolved.name}-{resolved.hash()[:10]}{suffix}"
     if resolved.privacy.noise_source == "seeded" and resolved.privacy.noise_seed is None:
@@ -82,6 +84,8 @@ def cloud(
     queue: Annotated[
         int, typer.Option("--queue", min=1, help="Messages that may wait for training before edges wait")
     ] = 4,
+    records: Annotated[int, typer.Option("--records", min=1, help="Images that one edge may own at most")] = 2
+    ** 24,
     also: Annotated[
         list[Path] | None, typer.Option("--also", help="Configuration of one more run to serve; repeatable")
     ] = None,
@@ -112,6 +116,7 @@ def cloud(
             device=device,
             edges=edges,
             queue=queue,
+            most_records=records,
             resume=resume,
             sync=sync,
             stack=stack,

@@ -21,14 +21,15 @@ from privhier.errors import ConfigError, OutputError
 from privhier.locks import exclusive
 from privhier.seeding import stream_seed
 from privhier.training.claim import check_output, claim, with_absolute_paths
-from privhier.training.cloud_folder import CloudFolder
-from privhier.training.cloud_job import CloudJob, check_folder
+from privhier.training.cloud_folder import CloudFolder, check_folder
+from privhier.training.cloud_job import CloudJob
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
 from privhier.training.private_edge import check_private
 from privhier.uplink.grpc_link import GrpcUplink
+from privhier.uplink.inbox import MOST_RECORDS
 from privhier.uplink.server import UplinkServer
 
 Report = Callable[[str], None]
@@ -182,14 +183,15 @@ class Cloud:
     def run(self, *, linger: float = 60.0) -> None:
         """Serve and train until every run is done and every edge has said farewell, or long enough.
 
-        Runs take turns at training, step by step, with all the threads there are.
+        Runs take turns at training, step by step, with all the threads there are. An error of one run ends
+        that run; its edges are told that it has stopped, and the others go on.
 
         Args:
             linger: Longest wait for farewells once every run is trained, in seconds. An edge that has
                 everything acknowledged ends without one, too.
 
         Raises:
-            PrivhierError: What a run's training raised; the others are stopped, nothing is lost.
+            PrivhierError: What the first run that failed raised, when the others are through.
         """
         errors: list[BaseException] = []
 
@@ -198,17 +200,21 @@ class Cloud:
                 job.run()
             except BaseException as error:
                 errors.append(error)
+                job.fail(error)
 
         threads = [threading.Thread(target=work, args=(job,), daemon=True) for job in self.jobs]
         self.server.start()
         try:
             for thread in threads:
                 thread.start()
-            while any(thread.is_alive() for thread in threads) and not errors:
+            while any(thread.is_alive() for thread in threads):
                 time.sleep(0.05)
             end = time.monotonic() + linger
-            while not errors and not all(job.parted for job in self.jobs) and time.monotonic() < end:
+            while time.monotonic() < end and any(
+                job.done and not job.parted and not job.inbox.failed for job in self.jobs
+            ):
                 time.sleep(0.05)
+            errors += [job.inbox.failed for job in self.jobs if job.inbox.failed]
         finally:
             for job in self.jobs:
                 job.stop()
@@ -229,6 +235,7 @@ def open_cloud(
     device: torch.device,
     edges: int = 1,
     queue: int = 4,
+    most_records: int = MOST_RECORDS,
     resume: bool = False,
     sync: bool = True,
     stack: ExitStack,
@@ -243,6 +250,7 @@ def open_cloud(
         device: Where to compute.
         edges: Edges of every run.
         queue: Messages of a joint epoch that may wait for training.
+        most_records: Records that one edge may own.
         resume: Go on in folders that are not empty.
         sync: Flush every message to the disk before it is acknowledged.
         stack: Closed by the caller when the cloud is done: it holds the folders.
@@ -279,13 +287,21 @@ def open_cloud(
                 device=device,
                 edges=edges,
                 queue=queue,
+                most_records=most_records,
                 sync=sync,
                 report=None if report is None else _prefixed(report, config.name, many=len(runs) > 1),
             )
         )
     inboxes = {job.config.run_id: job.inbox for job in jobs}
-    streams = max(16, 2 * edges * len(jobs))
-    return Cloud(UplinkServer(inboxes, listen, credentials=credentials, streams=streams, report=report), jobs)
+    server = UplinkServer(
+        inboxes,
+        listen,
+        credentials=credentials,
+        streams=edges * len(jobs),
+        max_bytes=max(job.largest for job in jobs),
+        report=report,
+    )
+    return Cloud(server, jobs)
 
 
 def _same_shard(folder: RunFolder, shard: Shard) -> None:

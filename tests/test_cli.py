@@ -36,6 +36,7 @@ VERBS = {
         "--also",
         "--linger",
         "--threads",
+        "--records",
         "--sync",
         "--no-sync",
     },

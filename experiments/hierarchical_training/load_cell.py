@@ -32,8 +32,9 @@ from load_edges import STARTED, Plan, SimulatedEdge, Times
 from privhier.config_shared import shared_part
 from privhier.remote import Cloud, open_cloud
 from privhier.uplink.certificates import make_certificates
+from privhier.uplink.chain import digest
 from privhier.uplink.journal import Journal
-from privhier.uplink.spool import Spool, digest
+from privhier.uplink.spool import Spool
 from privhier.uplink.tls import server_credentials
 
 FORK = multiprocessing.get_context("fork")
@@ -55,7 +56,7 @@ def measure(plan: Plan, *, timeout: float = 300.0) -> dict[str, Any]:
     load = os.getloadavg()[0]
     try:
         if plan.tls:
-            make_certificates(root / "certs", hosts=["127.0.0.1"], edges=plan.edges * plan.runs)
+            make_certificates(root / "certs", hosts=["127.0.0.1"], edges=plan.edges)
         times, used, memory = play(plan, root, children, time.monotonic() + timeout)
         row = summary(plan, list(times.values()), used, memory)
         return {**row, "load": round(load, 2), "wrong": check(plan, root)}

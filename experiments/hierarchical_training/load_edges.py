@@ -20,7 +20,8 @@ from privhier.uplink.codec import ReleaseMessage, encode
 from privhier.uplink.frames import Hello
 from privhier.uplink.grid import rounded
 from privhier.uplink.grpc_link import GrpcUplink
-from privhier.uplink.spool import Entry, Spool
+from privhier.uplink.spool import Spool
+from privhier.uplink.spool_index import Entry
 from privhier.uplink.tls import channel_credentials
 
 PAYLOADS: dict[str, tuple[tuple[int, ...], dict[str, Any], int]] = {
@@ -154,8 +155,7 @@ class SimulatedEdge:
         self.spool = TimedSpool(plan.spool(root, run, number))
         self.messages = [encode(message) for message in schedule(shared, self.hello)]
         self.error: BaseException | None = None
-        place = run * plan.edges + number
-        self._certificates = root / "certs" / (f"edge-{place}" if place else "edge")
+        self._certificates = root / "certs" / (f"edge-{number}" if number else "edge")
 
     def run(self, port: int) -> None:
         """Send everything; an error is kept."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,95 +12,15 @@ from torch.nn import functional
 
 from privhier.config_shared import SharedConfig
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.errors import OutputError, UplinkError
+from privhier.errors import UplinkError
 from privhier.models.tail import CloudTail
 from privhier.privacy.labels import corrected_cross_entropy
-from privhier.sealed import Sealed, loaded_array
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import ordered_batches
+from privhier.training.cache import CacheWriter, ReleaseCache
 from privhier.training.finite import exploded, logits_text, loss_text, weights_text
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.uplink.codec import decode
-
-
-class ReleaseCache:
-    """Releases that arrived once and are trained on many times, on disk, complete or absent.
-
-    Rows are in order of arrival. The files appear under their names only when every record is there.
-    """
-
-    def __init__(self, folder: Path, sealed: Sealed) -> None:
-        self.folder, self._sealed = folder, sealed
-        self._checked = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether every release has arrived."""
-        records = self.folder / "records.npy"
-        return records.exists() or self._sealed.lists(records)
-
-    def begin(self, total: int, shape: Sequence[int], tasks: int) -> CacheWriter:
-        """Start to fill it, from nothing, with ``total`` releases of ``shape``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return CacheWriter(self.folder, self._sealed, total, shape, tasks)
-
-    def load(self) -> tuple[FloatArray, IntArray, IntArray]:
-        """Payload ``(n, *shape)`` as a memory map, record numbers ``(n,)``, labels ``(n, n_tasks)``."""
-        payload = self.folder / "payload.npy"
-        if not self._checked:  # once a process: it is read in every epoch
-            self._sealed.checked(payload)
-            self._checked = True
-        return (
-            loaded_array(payload, mmap=True),
-            self._sealed.read_array(self.folder / "records.npy"),
-            self._sealed.read_array(self.folder / "labels.npy"),
-        )
-
-
-class CacheWriter:
-    """Fills a cache in order of arrival; payloads go to disk as they come."""
-
-    def __init__(self, folder: Path, sealed: Sealed, total: int, shape: Sequence[int], tasks: int) -> None:
-        self._folder, self._sealed, self._at = folder, sealed, 0
-        self._temporary = folder / "payload.npy.tmp"
-        self._payload = np.lib.format.open_memmap(
-            self._temporary, mode="w+", dtype=np.float32, shape=(total, *shape)
-        )
-        # A full disk must be found here: writing into a hole of a memory map would end the process.
-        size = self._temporary.stat().st_size
-        try:
-            with self._temporary.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, size)
-        except OSError as error:
-            raise OutputError(
-                key="--out",
-                value=str(folder),
-                rule=f"the cache of {size} bytes cannot be written: {error.strerror}",
-                remedy="Free space and go on with --resume",
-            ) from error
-        self._records = np.zeros(total, dtype=np.int64)
-        self._labels = np.zeros((total, tasks), dtype=np.int64)
-
-    def add(self, payload: FloatArray, records: IntArray, labels: IntArray) -> None:
-        """Take ``(B, *shape)`` releases, their record numbers ``(B,)`` and labels ``(B, n_tasks)``."""
-        rows = slice(self._at, self._at + len(records))
-        self._payload[rows], self._records[rows], self._labels[rows] = payload, records, labels
-        self._at += len(records)
-
-    def finish(self) -> None:
-        """Flush and rename; ``records.npy`` comes last and makes the cache complete."""
-        if self._at != len(self._records):
-            raise UplinkError(
-                key="uplink.records",
-                value=self._at,
-                rule=f"{len(self._records)} releases were to arrive",
-                remedy="Send every record once",
-            )
-        self._payload.flush()
-        del self._payload
-        self._sealed.adopt(self._temporary, self._folder / "payload.npy")
-        for name, array in (("labels", self._labels), ("records", self._records)):
-            self._sealed.write_array(self._folder / f"{name}.npy", array)
 
 
 class CloudTrainer:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privhier.errors import CheckpointError
+from privhier.config_shared import SharedConfig, load_shared
+from privhier.errors import CheckpointError, UplinkError
 from privhier.sealed import Sealed
 
 
@@ -77,3 +78,21 @@ class CloudFolder:
             )
         facts: dict[str, Any] = self.sealed.read_json(self.done)
         return facts
+
+
+def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
+    """Refuse a folder that belongs to another configuration.
+
+    Raises:
+        CheckpointError: What the cloud was told of the configuration was altered since.
+        UplinkError: Both hashes are in the text.
+    """
+    if not folder.config.exists() and not folder.sealed.lists(folder.config):
+        return
+    if (saved := load_shared(folder.sealed.checked(folder.config))).hash() != config.hash():
+        raise UplinkError(
+            key="--out",
+            value=str(folder.root),
+            rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
+            remedy="Use the configuration it was begun with, or another --out",
+        )

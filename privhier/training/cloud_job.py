@@ -13,23 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from privhier.config_shared import SharedConfig, load_shared
-from privhier.errors import ConfigError, UplinkError
+from privhier.config_shared import SharedConfig
+from privhier.errors import CheckpointError, ConfigError, PrivhierError, UplinkError
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
 from privhier.models.weights import weights_bytes
-from privhier.training.batches import batch_count, ordered_batches
+from privhier.training.arriving import ArrivingBatches
+from privhier.training.batches import batch_count
+from privhier.training.cache import ReleaseCache
 from privhier.training.checkpoint import load_state, save_state
-from privhier.training.cloud import CloudTrainer, ReleaseCache
+from privhier.training.cloud import CloudTrainer
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.labels import flips
+from privhier.uplink.codec import MAX_BYTES
 from privhier.uplink.frames import Hello, frame_error
-from privhier.uplink.inbox import Inbox
+from privhier.uplink.inbox import MOST_RECORDS, Inbox
 from privhier.uplink.journal import Journal
+from privhier.uplink.sizes import ReleaseFormat
 
+ROWS = 256
+"""Most records of a message that is no batch of training (``training/release.py``)."""
 _NONE = np.zeros(0, dtype=np.int64)
-Rows = tuple[torch.Tensor, torch.Tensor]
 
 
 class CloudJob:
@@ -41,6 +46,7 @@ class CloudJob:
         device: Where to compute.
         edges: How many edges the run has.
         queue: Messages of a joint epoch that may wait for training.
+        most_records: Records that one edge may own.
         sync: Whether every message is flushed to the disk before it is acknowledged.
         bfloat16: Whether to compute under autocast.
         report: Called with a line of text after every epoch.
@@ -54,6 +60,7 @@ class CloudJob:
         device: torch.device,
         edges: int = 1,
         queue: int = 4,
+        most_records: int = MOST_RECORDS,
         sync: bool = True,
         bfloat16: bool = False,
         report: Callable[[str], None] | None = None,
@@ -73,6 +80,8 @@ class CloudJob:
             journal=self._journal,
             queue=queue,
             agree=self._agree,
+            bind=self._bind,
+            most_records=most_records,
         )
         self._hellos: dict[int, Hello] = {}
         if folder.edges.exists():
@@ -86,6 +95,7 @@ class CloudJob:
                         remedy=f"Give --edges {hello.edges}",
                     )
                 self._hellos[hello.edge] = hello
+                self.inbox.restore(hello)
         self._shape, self._stop = probe.release_shape, False
         self._history: list[dict[str, Any]] = []
         self._link: list[dict[str, Any]] = []
@@ -94,7 +104,16 @@ class CloudJob:
     @property
     def done(self) -> bool:
         """Whether the tail is trained and written."""
-        return self.folder.done.exists()
+        return self.folder.done.exists() or self.folder.sealed.lists(self.folder.done)
+
+    @property
+    def largest(self) -> int:
+        """Bytes that no message of this run needs: a power of two, which gives little of the run away."""
+        config = self.config
+        rows = 1 + max(config.batch_size, ROWS)
+        form = ReleaseFormat(tuple(self._shape), config.release.quantize, len(config.task))
+        size = 2 * form.bytes_of(rows, phase="joint")
+        return min(MAX_BYTES, max(2**20, 1 << (size - 1).bit_length()))
 
     @property
     def parted(self) -> bool:
@@ -105,14 +124,31 @@ class CloudJob:
         """Make ``run`` return soon; what arrived stays in the journal."""
         self._stop = True
 
+    def fail(self, error: BaseException) -> None:
+        """Say that this run ended with an error, and tell its edges that it has stopped."""
+        if not isinstance(error, PrivhierError):
+            error = UplinkError(
+                key="training",
+                value=self.config.run_id,
+                rule=f"stopped: {type(error).__name__}: {error}",
+                remedy="Mend what it names and go on with --resume",
+            )
+        self.inbox.fail(error)
+        self._report(f"this run has stopped: {error}")
+
     def close(self) -> None:
         """Close the journal's file."""
         self._journal.close()
 
     def run(self) -> bool:
         """Train until everything has arrived and every epoch is done; False if stopped before that."""
-        if self.done or not self._introduced():
-            return self.done
+        if self.done:
+            self.folder.finished()
+            self.folder.sealed.checked(self.folder.tail)
+            return True
+        if not self._introduced():
+            return False
+        self.inbox.bind_all()
         trainer = self._trainer()
         state = load_state(self.folder.checkpoint, key=self.config.hash())
         at = epoch = 0
@@ -120,6 +156,7 @@ class CloudJob:
             trainer.restore(state)
             at, epoch = state["at"], state["epoch"]
             self._history, self._link = state["history"], state["link"]
+            self._check_place(at)
         self.inbox.progress(at)
         schedule = self.config.schedule
         for number in range(self._joint_done(), schedule.joint_epochs):
@@ -132,7 +169,7 @@ class CloudJob:
                     return False
                 epoch = 1
             for number in range(epoch, schedule.cloud_epochs):
-                if self._stop:
+                if self._stopped():
                     return False
                 started = time.perf_counter()
                 loss = trainer.train_cached_epoch(cache, number)
@@ -141,32 +178,56 @@ class CloudJob:
         return self._finish(trainer)
 
     def _agree(self, hello: Hello) -> None:
-        """Take a greeting that fits; every edge must name the same tasks."""
+        """Refuse a greeting that does not fit; every edge must name the same tasks."""
         if list(hello.task_classes) != self.config.task:
             raise frame_error("task", list(hello.task_classes), f"the cloud has {self.config.task}")
-        for other in self._hellos.values():
-            if dict(other.task_classes) != dict(hello.task_classes):
-                raise frame_error(
-                    "task_classes", dict(hello.task_classes), f"edge {other.edge} has {other.task_classes}"
-                )
-        before = self._hellos.get(hello.edge)
-        if before is not None and before != hello:
-            raise frame_error("records", dict(hello.records), f"this edge had {dict(before.records)} before")
-        if before is None:
-            known = {**self._hellos, hello.edge: hello}
-            self.folder.sealed.write_json(
-                self.folder.edges, [known[edge].encode().decode() for edge in sorted(known)]
+        # What another edge said is not for this one to know.
+        others = {**self.inbox.hellos, **self._hellos}
+        others.pop(hello.edge, None)
+        if any(dict(other.task_classes) != dict(hello.task_classes) for other in others.values()):
+            raise frame_error(
+                "task_classes",
+                dict(hello.task_classes),
+                "the run's other edges count their classes otherwise",
             )
-            self._hellos[hello.edge] = hello
-            with self._journal.changed:
-                self._journal.changed.notify_all()
+
+    def _bind(self, hello: Hello) -> None:
+        """Keep a greeting for good: its edge has sent something, or training begins."""
+        known = {**self._hellos, hello.edge: hello}
+        texts = [known[edge].encode().decode() for edge in sorted(known)]
+        self.folder.sealed.write_json(self.folder.edges, texts)
+        self._hellos = known
 
     def _introduced(self) -> bool:
-        """Wait until every edge has introduced itself: the steps of a schedule depend on their records."""
+        """Wait until every edge has introduced itself: the steps of a schedule depend on their records.
+
+        And until the first message is here: a greeting alone may still be taken back.
+        """
+        silent = self.config.schedule.releases_per_record == 0
+
+        def here() -> bool:
+            return len(self.inbox.hellos) == self._edges and (silent or len(self._journal) > 0)
+
         with self._journal.changed:
-            while len(self._hellos) < self._edges and not self._stop:
+            while not here() and not self._stopped():
                 self._journal.changed.wait(0.2)
-        return len(self._hellos) == self._edges
+            return here()
+
+    def _stopped(self) -> bool:
+        """Whether to stop; raises what ended this run for its edges."""
+        if self.inbox.failed is not None:
+            raise self.inbox.failed
+        return self._stop
+
+    def _check_place(self, at: int) -> None:
+        """A journal that is shorter than what was trained on has lost messages."""
+        if at > len(self._journal):
+            raise CheckpointError(
+                key="checkpoint",
+                value=str(self.folder.journal),
+                rule=f"holds {len(self._journal)} messages, but {at} were trained on",
+                remedy="Restore the folder from a copy, or start the run anew on both sides",
+            )
 
     def _network(self, task_classes: dict[str, int]) -> tuple[EdgeSegment, CloudTail]:
         """Every part has a stream of its own, so the tail is the one that the edge's process would build."""
@@ -205,7 +266,7 @@ class CloudJob:
         wanted = (epoch + 1) * sum(hello.records["train"] for hello in self._hellos.values())
         have = sum(place.records for place in self._journal.places[:at] if _joint_train(place.key))
         while have < wanted:
-            if not self._journal.wait(at, stopped=lambda: self._stop):
+            if not self._journal.wait(at, stopped=self._stopped):
                 return -1
             place = self._journal.places[at]
             if _joint_train(place.key):
@@ -227,11 +288,11 @@ class CloudJob:
         begin = len(self._journal)
         total = sum(hello.records["train"] for hello in self._hellos.values())
         trainer.expect(cache, total, self._shape)
-        batches = _Batches(total, self.config.batch_size)
+        batches = ArrivingBatches(total, self.config.batch_size)
         losses: list[torch.Tensor] = []
         have = 0
         while have < total:
-            if not self._journal.wait(at, stopped=lambda: self._stop):
+            if not self._journal.wait(at, stopped=self._stopped):
                 return False
             place = self._journal.places[at]
             if place.key[:2] == ("train", "cloud"):
@@ -249,7 +310,7 @@ class CloudJob:
         return True
 
     def _stream(
-        self, trainer: CloudTrainer, batches: _Batches, data: bytes, losses: list[torch.Tensor]
+        self, trainer: CloudTrainer, batches: ArrivingBatches, data: bytes, losses: list[torch.Tensor]
     ) -> None:
         payload, labels = trainer.receive_and_cache(data)
         for rows in batches.add(torch.from_numpy(payload), torch.from_numpy(labels)):
@@ -301,7 +362,7 @@ class CloudJob:
             seen = len(self._journal)  # before the count: what comes in between ends the wait below
             if self._journal.records >= wanted:
                 break
-            if not self._journal.wait(seen, stopped=lambda: self._stop):
+            if not self._journal.wait(seen, stopped=self._stopped):
                 return False
         places = self._journal.places
         self.folder.sealed.write(self.folder.tail, weights_bytes(trainer.tail))
@@ -316,49 +377,12 @@ class CloudJob:
                     "records": self._journal.records,
                     "bytes": sum(place.size for place in places),
                 },
+                "chains": {str(edge): self._journal.chain(edge).hex() for edge in sorted(self._hellos)},
             },
         )
         self._report(f"tail trained: {self.folder.tail}")
         return True
 
 
-class _Batches:
-    """Cuts arriving rows into the batches that a complete cache would be cut into."""
-
-    def __init__(self, total: int, batch_size: int) -> None:
-        self._sizes = [len(rows) for rows in ordered_batches(np.arange(total), batch_size)]
-        self._waiting: list[Rows] = []
-        self._count = 0
-
-    def add(self, payload: torch.Tensor, labels: torch.Tensor) -> list[Rows]:
-        """Rows that came; returns the batches that are complete now."""
-        self._waiting.append((payload, labels))
-        self._count += len(labels)
-        ready: list[Rows] = []
-        if self._sizes and self._count >= self._sizes[0]:
-            z, y = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-            while self._sizes and len(y) >= self._sizes[0]:
-                size = self._sizes.pop(0)
-                ready.append((z[:size], y[:size]))
-                z, y = z[size:], y[size:]
-            self._waiting, self._count = [(z, y)], len(y)
-        return ready
-
-
 def _joint_train(key: tuple[str, str, int, int]) -> bool:
     return key[:2] == ("train", "joint")
-
-
-def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
-    """Refuse a folder that belongs to another configuration.
-
-    Raises:
-        UplinkError: Both hashes are in the text.
-    """
-    if folder.config.exists() and (saved := load_shared(folder.config)).hash() != config.hash():
-        raise UplinkError(
-            key="--out",
-            value=str(folder.root),
-            rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
-            remedy="Use the configuration it was begun with, or another --out",
-        )

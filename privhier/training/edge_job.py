@@ -14,13 +14,14 @@ import torch
 
 from privhier.config import RunConfig
 from privhier.config_shared import shared_part
+from privhier.errors import CheckpointError
 from privhier.models.weights import weights_bytes
 from privhier.privacy.agreement import check_agreement
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
-from privhier.training.folder import RunFolder, lost_draw
+from privhier.training.folder import RunFolder
 from privhier.training.phases import phases_of
 from privhier.training.trained import build_model
 from privhier.uplink.base import Uplink
@@ -84,6 +85,7 @@ class EdgeJob:
             wire=config.release.quantize,
             task_classes=dict(data.task_classes),
             records={name: len(getattr(data.splits, name)) for name in ("train", "val", "test")},
+            folder=self.spool.identity,
         )
         self.history: list[dict[str, Any]] = []
         self.link: list[dict[str, Any]] = []
@@ -162,12 +164,13 @@ class EdgeJob:
             return 0
         self.side.restore(state)
         self.history, self.link = state["history"], state["link"]
-        sent = sum(epoch["messages"] for epoch in self.link)
-        if self.spool.totals()["messages"] < sent:
-            raise lost_draw(
-                self.folder.spool,
-                f"{sent} messages were spooled by finished epochs, the index names "
-                f"{self.spool.totals()['messages']}; what was charged and sent once is known from it",
+        sent = sum(int(row["messages"]) for row in self.link)
+        if sent > len(self.spool.entries):
+            raise CheckpointError(
+                key="checkpoint",
+                value=str(self.folder.spool),
+                rule=f"names {len(self.spool.entries)} messages, but the checkpoint had spooled {sent}",
+                remedy="Restore the folder from a copy, or start the run anew on both sides",
             )
         return done
 
@@ -197,6 +200,7 @@ class EdgeJob:
             "edges": self.hello.edges,
             "uplink": self.spool.totals(),
             "ledger": self.side.ledger.head,
+            "chain": self.spool.chain(len(self.spool.entries)).hex(),
             **self.side.facts(),
         }
 

@@ -17,8 +17,9 @@ from privhier.models.weights import weights_bytes
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData, batch_count
+from privhier.training.cache import ReleaseCache
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
-from privhier.training.cloud import CloudTrainer, ReleaseCache, cloud_logits
+from privhier.training.cloud import CloudTrainer, cloud_logits
 from privhier.training.edge import EdgeTrainer
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
 from privhier.training.folder import RunFolder

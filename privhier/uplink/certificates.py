@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from privhier.errors import ConfigError, OutputError
 
 AUTHORITY, CERTIFICATE, KEY = "authority.pem", "cert.pem", "key.pem"
+_EDGE_NAME = re.compile(r"edge-(0|[1-9][0-9]{0,4})\.privhier")
 _CLOCKS_APART = timedelta(minutes=5)
 _LONGEST_DAYS = 3650
 _MOST_EDGES = 65536
@@ -50,8 +52,9 @@ def make_certificates(
 
     ``folder`` holds ``authority.pem``, ``authority/key.pem``, and ``cloud``, ``edge``, ``edge-1``, ...,
     each with ``cert.pem``, ``key.pem`` and ``authority.pem``: all that its machine needs. Only the owner
-    can read it (keys 0600, folders 0700). Keys are not encrypted, and nothing can be revoked: it is an
-    authority for tests and small studies.
+    can read it (keys 0600, folders 0700). The certificate of edge N names it as ``edge-N.privhier`` (a DNS
+    name), and the cloud lets it greet as that edge only, in every run it serves. Keys are not encrypted,
+    and nothing can be revoked: it is an authority for tests and small studies.
 
     Args:
         folder: Made, or empty.
@@ -89,8 +92,9 @@ def make_certificates(
             (draft / "authority").mkdir(mode=0o700)
             _write(draft / "authority" / KEY, _key_pem(authority.key))
             authority.issue(draft / "cloud", ExtendedKeyUsageOID.SERVER_AUTH, names)
-            for owner in owners:
-                authority.issue(draft / owner, ExtendedKeyUsageOID.CLIENT_AUTH, [x509.DNSName(owner)])
+            for number, owner in enumerate(owners):
+                name = x509.DNSName(f"edge-{number}.privhier")
+                authority.issue(draft / owner, ExtendedKeyUsageOID.CLIENT_AUTH, [name])
             draft.replace(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -105,6 +109,17 @@ def make_certificates(
         edges=tuple(folder / owner for owner in owners),
         until=authority.until,
     )
+
+
+def edges_named(pem: bytes) -> frozenset[int]:
+    """The edges that a certificate in PEM is made for: every N of a DNS name ``edge-N.privhier``."""
+    try:
+        extensions = x509.load_pem_x509_certificate(pem).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return frozenset()
+    found = (_EDGE_NAME.fullmatch(name) for name in names.get_values_for_type(x509.DNSName))
+    return frozenset(int(match[1]) for match in found if match)
 
 
 class _Authority:

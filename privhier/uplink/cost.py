@@ -25,8 +25,8 @@ HTTP2_FRAME, HTTP2_HEADER, GRPC_PREFIX = 16_384, 9, 5
 """gRPC prefixes a message with 5 bytes; HTTP/2 cuts it into frames of at most 16 KiB, 9 bytes each."""
 TLS_RECORD, TLS_HEADERS = 16_384, 22
 """TLS 1.3: 5 bytes of header, 1 of content type, 16 of authentication tag for each record of 16 KiB."""
-FRAME_HEADER = 8
-"""The sequence number before each message (``frames.py``)."""
+FRAME_HEADER = 40
+"""The sequence number and the running digest before each message (``frames.py``)."""
 WINDOW = 256 * 2**10
 """Bytes of one stream that may be on the way unread: gRPC's ``lookahead_bytes`` as ``server.py`` sets it."""
 SEND_SECONDS, SEND_SECONDS_PER_BYTE = 1.2e-4, 4e-10

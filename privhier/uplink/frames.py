@@ -1,27 +1,34 @@
-"""What goes over the wire around a message: one greeting up, then numbered frames; nine bytes down.
+"""What goes over the wire around a message: one greeting up, then numbered frames; 41 bytes down.
 
-An acknowledgement is a kind and a number. There is no field for a gradient, a weight or a label, so there
-is nothing a cloud could say to steer the edge.
+An acknowledgement is a kind, a number and the running digest of what was acknowledged, which the edge has
+computed already and compares. There is no field for a gradient, a weight or a label, so there is nothing a
+cloud could say to steer the edge.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 from privhier.errors import UplinkError
+from privhier.uplink.chain import CHAIN_BYTES, START
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""2: greeting, frames and acknowledgements carry a running digest of what was sent."""
 MAX_HELLO = 16 * 2**10
 METHOD = "/privhier.Uplink/Send"
-FRAME_HEADER = 8
-ACK_BYTES = 9
-_ACK = struct.Struct("<BQ")
-_SEQUENCE = struct.Struct("<Q")
+_FRAME = struct.Struct(f"<Q{CHAIN_BYTES}s")
+_ACK = struct.Struct(f"<BQ{CHAIN_BYTES}s")
+FRAME_HEADER = _FRAME.size
+ACK_BYTES = _ACK.size
+FAREWELL = b"farewell"
+"""Instead of a message: nothing more comes; an objection, where the running digest is not the cloud's."""
 _WELCOME, _TAKEN = 0, 1
+_DIGITS = re.compile(r"[0-9a-f]*")
 _SPLITS = ("train", "val", "test")
 _LARGEST = 2**31 - 1
 _MOST_CLASSES = 4096
@@ -41,6 +48,9 @@ class Hello:
         wire: Type of its values on the wire.
         task_classes: Task attribute to its number of classes, in column order.
         records: Split to this edge's number of records.
+        folder: Drawn once for the edge's folder, hexadecimal: tells two edges under one number apart.
+        taken: How many of its messages this edge has seen acknowledged.
+        chain: Running digest after those, hexadecimal.
         protocol: Version of this protocol.
     """
 
@@ -52,7 +62,15 @@ class Hello:
     wire: str
     task_classes: Mapping[str, int]
     records: Mapping[str, int]
+    folder: str = ""
+    taken: int = 0
+    chain: str = START.hex()
     protocol: int = PROTOCOL
+
+    @property
+    def identity(self) -> Hello:
+        """What an edge says of itself whenever it greets: all but how far it has come."""
+        return replace(self, taken=0, chain=START.hex())
 
     def encode(self) -> bytes:
         """Canonical JSON; raises ``UplinkError`` if it would be too long."""
@@ -85,7 +103,11 @@ class Hello:
         for text in (self.config, self.run_id, self.wire):
             if not isinstance(text, str) or not 0 < len(text) <= 128:
                 raise ValueError("a name must have 1 to 128 characters")
-        numbers: list[Any] = [self.edge, self.edges, *self.shape]
+        if not isinstance(self.folder, str) or len(self.folder) > 64 or not _DIGITS.fullmatch(self.folder):
+            raise ValueError("folder must be at most 64 hexadecimal digits")
+        if len(self.chain) != 2 * CHAIN_BYTES or not _DIGITS.fullmatch(self.chain):
+            raise ValueError(f"chain must be {2 * CHAIN_BYTES} hexadecimal digits")
+        numbers: list[Any] = [self.edge, self.edges, self.taken, *self.shape]
         numbers += [*self.task_classes.values(), *self.records.values()]
         if any(type(number) is not int or not 0 <= number <= _LARGEST for number in numbers):
             raise ValueError("a number is none, or out of range")
@@ -103,28 +125,53 @@ class Hello:
             raise ValueError(f"records must count {', '.join(_SPLITS)}")
 
 
-def encode_frame(sequence: int, message: bytes) -> bytes:
-    """A numbered message: eight bytes of little-endian sequence number, then the message."""
-    return _SEQUENCE.pack(sequence) + message
+class Frame(NamedTuple):
+    """A numbered message.
+
+    Attributes:
+        sequence: Its number.
+        chain: Running digest of everything before it.
+        message: The message, or ``FAREWELL``.
+    """
+
+    sequence: int
+    chain: bytes
+    message: bytes
 
 
-def decode_frame(data: bytes, *, max_bytes: int) -> tuple[int, bytes]:
-    """Sequence number and message; raises ``UplinkError`` for a frame that cannot hold a message."""
+class Ack(NamedTuple):
+    """What is on the cloud's disk: everything below ``following``, whose running digest is ``chain``."""
+
+    following: int
+    chain: bytes
+
+
+def encode_frame(sequence: int, message: bytes, chain: bytes = START) -> bytes:
+    """Eight bytes of little-endian sequence number, 32 of the running digest before it, the message."""
+    return _FRAME.pack(sequence, chain) + message
+
+
+def decode_frame(data: bytes, *, max_bytes: int) -> Frame:
+    """Inverse of ``encode_frame``; raises ``UplinkError`` for a frame that cannot hold a message."""
     if not isinstance(data, bytes) or not FRAME_HEADER < len(data) <= FRAME_HEADER + max_bytes:
-        raise frame_error("frame", len(data), f"must have 9 to {FRAME_HEADER + max_bytes} bytes")
-    return _SEQUENCE.unpack_from(data)[0], data[FRAME_HEADER:]
+        raise frame_error(
+            "frame", len(data), f"must have {FRAME_HEADER + 1} to {FRAME_HEADER + max_bytes} bytes"
+        )
+    sequence, chain = _FRAME.unpack_from(data)
+    return Frame(sequence, chain, data[FRAME_HEADER:])
 
 
-def encode_ack(following: int, *, welcome: bool = False) -> bytes:
-    """Nine bytes: everything below ``following`` is on the cloud's disk."""
-    return _ACK.pack(_WELCOME if welcome else _TAKEN, following)
+def encode_ack(ack: Ack, *, welcome: bool = False) -> bytes:
+    """A kind, eight bytes of little-endian number, 32 of running digest."""
+    return _ACK.pack(_WELCOME if welcome else _TAKEN, *ack)
 
 
-def decode_ack(data: bytes) -> int:
-    """The sequence number the cloud wants next; raises ``UplinkError`` for anything but nine bytes."""
+def decode_ack(data: bytes) -> Ack:
+    """Inverse of ``encode_ack``; raises ``UplinkError`` for anything else."""
     if not isinstance(data, bytes) or len(data) != ACK_BYTES or data[0] not in (_WELCOME, _TAKEN):
         raise frame_error("acknowledgement", len(data), f"must be {ACK_BYTES} bytes of a known kind")
-    return int(_ACK.unpack(data)[1])
+    _, following, chain = _ACK.unpack(data)
+    return Ack(following, chain)
 
 
 def frame_error(field: str, value: object, rule: str) -> UplinkError:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import grpc
 
 from privhier.errors import OutputError, PrivhierError, UplinkError
+from privhier.uplink.chain import digest
 from privhier.uplink.codec import decode
-from privhier.uplink.frames import METHOD, Hello, decode_ack, encode_frame
+from privhier.uplink.frames import FAREWELL, METHOD, Ack, Hello, decode_ack, encode_frame
 from privhier.uplink.server import OPTIONS
-from privhier.uplink.spool import Spool, digest
+from privhier.uplink.spool import Spool
 
 Report = Callable[[str], None]
 _FIRST_PAUSE = 0.2
@@ -25,6 +28,13 @@ _FINAL = {
     grpc.StatusCode.UNIMPLEMENTED,
 }
 """Refusals that another attempt would meet again."""
+_UNANSWERED, _LONGEST_UNANSWERED = 5.0, 60.0
+"""Seconds without an answer to a greeting after which the edge says so, and comes again."""
+_LONG_WAIT = 10.0
+_REFUSALS = 4
+"""As many handshakes in a row that end over a certificate are no accident of the line."""
+_OWN = re.compile(r"last error: UNAVAILABLE: [^ ]+: (Socket closed|recvmsg|Unwrap failed)")
+_THEIRS = re.compile(r"Tls handshake failed|[Vv]erification [Cc]heck")
 
 
 class GrpcUplink:
@@ -35,7 +45,7 @@ class GrpcUplink:
 
     Args:
         target: ``HOST:PORT`` of the cloud.
-        hello: What this edge says of itself.
+        hello: What this edge says of itself; the folder and how far it has come are the spool's.
         spool: Its outbox.
         credentials: Mutual TLS; None: plain text.
         queue: Messages ahead while the line is up.
@@ -66,6 +76,7 @@ class GrpcUplink:
         self._queue, self._limit, self._longest, self._redraws = queue, spool_bytes, retry_seconds, redraws
         self._report = report or (lambda text: None)
         self._jitter = random.Random(hello.edge)
+        self._refusals = 0
         self._changed = threading.Condition()
         self._connected = False
         self._closing = self._parted = False
@@ -96,8 +107,12 @@ class GrpcUplink:
             self.spool.append(data)
             self._changed.notify_all()
             started = time.monotonic()
+            warn = started + _LONG_WAIT
             while self._error is None and self._ahead():
                 self._changed.wait(0.2)
+                if time.monotonic() > warn:
+                    warn += 6 * _LONG_WAIT
+                    self._report(f"waiting for the cloud: {self.spool.waiting} messages ahead of it")
             self.waited += time.monotonic() - started
             if self._error is not None:
                 raise self._error
@@ -177,52 +192,96 @@ class GrpcUplink:
         live = _Connection()
         try:
             answers = channel.stream_stream(METHOD)(self._requests(live))
+            live.watch(self._unanswered, answers.cancel, _UNANSWERED, _LONGEST_UNANSWERED)
             for answer in answers:
                 self._answered(decode_ack(answer), live)
-            with self._changed:
-                self._parted = self._closing and not self.spool.waiting
             return "the cloud closed the stream"
         except grpc.RpcError as error:
-            code, details = error.code(), error.details()
-            if code in _FINAL:
-                self._fail(
-                    UplinkError(
-                        key="--cloud",
-                        value=self._target,
-                        rule=f"the cloud refused: {details}",
-                        remedy="Mend what it names and go on with --resume",
-                    )
-                )
+            code, details = error.code(), str(error.details())
+            if live.objection is None:
+                self._refused(code, details, greeted=live.first is not None)
             return f"{code.name}: {details}"
         except PrivhierError as error:
             self._fail(error)
             return str(error)
         finally:
+            if live.objection is not None:
+                self._fail(live.objection)
+            live.watched()
             with self._changed:
                 self._connected, live.ended = False, True
                 self._changed.notify_all()
             channel.close()
 
-    def _answered(self, following: int, live: _Connection) -> None:
+    def _unanswered(self) -> None:
+        self._report(f"the cloud at {self._target} has not answered this edge's greeting; waiting")
+
+    def _refused(self, code: grpc.StatusCode, details: str, *, greeted: bool) -> None:
+        """Give up where another attempt would meet the same refusal."""
+        remedy = "Mend what it names and go on with --resume"
+        if code in _FINAL:
+            if code == grpc.StatusCode.PERMISSION_DENIED:
+                remedy = f"Does this certificate name edge {self._hello.edge}? The cloud's log says more"
+            self._give_up(f"the cloud refused: {details}", remedy)
+            return
+        secure = self._credentials is not None and code == grpc.StatusCode.UNAVAILABLE
+        own, theirs = _OWN.search(details), _THEIRS.search(details)
+        self._refusals = self._refusals + 1 if secure and not greeted and (own or theirs) else 0
+        if self._refusals < _REFUSALS:
+            return
+        if own:
+            rule = "the cloud closes the line when it sees this edge's certificate"
+            remedy = "Is it of the cloud's authority, and still valid? Go on with --resume and one that is"
+        else:
+            rule = f"the cloud's certificate is not accepted: {details}"
+            remedy = "Is it the cloud of this authority, called by its own name? Go on with --resume"
+        self._give_up(rule, remedy)
+
+    def _give_up(self, rule: str, remedy: str) -> None:
+        self._report(f"the line to {self._target} is given up: {rule}")
+        self._fail(self._unwanted(rule, remedy))
+
+    def _unwanted(self, rule: str, remedy: str) -> UplinkError:
+        return UplinkError(key="--cloud", value=self._target, rule=rule, remedy=remedy)
+
+    def _answered(self, ack: Ack, live: _Connection) -> None:
         with self._changed:
+            if live.objection is not None:
+                return
+            live.objection = self._objection(ack, welcome=live.first is None)
             if live.first is None:
-                if following < self.spool.acknowledged:
-                    raise UplinkError(
-                        key="--cloud",
-                        value=following,
-                        rule=f"the cloud wants a message that it acknowledged before "
-                        f"(everything below {self.spool.acknowledged})",
-                        remedy="Give the cloud its old folder, or start both anew",
-                    )
-                live.first = following
-                self._connected = True
-            self.spool.acknowledge(following)
+                live.first, self._refusals = ack.following, 0
+                self._connected = live.objection is None
+            if live.objection is None:
+                self.spool.acknowledge(ack.following)
+                self._parted = live.farewell and ack.following == len(self.spool.entries)
             self._changed.notify_all()
-        if live.announce():
+        if live.announce() and live.objection is None:
             self._report(f"the line to {self._target} is up; {self.spool.waiting} messages wait")
 
+    def _objection(self, ack: Ack, *, welcome: bool) -> UplinkError | None:
+        """What is wrong with an acknowledgement: it must be of the very messages that were spooled here."""
+        following, spooled = ack.following, len(self.spool.entries)
+        if welcome and following < self.spool.acknowledged:
+            rule = f"the cloud has only {following} of {self.spool.acknowledged} messages it acknowledged"
+            return self._unwanted(rule, "Give the cloud its old folder, or start both anew")
+        if following > spooled:
+            rule = (
+                f"the cloud has {following} messages of this edge, of which {spooled} were ever spooled here"
+            )
+            return self._unwanted(rule, "Give the edge its old folder, or start both anew")
+        if ack.chain != self.spool.chain(following):
+            rule = f"the {following} messages that the cloud has of this edge are not those spooled here"
+            remedy = "Somebody else sent as this edge: use certificates (not --plain), and start both anew"
+            return self._unwanted(rule, remedy)
+        return None
+
     def _requests(self, live: _Connection) -> Iterator[bytes]:
-        yield self._hello.encode()
+        with self._changed:
+            taken = self.spool.acknowledged
+            chain = self.spool.chain(taken)
+        hello = replace(self._hello, folder=self.spool.identity, taken=taken, chain=chain.hex())
+        yield hello.encode()
         with self._changed:
             self._changed.wait_for(lambda: live.first is not None or live.ended or self._error is not None)
             number = live.first
@@ -232,29 +291,42 @@ class GrpcUplink:
                     self._changed.wait()
                 if live.ended or self._error is not None:
                     return
-                if number >= len(self.spool.entries):
-                    return  # closing, and nothing left to send
-                if number < self.spool.acknowledged:
-                    number = self.spool.acknowledged
-                    continue
-                try:
-                    data = self.spool.read(number)
-                except OSError as error:
-                    self._fail(
-                        OutputError(
-                            key="--out",
-                            value=str(error.filename),
-                            rule=f"a spooled message cannot be read: {error.strerror}",
-                            remedy="Mend the disk and go on with --resume",
-                        )
-                    )
-                    return
-            yield encode_frame(number, data)
+                count = len(self.spool.entries)
+                # Closing, with nothing left to send; or what the cloud has is not what was sent: either
+                # way the running digest tells the cloud.
+                last = live.objection is not None or number >= count
+                number = min(number, count) if last else max(number, self.spool.acknowledged)
+                chain, data = self.spool.chain(number), FAREWELL if last else self._spooled(number)
+                live.farewell = last and live.objection is None
+            if data is None:
+                return
+            yield encode_frame(number, data, chain)
+            if last:
+                if live.objection is not None:
+                    live.limit(_UNANSWERED)
+                return
             number += 1
+
+    def _spooled(self, number: int) -> bytes | None:
+        try:
+            return self.spool.read(number)
+        except UplinkError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(
+                OutputError(
+                    key="--out",
+                    value=str(error.filename),
+                    rule=f"a spooled message cannot be read: {error.strerror}",
+                    remedy="Mend the disk and go on with --resume",
+                )
+            )
+        return None
 
     def _ready(self, number: int, live: _Connection) -> bool:
         done = self._closing and not self.spool.waiting
-        return number < len(self.spool.entries) or live.ended or done or self._error is not None
+        stop = live.ended or live.objection is not None or self._error is not None
+        return number < len(self.spool.entries) or done or stop
 
     def _fail(self, error: PrivhierError) -> None:
         with self._changed:
@@ -263,14 +335,47 @@ class GrpcUplink:
 
 
 class _Connection:
-    """What is known of one connection: the first number the cloud asked for, and whether it is over."""
+    """What is known of one connection.
+
+    Attributes:
+        first: The first number the cloud asked for; None: it has not answered the greeting.
+        objection: Why its acknowledgements are not of what was sent.
+        farewell: Whether this edge has said farewell.
+        ended: Whether it is over.
+    """
 
     def __init__(self) -> None:
         self.first: int | None = None
-        self.ended = False
+        self.objection: UplinkError | None = None
+        self.farewell = self.ended = False
         self._announced = False
+        self._timers: list[threading.Timer] = []
+        self._cancel: Callable[[], object] = lambda: None
 
     def announce(self) -> bool:
         """True the first time."""
         first, self._announced = not self._announced, True
+        if first:
+            self.watched()
         return first
+
+    def watch(self, say: Callable[[], None], cancel: Callable[[], object], soon: float, late: float) -> None:
+        """Say so if the greeting stays unanswered for ``soon`` seconds; after ``late`` cancel the line."""
+        self._cancel = cancel
+        self._time(soon, say)
+        self._time(late, cancel)
+
+    def limit(self, seconds: float) -> None:
+        """Cancel the line if it is not over by then."""
+        self._time(seconds, self._cancel)
+
+    def _time(self, seconds: float, then: Callable[[], object]) -> None:
+        timer = threading.Timer(seconds, then)
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
+
+    def watched(self) -> None:
+        """The greeting was answered, or the connection is over."""
+        for timer in self._timers:
+            timer.cancel()

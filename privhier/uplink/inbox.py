@@ -6,16 +6,25 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from privhier.errors import UplinkError
+from privhier.errors import PrivhierError, UplinkError
 from privhier.uplink.codec import MAX_BYTES, ReleaseMessage, decode
-from privhier.uplink.frames import Hello, frame_error
+from privhier.uplink.frames import Ack, Frame, Hello, frame_error
 from privhier.uplink.journal import Journal
+
+MOST_RECORDS = 2**24
+"""Records that one edge may own, unless a cloud is told otherwise."""
+_HEAVY = 2**20
+"""Messages from this size on are decoded one at a time, over all runs: memory."""
+_scales = threading.Lock()
 
 Agree = Callable[[Hello], None]
 
 
 class Inbox:
     """One run's way in; thread-safe, one thread per connected edge.
+
+    A greeting binds its edge from the edge's first message on, or from the start of training; until then
+    another one may take its place once its line is gone.
 
     Args:
         config: Hash of the shared configuration.
@@ -26,7 +35,15 @@ class Inbox:
         epochs: Phase to its number of epochs in which releases go up.
         journal: Where messages are kept.
         queue: Messages of a joint epoch that may wait for training before their sender has to wait.
-        agree: Called with every fitting greeting; keeps what it says, or refuses.
+        agree: Called with every fitting greeting; refuses by raising.
+        bind: Called with a greeting before its edge is bound to it.
+        most_records: Records that one edge may own in all its splits.
+
+    Attributes:
+        trained: Messages, in order of arrival, that training is through with.
+        hellos: Edge to the greeting that stands.
+        bound: The edges that cannot introduce themselves otherwise any more.
+        failed: Why this run takes nothing any more; None: it does.
     """
 
     def __init__(
@@ -41,22 +58,31 @@ class Inbox:
         journal: Journal,
         queue: int,
         agree: Agree,
+        bind: Agree | None = None,
+        most_records: int = MOST_RECORDS,
     ) -> None:
         self._expected = {"config": config, "run_id": run_id, "edges": edges, "shape": shape, "wire": wire}
-        self._epochs, self._queue, self._agree = epochs, queue, agree
+        self._epochs, self._queue, self._agree, self._most = epochs, queue, agree, most_records
+        self._bind = bind or (lambda hello: None)
         self.journal = journal
         self.trained = 0
-        """Messages, in order of arrival, that training is through with."""
         self.hellos: dict[int, Hello] = {}
+        self.bound: set[int] = set()
         self.farewells: set[int] = set()
+        self.failed: PrivhierError | None = None
+        self._lines: dict[int, object] = {}
         self._count: Counter[tuple[int, str, str, int]] = Counter()
         self._batches: Counter[tuple[int, str, str, int]] = Counter()
         self._lock = threading.Lock()
         for place in journal.places:
             self._enter(place.edge, place.key[:3], place.records)
 
-    def greet(self, hello: Hello) -> int:
-        """Accept an edge and return the sequence number it has to send next.
+    def greet(self, hello: Hello, line: object = None) -> Ack:
+        """Accept an edge and return what is here of it: the number it has to send next.
+
+        Args:
+            hello: The greeting.
+            line: Stands for the connection; it takes the place of the edge's earlier one.
 
         Raises:
             UplinkError: The two sides disagree; the text names both values.
@@ -65,41 +91,104 @@ class Inbox:
             given = getattr(hello, name)
             if given != wanted:
                 raise frame_error(name, given, f"the cloud has {wanted!r}")
+        if (total := sum(hello.records.values())) > self._most:
+            raise frame_error("records", total, f"the cloud takes at most {self._most} records of an edge")
         with self._lock:
-            before = self.hellos.get(hello.edge)
-            if before is not None and before != hello:
-                raise frame_error("hello", hello.edge, "this edge introduced itself differently before")
-            self._agree(hello)
-            self.hellos[hello.edge] = hello
-        return self.journal.following(hello.edge)
+            self._check_identity(hello.identity)
+            self._agree(hello.identity)
+            self._compare(hello.edge, hello.taken, bytes.fromhex(hello.chain))
+            self.hellos[hello.edge] = hello.identity
+            self._lines[hello.edge] = line
+        with self.journal.changed:
+            self.journal.changed.notify_all()
+        return self.journal.ack(hello.edge)
 
-    def take(self, hello: Hello, sequence: int, data: bytes, *, stopped: Callable[[], bool]) -> int:
-        """Take one message, wait while training is too far behind, and return the next number wanted.
+    def leave(self, hello: Hello, line: object) -> None:
+        """The connection is over."""
+        with self._lock:
+            if self._lines.get(hello.edge) is line:
+                self._lines.pop(hello.edge, None)
+
+    def bind_all(self) -> list[Hello]:
+        """Bind every edge to the greeting that stands, and return them in order: training begins."""
+        with self._lock:
+            for edge in sorted(self.hellos):
+                self._bind_one(self.hellos[edge])
+            return [self.hellos[edge] for edge in sorted(self.hellos)]
+
+    def restore(self, hello: Hello) -> None:
+        """Take up a binding greeting of a process before."""
+        self.hellos[hello.edge] = hello
+        self.bound.add(hello.edge)
+
+    def take(self, hello: Hello, frame: Frame, *, line: object = None) -> Ack:
+        """Take one message and return what is here now.
 
         Raises:
             UplinkError: Nothing was taken: the message is not the one that has to come next, or does
-                not fit what the edge said of itself.
+                not fit what the edge said of itself or sent before.
             OutputError: The disk is full; nothing was taken.
         """
-        message = decode(data, max_bytes=MAX_BYTES)
+        data, edge = frame.message, hello.edge
+        if len(data) < _HEAVY:
+            message = decode(data, max_bytes=MAX_BYTES)
+        else:
+            with _scales:
+                message = decode(data, max_bytes=MAX_BYTES)
         with self._lock:
-            if sequence >= self.journal.following(hello.edge):
+            self._check_line(hello, line)
+            following = self.journal.following(edge)
+            if frame.sequence >= following:
                 self._check(hello, message)
-            if self.journal.append(hello.edge, sequence, data, message):
-                self._enter(hello.edge, message.key[:3], len(message.records))
-        if message.split == "train" and message.phase == "joint":
-            self._hold(stopped)
-        return self.journal.following(hello.edge)
+            if frame.sequence <= following and frame.chain != self.journal.chain(edge, frame.sequence):
+                raise frame_error(
+                    "chain", frame.sequence, "what was sent before is not what the cloud has of this edge"
+                )
+            if edge not in self.bound:
+                self._bind_one(self.hellos[edge])
+            if self.journal.append(edge, frame.sequence, data, message):
+                self._enter(edge, message.key[:3], len(message.records))
+        return self.journal.ack(edge)
 
-    def farewell(self, hello: Hello) -> None:
-        """The edge closed its stream; it has parted once everything it has to send is here."""
+    def hold(self, stopped: Callable[[], bool]) -> None:
+        """Wait while training is too far behind with the messages of joint epochs."""
+        changed = self.journal.changed
+        with changed:
+            while self.behind and not stopped():
+                changed.wait(0.2)
+
+    def paced(self, edge: int) -> bool:
+        """Whether the last message of an edge is of a joint epoch, which has to wait for training."""
+        last = self.journal.last(edge)
+        return last is not None and last.key[:2] == ("train", "joint")
+
+    @property
+    def behind(self) -> bool:
+        """Whether training is too far behind for another message of a joint epoch."""
+        return len(self.journal) - self.trained > self._queue and self.failed is None
+
+    def farewell(self, hello: Hello, frame: Frame, *, line: object = None) -> Ack:
+        """The edge says what it sent in all; it has parted once everything it has to send is here.
+
+        Raises:
+            UplinkError: What it sent is not what is here.
+        """
         records = sum(hello.records.values())
         wanted = records * (self._epochs.get("joint", 0) + self._epochs.get("cloud", 0))
         with self._lock:  # other edges' threads enter their messages
-            if sum(count for key, count in self._count.items() if key[0] == hello.edge) < wanted:
-                return
-            self.farewells.add(hello.edge)
+            self._check_line(hello, line)
+            self._compare(hello.edge, frame.sequence, frame.chain)
+            whole = sum(count for key, count in self._count.items() if key[0] == hello.edge) >= wanted
+            if whole and frame.sequence == self.journal.following(hello.edge):
+                self.farewells.add(hello.edge)
         with self.journal.changed:
+            self.journal.changed.notify_all()
+        return self.journal.ack(hello.edge)
+
+    def fail(self, error: PrivhierError) -> None:
+        """Take nothing any more: the run has ended with this error."""
+        with self.journal.changed:
+            self.failed = self.failed or error
             self.journal.changed.notify_all()
 
     def progress(self, trained: int) -> None:
@@ -112,11 +201,36 @@ class Inbox:
         self._count[(edge, *where)] += records
         self._batches[(edge, *where)] += 1
 
-    def _hold(self, stopped: Callable[[], bool]) -> None:
-        changed = self.journal.changed
-        with changed:
-            while len(self.journal) - self.trained > self._queue and not stopped():
-                changed.wait(0.2)
+    def _bind_one(self, hello: Hello) -> None:
+        if hello.edge not in self.bound:
+            self._bind(hello)
+            self.bound.add(hello.edge)
+
+    def _check_identity(self, hello: Hello) -> None:
+        """An edge that sent something, or is on the line, cannot be another one."""
+        before = self.hellos.get(hello.edge)
+        if before is None or before == hello:
+            return
+        if before.folder != hello.folder:
+            if hello.edge in self.bound or hello.edge in self._lines:
+                raise frame_error("edge", hello.edge, "another folder sends as this edge already")
+        elif hello.edge in self.bound:
+            raise frame_error("hello", hello.edge, "this edge introduced itself differently before")
+
+    def _check_line(self, hello: Hello, line: object) -> None:
+        if self.hellos.get(hello.edge) != hello.identity or self._lines.get(hello.edge) is not line:
+            raise frame_error("edge", hello.edge, "another connection took the place of this one")
+
+    def _compare(self, edge: int, count: int, chain: bytes) -> None:
+        """What an edge says that the cloud acknowledged must be what is here."""
+        following = self.journal.following(edge)
+        if count > following:
+            raise frame_error("taken", count, f"the cloud has only {following} messages of this edge")
+        if self.journal.chain(edge, count) != chain:
+            error = frame_error("chain", count, f"the cloud has other messages under the name of edge {edge}")
+            if count and edge in self.bound:  # its folder is the one that sent them; else it is just nonsense
+                self.fail(error)
+            raise error
 
     def _check(self, hello: Hello, message: ReleaseMessage) -> None:
         expected = {

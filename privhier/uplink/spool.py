@@ -6,66 +6,58 @@ run, so that a process that was killed knows what has left and what has not.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from privhier.errors import OutputError, UplinkError
 from privhier.files import sync_folder, whole_file
-from privhier.uplink.codec import decode
+from privhier.uplink.chain import digest
+from privhier.uplink.spool_index import INDEX, Entry, Key, SpoolIndex, damaged
 
-Key = tuple[str, str, int, int]
-"""Split, phase, epoch, batch."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One message that was spooled.
-
-    Attributes:
-        sequence: Its number, from 0, without gaps.
-        key: Split, phase, epoch, batch.
-        records: Releases in it.
-        size: Its bytes.
-        digest: BLAKE2b of its bytes, hexadecimal.
-    """
-
-    sequence: int
-    key: Key
-    records: int
-    size: int
-    digest: str
-
-    @classmethod
-    def of(cls, sequence: int, data: bytes) -> Entry:
-        """The entry of these bytes; raises ``UplinkError`` if they are no message."""
-        message = decode(data)
-        return cls(sequence, message.key, len(message.records), len(data), digest(data))
+_NAME = re.compile(r"[0-9]{8,}\.msg")
 
 
 class Spool:
     """Messages on disk, one file each until acknowledged; thread-safe.
+
+    Opening it reads and checks all of it, every message that waits included.
 
     Args:
         folder: Made if missing. One process at a time.
 
     Attributes:
         entries: Every message ever spooled, in order.
+
+    Raises:
+        UplinkError: The folder is damaged; nothing in it was changed.
+        OutputError: It cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._index = folder / "index.jsonl"
-        self.entries: list[Entry] = []
         self._by_key: dict[Key, Entry] = {}
         self._acknowledged = 0
-        self._read()
+        self._index = SpoolIndex(folder / INDEX)
+        self.entries = self._index.entries
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    @property
+    def identity(self) -> str:
+        """Drawn once for this folder, 32 hexadecimal digits; no part of any result."""
+        return self._index.folder
+
+    def chain(self, following: int) -> bytes:
+        """Running digest of all messages below ``following`` (see ``chain.py``)."""
+        return self._index.chains[following]
 
     def find(self, key: Key) -> Entry | None:
         """What was spooled for this place in the run, if anything."""
@@ -92,17 +84,20 @@ class Spool:
                     stream.write(data)
                 self._note(entry)
             except OSError as error:
-                raise OutputError(
-                    key="--out",
-                    value=str(self._folder),
-                    rule=f"the spool cannot be written: {error}",
-                    remedy="Free space and go on with --resume; nothing of this batch has left",
-                ) from error
+                raise self._unwritable(error) from error
             return entry
 
     def read(self, sequence: int) -> bytes:
-        """The bytes of a message that is not acknowledged yet."""
-        return self._path(sequence).read_bytes()
+        """The bytes of a message that is not acknowledged yet.
+
+        Raises:
+            UplinkError: They are not what was spooled.
+            OSError: The file cannot be read.
+        """
+        data, entry = self._path(sequence).read_bytes(), self.entries[sequence]
+        if len(data) != entry.size or digest(data) != entry.digest:
+            raise damaged(self._path(sequence), "its bytes are not those that were spooled")
+        return data
 
     def acknowledge(self, following: int) -> None:
         """The cloud has everything below ``following``: forget those bytes, not that they were sent.
@@ -156,42 +151,32 @@ class Spool:
         return self._folder / f"{sequence:08d}.msg"
 
     def _note(self, entry: Entry) -> None:
-        new = not self._index.exists()
-        line = json.dumps([entry.sequence, *entry.key, entry.records, entry.size, entry.digest]) + "\n"
-        with self._index.open("ab") as stream:
-            stream.write(line.encode())
+        line = self._index.line(entry)
+        self._write(line)
+        self._index.add(line, entry)
+        self._by_key[entry.key] = entry
+
+    def _write(self, line: bytes) -> None:
+        """Add a line, in place of what an interrupted write left after the last whole one."""
+        path, start = self._index.path, self._index.length
+        new = not path.exists()
+        with path.open("ab") as stream:
+            stream.truncate(start)
+            stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
         if new:
             sync_folder(self._folder)
-        self.entries.append(entry)
-        self._by_key[entry.key] = entry
 
-    def _read(self) -> None:
-        """Take up what a process before left: a torn last line goes, a file without its line gets one."""
-        data = self._index.read_bytes() if self._index.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            with self._index.open("r+b") as stream:
-                stream.truncate(len(whole))
-        for line in whole.splitlines():
-            number, split, phase, epoch, batch, records, size, found = json.loads(line)
-            entry = Entry(number, (split, phase, epoch, batch), records, size, found)
-            if number != len(self.entries):
-                raise UplinkError(
-                    key="uplink.spool",
-                    value=str(self._index),
-                    rule=f"names message {number} where {len(self.entries)} should stand",
-                    remedy="The folder is damaged; start the run anew",
-                )
-            self.entries.append(entry)
-            self._by_key[entry.key] = entry
-        files = sorted(int(path.stem) for path in self._folder.glob("*.msg"))
-        for sequence in files:
-            if sequence == len(self.entries):  # killed between the file and its line
-                self._note(Entry.of(sequence, self.read(sequence)))
-        self._acknowledged = min((n for n in files if n < len(self.entries)), default=len(self.entries))
-        missing = set(range(self._acknowledged, len(self.entries))) - set(files)
+    def _open(self) -> None:
+        """Take up what a process before left: a cut last line is written again from its message."""
+        files = sorted(int(path.stem) for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+        count, last = len(self.entries), max(files, default=-1)
+        self._by_key = {entry.key: entry for entry in self.entries}
+        if last > count or (self.identity == "" and files):
+            raise self._index.damaged(f"it does not name {self._path(last).name}, which is here")
+        self._acknowledged = min((number for number in files if number < count), default=count)
+        missing = set(range(self._acknowledged, count)) - set(files)
         if missing:
             raise UplinkError(
                 key="uplink.spool",
@@ -199,8 +184,38 @@ class Spool:
                 rule="is missing, and the cloud has not acknowledged it",
                 remedy="The folder is damaged; start the run anew",
             )
+        for number in range(self._acknowledged, count):
+            self.read(number)
+        self._finish_line(last == count)
 
+    def _finish_line(self, unnamed: bool) -> None:
+        """Begin the index, or name a message whose line was cut short by a kill."""
+        rest = self._index.rest
+        if self.identity == "":
+            if not self._index.first("0" * 32).startswith(rest[:20]) or len(rest) > 200:
+                raise self._index.damaged("its first line is cut, or of an older version")
+            folder = secrets.token_hex(16)
+            line = self._index.first(folder)
+            self._write(line)
+            self._index.begin(line, folder)
+            return
+        if not unnamed:
+            if rest:
+                raise self._index.damaged("its last line has no end, and no message that it belongs to")
+            return
+        path = self._path(len(self.entries))
+        try:
+            entry = Entry.of(len(self.entries), path.read_bytes())
+        except UplinkError as error:
+            raise damaged(path, f"it is no whole message ({error.rule})") from error
+        if not self._index.line(entry).startswith(rest):
+            raise self._index.damaged("its last line is not that of the message it belongs to")
+        self._note(entry)
 
-def digest(data: bytes) -> str:
-    """BLAKE2b with 16 bytes, hexadecimal."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(
+            key="--out",
+            value=str(self._folder),
+            rule=f"the spool cannot be written: {error}",
+            remedy="Free space and go on with --resume; nothing of this batch has left",
+        )

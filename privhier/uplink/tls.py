@@ -6,6 +6,7 @@ Each side takes only a certificate of the same authority, made for the other sid
 from __future__ import annotations
 
 import ipaddress
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from privhier.errors import ConfigError
-from privhier.uplink.certificates import AUTHORITY, CERTIFICATE, KEY
+from privhier.uplink.certificates import AUTHORITY, CERTIFICATE, KEY, edges_named
 
 _SERVER, _CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 _OWNERS = {_SERVER: "cloud", _CLIENT: "edge"}
@@ -37,9 +38,27 @@ def server_credentials(folder: Path, *, now: datetime | None = None) -> grpc.Ser
     return grpc.ssl_server_credentials([pair], files[AUTHORITY], require_client_auth=True)
 
 
-def channel_credentials(folder: Path, *, now: datetime | None = None) -> grpc.ChannelCredentials:
-    """An edge's credentials; arguments and errors as for ``server_credentials``."""
+def channel_credentials(
+    folder: Path, *, edge: int | None = None, now: datetime | None = None
+) -> grpc.ChannelCredentials:
+    """An edge's credentials; arguments and errors as for ``server_credentials``.
+
+    Args:
+        folder: As there.
+        edge: Which edge of the run this is: its certificate must name it. None: not checked here.
+        now: As there.
+    """
     files = _read(folder, _CLIENT, now)
+    if edge is not None and edge not in (named := edges_named(files[CERTIFICATE])):
+        names = ", ".join(map(str, sorted(named)))
+        raise ConfigError(
+            key="--certs",
+            value=str(folder / CERTIFICATE),
+            rule=f"is made for edge {names}, not for edge {edge}"
+            if named
+            else f"names no edge, so the cloud would not take it for edge {edge}",
+            remedy=f"Give edge {edge} its own folder, of `privhier certs DIR --host NAME --edges {edge + 1}`",
+        )
     return grpc.ssl_channel_credentials(files[AUTHORITY], files[KEY], files[CERTIFICATE])
 
 
@@ -59,6 +78,8 @@ def _read(folder: Path, role: x509.ObjectIdentifier, now: datetime | None) -> di
     files = {}
     for name in (AUTHORITY, CERTIFICATE, KEY):
         try:
+            if name == KEY and (folder / name).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise _exposed(folder / name)
             files[name] = (folder / name).read_bytes()
         except OSError as error:
             raise _refused(folder / name, f"cannot be read: {error.strerror}") from error
@@ -96,6 +117,15 @@ def _roles(certificate: x509.Certificate, path: Path) -> x509.ExtendedKeyUsage:
         return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise _refused(path, "does not say which side it is made for") from error
+
+
+def _exposed(path: Path) -> ConfigError:
+    return ConfigError(
+        key="--certs",
+        value=str(path),
+        rule=f"can be used by others (mode {stat.S_IMODE(path.stat().st_mode):04o}); a private key must not",
+        remedy=f"If nobody has read it yet: chmod 600 {path}; else make new certificates",
+    )
 
 
 def _refused(path: Path, rule: str) -> ConfigError:

@@ -124,7 +124,7 @@ class Pair:
     def spooled(self) -> int:
         """Messages the edge has put into its spool."""
         index = self.root / "edge" / "spool" / "index.jsonl"
-        return index.read_bytes().count(b"\n") if index.exists() else 0
+        return max(0, index.read_bytes().count(b"\n") - 1) if index.exists() else 0
 
     def _cloud(self) -> None:
         torch.set_num_threads(1)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import torch
 
@@ -21,6 +22,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.schedule import Trainer
 from privhier.training.trained import Trained
+from privhier.uplink.frames import METHOD, Ack, decode_ack
 from privhier.uplink.grpc_link import GrpcUplink
 
 CPU = torch.device("cpu")
@@ -57,12 +59,26 @@ def in_process(config: RunConfig, folder: Path) -> Trained:
 
 @contextmanager
 def cloud_at(
-    config: RunConfig, folder: Path, *, listen: str = "127.0.0.1:0", linger: float = 30.0, **options: Any
+    *configs: RunConfig | Path,
+    listen: str = "127.0.0.1:0",
+    linger: float = 30.0,
+    errors: list[Exception] | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Cloud, threading.Thread]]:
-    """A cloud that serves and trains in threads until it is done; stopped on leaving."""
+    """A cloud that serves and trains in threads until it is done; stopped on leaving.
+
+    Args:
+        configs: Of one run and its folder, or of several, each followed by its folder.
+        listen: Where.
+        linger: How long it waits for farewells.
+        errors: Takes what the cloud ended with; None: it is raised on leaving.
+        options: Of ``open_cloud``.
+    """
+    ended: list[Exception] = []
+    pairs = [(shared_part(one), at) for one, at in zip(configs[::2], configs[1::2], strict=True)]
     with ExitStack() as stack:
         cloud = open_cloud(
-            [(shared_part(config), folder)],
+            pairs,
             listen,
             credentials=None,
             device=CPU,
@@ -70,7 +86,14 @@ def cloud_at(
             stack=stack,
             **options,
         )
-        thread = threading.Thread(target=cloud.run, kwargs={"linger": linger})
+
+        def work() -> None:
+            try:
+                cloud.run(linger=linger)
+            except Exception as error:
+                (ended if errors is None else errors).append(error)
+
+        thread = threading.Thread(target=work)
         thread.start()
         try:
             yield cloud, thread
@@ -79,6 +102,8 @@ def cloud_at(
                 job.stop()
             thread.join(60)
             assert not thread.is_alive()
+    if ended:
+        raise ended[0]
 
 
 def edge_at(config: RunConfig, folder: Path, **options: Any) -> EdgeJob:
@@ -94,6 +119,27 @@ def uplink_of(job: EdgeJob, port: int, **options: Any) -> GrpcUplink:
         "redraws": job.config.privacy.noise_source == "seeded",
     }
     return GrpcUplink(f"127.0.0.1:{port}", job.hello, job.spool, **{**settings, **options})
+
+
+def spooled(config: RunConfig, folder: Path, **options: Any) -> EdgeJob:
+    """An edge that has trained to its end while no cloud was there."""
+    job = edge_at(config, folder, **options)
+    uplink = uplink_of(job, 9)  # nobody listens there
+    uplink.close = uplink.abandon
+    job.run(uplink)
+    return job
+
+
+def knock(port: int, *parts: bytes) -> tuple[list[Ack], str]:
+    """Send parts on one stream in plain text; returns the acknowledgements and the refusal, if any."""
+    acks: list[Ack] = []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            for answer in channel.stream_stream(METHOD)(iter(parts), timeout=20):
+                acks.append(decode_ack(answer))
+        except grpc.RpcError as error:
+            return acks, str(error.details())
+    return acks, ""
 
 
 def run_both(config: RunConfig, root: Path, **options: Any) -> EdgeJob:

@@ -223,7 +223,7 @@ def test_an_edge_whose_spool_is_lost_draws_nothing_again(prepared, tmp_path):
     config = make_config("system", joint=1, cloud=0)
 
     def job() -> EdgeJob:
-        write_atomic(RunFolder(tmp_path).config, config.to_yaml())
+        claim(RunFolder(tmp_path), config, "0" * 64)
         mechanism = build_mechanism(config, len(prepared.data.splits.train))
         return EdgeJob(config, prepared.data, mechanism, RunFolder(tmp_path), device=CPU)
 

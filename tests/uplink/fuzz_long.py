@@ -1,5 +1,7 @@
 """The long fuzz: hostile messages against the decoder, and against a live cloud in a process of its own.
 
+And crowds of hostile clients beside an honest edge (``fuzz_crowd.py``).
+
     python tests/uplink/fuzz_long.py --messages 100000 --seed 0
 
 Prints what was refused by which name, the growth of memory, and what an honest edge could still do; exits
@@ -19,6 +21,7 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import fuzz_crowd
 import fuzzing
 import grpc
 import psutil
@@ -28,7 +31,6 @@ from rich.table import Table
 from privhier.errors import UplinkError
 from privhier.uplink.certificates import Certificates, make_certificates
 from privhier.uplink.codec import decode
-from privhier.uplink.frames import encode_frame
 from privhier.uplink.journal import Journal
 from privhier.uplink.server import OPTIONS, UplinkServer
 from privhier.uplink.tls import channel_credentials, server_credentials
@@ -59,9 +61,9 @@ class Findings:
         _out.print(table)
 
 
-def serve(pipe: Connection, journal: Path, certificates: Path) -> None:
+def serve(pipe: Connection, journal: Path, certificates: Path, edges: int = 1) -> None:
     """The cloud's process: tells its port, then its state whenever it is asked, until the pipe closes."""
-    inbox = fuzzing.inbox(journal)
+    inbox = fuzzing.inbox(journal, edges=edges)
     server = UplinkServer({fuzzing.RUN: inbox}, "127.0.0.1:0", credentials=server_credentials(certificates))
     server.start()
     pipe.send(server.port)
@@ -127,7 +129,7 @@ def fuzz_cloud(count: int, seed: int, findings: Findings, folder: Path) -> None:
         def honest() -> None:
             nonlocal sent
             findings.check(state()[0] == sent, f"the journal has {state()[0]} messages, not {sent}")
-            answer = fuzzing.knock(channel, (hello, encode_frame(sent, good[sent])))
+            answer = fuzzing.knock(channel, (hello, fuzzing.frame(sent, good[sent])))
             findings.check(answer == fuzzing.Answer("OK", "", (sent, sent + 1)), f"honest: {answer}")
             sent += 1
 
@@ -180,7 +182,7 @@ def strangers(port: int, made: Certificates, count: int, seed: int, findings: Fi
         "the cloud's own certificate": grpc.ssl_channel_credentials(trusted, *clouds),
         "plain text": None,
     }
-    parts = (fuzzing.HELLO.encode(), encode_frame(0, fuzzing.honest()[0]))
+    parts = (fuzzing.HELLO.encode(), fuzzing.frame(0, fuzzing.honest()[0]))
     noises = fuzzing.noises(seed)
     for _ in range(count):
         for kind, credentials in ways.items():
@@ -201,9 +203,14 @@ def strangers(port: int, made: Certificates, count: int, seed: int, findings: Fi
 
 
 def main() -> None:
-    """Run both and say how it ended."""
+    """Run all three and say how it ended."""
     parser = argparse.ArgumentParser(description="Hostile input for the uplink.")
-    parser.add_argument("--messages", type=int, default=100_000, help="of each of the two parts")
+    parser.add_argument(
+        "--messages",
+        type=int,
+        default=100_000,
+        help="of the first two parts; a thousandth of it is how many crowds come",
+    )
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # thousands of failed handshakes are what is wanted
@@ -211,7 +218,11 @@ def main() -> None:
     fuzz_decoder(chosen.messages, chosen.seed, decoder)
     with tempfile.TemporaryDirectory() as folder:
         fuzz_cloud(chosen.messages, chosen.seed, cloud, Path(folder))
-    wrong = decoder.wrong + cloud.wrong
+    crowd = fuzz_crowd.Findings()
+    with tempfile.TemporaryDirectory() as folder:
+        fuzz_crowd.fuzz_crowd(max(24, chosen.messages // 1000), chosen.seed, crowd, Path(folder), serve)
+    crowd.show(_out)
+    wrong = decoder.wrong + cloud.wrong + crowd.wrong
     for text, count in wrong.most_common(30):
         _out.print(f"WRONG, {count} times: {text}", markup=False)
     _out.print("nothing accepted, nothing broken" if not wrong else f"{wrong.total()} findings")

@@ -7,6 +7,7 @@ knows the format: half of what it writes carries the right checksum.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -24,6 +25,8 @@ import grpc
 import numpy as np
 from safetensors.numpy import load, save
 
+from privhier.errors import UplinkError
+from privhier.uplink.chain import CHAIN_BYTES, START, digest, extend
 from privhier.uplink.codec import ReleaseMessage, encode
 from privhier.uplink.frames import METHOD, PROTOCOL, Hello, decode_ack, encode_frame
 from privhier.uplink.grid import rounded
@@ -35,7 +38,7 @@ RUN, CONFIG = "0123456789abcdef", hashlib.sha256(b"fuzz").hexdigest()
 SHAPE, TASKS, EPOCHS = (3, 2), {"smiling": 2, "age": 4}, {"joint": 2}
 BATCH, RECORDS = 5, {"train": 40, "val": 10, "test": 10}
 WIRES = ("float32", "float16", "int8", "int4")
-HELLO = Hello(CONFIG, RUN, 0, 1, SHAPE, "int8", TASKS, RECORDS)
+HELLO = Hello(CONFIG, RUN, 0, 1, SHAPE, "int8", TASKS, RECORDS, folder="5" * 32)
 
 _NASTY: list[Any] = [
     None, True, False, -1, -(2**31), 2**31, 2**63, 2**64, 10**30, 10**4000, 0.5, 1e308, -0.0,
@@ -45,10 +48,10 @@ _NASTY: list[Any] = [
 """Values that no field may have: every string among them is outside of every field's alphabet."""
 
 
-def inbox(folder: Path) -> Inbox:
+def inbox(folder: Path, *, edges: int = HELLO.edges) -> Inbox:
     """What a cloud of this run would serve, with a queue that never fills."""
     return Inbox(
-        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, edges=HELLO.edges, epochs=EPOCHS,
+        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, edges=edges, epochs=EPOCHS,
         journal=Journal(folder, sync=False), queue=10**6, agree=lambda hello: None,
     )  # fmt: skip
 
@@ -74,6 +77,21 @@ def honest() -> list[bytes]:
         for split, count in RECORDS.items()
         for number in range(count // BATCH)
     ]
+
+
+@functools.cache
+def chains() -> tuple[bytes, ...]:
+    """Running digest before each honest message, and after the last."""
+    found = [START]
+    for data in honest():
+        found.append(extend(found[-1], digest(data)))
+    return tuple(found)
+
+
+def frame(number: int, data: bytes) -> bytes:
+    """A numbered message of a client that knows what the cloud has."""
+    known = chains()
+    return encode_frame(number, data, known[min(number, len(known) - 1)])
 
 
 @dataclass(frozen=True)
@@ -158,7 +176,7 @@ class Forge:
         while True:
             for _ in range(8):
                 kind, data = next(junk)
-                yield Attempt(f"message: {kind}", (hello, encode_frame(following(), data)))
+                yield Attempt(f"message: {kind}", (hello, frame(following(), data)))
             yield self._misfit(following())
             yield from self._frames(following)
             kind, greeting = next(greetings)
@@ -174,9 +192,12 @@ class Forge:
             {"task_classes": {}}, {"task_classes": {"smiling": 1}}, {"task_classes": {"smiling": 10**9}},
             {"records": {"train": 1, "val": 1, "test": 1}}, {"records": {"train": 1}},
             {"records": {**RECORDS, "aux": 5}}, {"records": {**RECORDS, "train": 2**40}},
-            {"protocol": PROTOCOL + 1}, {"protocol": "1"},
+            {"protocol": PROTOCOL + 1}, {"protocol": "1"}, {"protocol": 1}, {"folder": "0" * 32},
+            {"folder": "x"}, {"folder": "0" * 66}, {"folder": 5}, {"taken": -1}, {"taken": "1"},
+            {"chain": ""}, {"chain": "0" * 63}, {"chain": "x" * 64}, {"chain": 0},
+            {"records": {**RECORDS, "train": 2**28}}, {"records": {**RECORDS, "test": 2**31 - 1}},
         ]  # fmt: skip
-        while True:
+        while True:  # of the edge's own identity only what it would never say
             fields = {**json.loads(good), **self._random.choice(changes)}
             mutated = self._mutated(json.loads(good))
             extra = {**fields, self._random.choice(["gradient", "weights", "\ud800", "", "__class__"]): 1}
@@ -193,7 +214,7 @@ class Forge:
                 ("a message", self._random.choice(self._honest)),
                 ("random", self._bytes(0, 500)),
             ):
-                if data != good:
+                if not _same_edge(data):
                     yield kind, data
 
     def _misfit(self, following: int) -> Attempt:
@@ -224,7 +245,7 @@ class Forge:
                 ("too many records", replace(base, records=many, payload=values, task_labels=marks)),
             ]
         )
-        return Attempt(f"misfit: {kind}", (HELLO.encode(), encode_frame(following, encode(one))))
+        return Attempt(f"misfit: {kind}", (HELLO.encode(), frame(following, encode(one))))
 
     def _frames(self, following: Callable[[], int]) -> Iterator[Attempt]:
         """Messages of this run under wrong numbers, and frames that hold none."""
@@ -238,16 +259,20 @@ class Forge:
             forged = replace(message(7, epoch=1), batch=10_000 + self._random.randrange(1000))
             gap = self._random.choice([1, 2, 255, 2**31, 2**63, 2**64 - 1 - now])
             frames = {
-                "number ahead": [encode_frame(now + gap, due)],
+                "number ahead": [frame(now + gap, due)],
                 "short": [self._bytes(0, 8)],
                 "no number": [due],
                 "greeting again": [hello],
-                "two in one": [encode_frame(now, due + due)],
-                "reordered": [encode_frame(now + 1, later), encode_frame(now, due)],
-                "replayed as new": [encode_frame(now, good[old])],
-                "number backwards": [now.to_bytes(8, "big") + due],
-                "forged under an old number": [encode_frame(old, encode(forged))],
-                "resent": [encode_frame(old, good[old])],
+                "two in one": [frame(now, due + due)],
+                "reordered": [frame(now + 1, later), frame(now, due)],
+                "replayed as new": [frame(now, good[old])],
+                "number backwards": [now.to_bytes(8, "big") + chains()[now] + due],
+                "forged under an old number": [frame(old, encode(forged))],
+                "resent": [frame(old, good[old])],
+                "wrong digest before": [encode_frame(now, due, self._random.randbytes(CHAIN_BYTES))],
+                "old number, wrong digest": [
+                    encode_frame(old, good[old], self._random.randbytes(CHAIN_BYTES))
+                ],
             }
             yield Attempt(f"frame: {kind}", (hello, *frames[kind]), refused=kind != "resent")
 
@@ -398,8 +423,9 @@ class Forge:
         )
 
 
-_OF_OLD = ("replayed as new", "number backwards", "forged under an old number", "resent")
-_OF_NEW = ("number ahead", "two in one", "reordered", "no number")
+_OF_OLD = ("replayed as new", "number backwards", "forged under an old number", "old number, wrong digest")
+_OF_OLD = (*_OF_OLD, "resent")
+_OF_NEW = ("number ahead", "two in one", "reordered", "no number", "wrong digest before")
 _FRAMES = ("short", "greeting again", *_OF_NEW, *_OF_OLD)
 
 _TEXTS = [
@@ -408,6 +434,14 @@ _TEXTS = [
     b'{"a":1' + b"0" * 3000 + b"}", b'"' + b"\\ud800" * 500 + b'"', '{"ä":1}'.encode("latin-1"),
     b"\xef\xbb\xbf{}",
 ]  # fmt: skip
+
+
+def _same_edge(data: bytes) -> bool:
+    """Whether a greeting is of the honest edge itself, whatever it says of how far it has come."""
+    try:
+        return Hello.decode(data).identity == HELLO.identity
+    except UplinkError:
+        return False
 
 
 def _body(data: bytes) -> int:
@@ -459,7 +493,7 @@ def knock(channel: grpc.Channel, parts: tuple[bytes, ...], *, timeout: float = 6
     wanted: list[int] = []
     try:
         for answer in channel.stream_stream(METHOD)(iter(parts), timeout=timeout, **options):
-            wanted.append(decode_ack(answer))
+            wanted.append(decode_ack(answer).following)
     except grpc.RpcError as error:
         return Answer(error.code().name, str(error.details()), tuple(wanted))
     return Answer("OK", "", tuple(wanted))

@@ -61,18 +61,18 @@ def test_no_hostile_greeting_is_taken_for_another(fuzzing):
 
 def test_frames_and_acknowledgements_of_random_bytes():
     rng = np.random.default_rng(0)
-    for size in [*range(40), *rng.integers(0, 2000, 500)]:
+    for size in [*range(80), *[41] * 200, *rng.integers(0, 2000, 500)]:
         data = rng.bytes(int(size))
-        if 8 < size <= 1008:
-            sequence, message = decode_frame(data, max_bytes=1000)
-            assert encode_frame(sequence, message) == data
+        if 40 < size <= 1040:
+            sequence, chain, message = decode_frame(data, max_bytes=1000)
+            assert encode_frame(sequence, message, chain) == data
         else:
-            with pytest.raises(UplinkError, match="must have 9 to 1008 bytes"):
+            with pytest.raises(UplinkError, match="must have 41 to 1040 bytes"):
                 decode_frame(data, max_bytes=1000)
-        if size == 9 and data[0] < 2:
-            assert decode_ack(data) == struct.unpack("<xQ", data)[0]
+        if size == 41 and data[0] < 2:
+            assert decode_ack(data) == struct.unpack("<xQ32s", data)
         else:
-            with pytest.raises(UplinkError, match="must be 9 bytes"):
+            with pytest.raises(UplinkError, match="must be 41 bytes"):
                 decode_ack(data)
 
 
@@ -131,7 +131,7 @@ def cloud(fuzzing, tmp_path) -> Iterator[Cloud]:
 
 def send(fuzzing, channel: grpc.Channel, number: int, data: bytes) -> None:
     """Send an honest message and insist that it is taken."""
-    parts = (fuzzing.HELLO.encode(), encode_frame(number, data))
+    parts = (fuzzing.HELLO.encode(), fuzzing.frame(number, data))
     assert fuzzing.knock(channel, parts) == fuzzing.Answer("OK", "", (number, number + 1))
 
 
@@ -170,7 +170,7 @@ def test_clients_without_a_fitting_certificate_and_noise_reach_nothing(fuzzing, 
     other = make_certificates(tmp_path / "other", hosts=["127.0.0.1"])
     trusted = (cloud.certificates.cloud / "authority.pem").read_bytes()
     keys = [(other.edges[0] / name).read_bytes() for name in ("key.pem", "cert.pem")]
-    parts = (fuzzing.HELLO.encode(), encode_frame(0, fuzzing.honest()[0]))
+    parts = (fuzzing.HELLO.encode(), fuzzing.frame(0, fuzzing.honest()[0]))
     for credentials in (
         grpc.ssl_channel_credentials(trusted),
         grpc.ssl_channel_credentials(trusted, *keys),
@@ -189,7 +189,7 @@ def test_clients_without_a_fitting_certificate_and_noise_reach_nothing(fuzzing, 
 
 
 def test_other_calls_bombs_and_cut_streams_reach_nothing(fuzzing, cloud):
-    hello, data = fuzzing.HELLO.encode(), encode_frame(0, fuzzing.honest()[0])
+    hello, data = fuzzing.HELLO.encode(), fuzzing.frame(0, fuzzing.honest()[0])
     with cloud.channel() as channel:
         for path in (
             "/privhier.Uplink/Receive",
