@@ -24,6 +24,7 @@ import numpy.typing as npt
 from privhier.datasets.base import ImageArray, IntArray, Problem
 from privhier.datasets.decode import VERSION, decode_files
 from privhier.datasets.listing import Listing
+from privhier.datasets.regular import status_of
 from privhier.errors import OutputError
 
 FORMAT = 1
@@ -94,11 +95,9 @@ def _key(root: Path, listing: Listing, size: int, crop: str) -> str:
     base = root.resolve()
     digest = hashlib.sha256(f"{FORMAT} {VERSION} {size} {crop} {base}\n".encode())
     for path in listing.paths:
-        try:
-            status = (base / path).stat()
-            state = f"{status.st_size}\0{status.st_mtime_ns}"
-        except FileNotFoundError:
-            state = "gone"  # a link to nothing: reported as broken when it is decoded
+        status = status_of(base / path)
+        # A link to nothing, or a FIFO in a picture's place, is reported when it is decoded.
+        state = "gone" if status is None else f"{status.st_size}\0{status.st_mtime_ns}"
         digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -131,7 +130,7 @@ def _build(
                 rows += chunk.rows
                 digests += chunk.digests
                 problems += chunk.problems
-                done = len(rows) + sum(problem.reason.startswith("broken") for problem in problems)
+                done += chunk.done
                 if progress is not None:
                     progress("decode", done, total)
             pixels.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +13,12 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from privhier.datasets.base import ImageArray, IntArray, Problem
+from privhier.datasets.walk import walk
 from privhier.errors import DataError
 
 Column = npt.NDArray[np.generic]
 Renderer = Callable[[IntArray, int], ImageArray]
 """Draws records: (row numbers, image size in pixels) to uint8 ``(n, 3, size, size)``; safe in threads."""
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -110,13 +108,11 @@ def malformed_file(path: Path, rule: str, remedy: str) -> DataError:
 
 
 def pictures_under(root: Path, prefix: str = "") -> list[str]:
-    """Picture files anywhere under ``root/prefix``, sorted, relative to ``root``; links are followed."""
-    found: list[str] = []
-    for folder, _, names in os.walk(root / prefix, followlinks=True):
-        relative = Path(folder).relative_to(root).as_posix()
-        start = "" if relative == "." else f"{relative}/"
-        found.extend(f"{start}{name}" for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(found)
+    """Picture files anywhere under ``root/prefix``, sorted, relative to ``root``; each real file once.
+
+    Raises as ``walk.walk`` does, which says how links are followed.
+    """
+    return list(walk(root, prefix).pictures)
 
 
 def match_rows(

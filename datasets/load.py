@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from privhier.datasets.cache import Pictures, Progress, cache_folder, cached_pic
 from privhier.datasets.decode import VERSION
 from privhier.datasets.listing import Listing, Renderer, Source, require_folder
 from privhier.datasets.registry import datasets
+from privhier.datasets.walk import walk
 from privhier.errors import ConfigError, DataError
 from privhier.seeding import numpy_stream
 
@@ -43,6 +45,8 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
     source = build_source(config)
     root = _root(source, config)
     listing = source.read(root, seed=seed)
+    if source.on_disk:
+        listing = replace(listing, problems=(*listing.problems, *walk(root).problems))
     listing = _keep_people(listing, config.min_images_per_identity)
     listing = _keep_some(listing, config.limit, seed)
     if not len(listing):
