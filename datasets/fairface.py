@@ -31,6 +31,7 @@ class FairFace(Source):
     """
 
     folder: ClassVar[str | None] = "fairface"
+    names_repeat: ClassVar[bool] = True
 
     def read(self, root: Path, *, seed: int) -> Listing:
         """See ``Source.read``; the training file's rows, then the validation file's."""

@@ -31,6 +31,7 @@ class Listing:
         identity: int64, one number a person, or None where the source names no people.
         problems: Files and label rows that gave no row.
         value_names: Human names of coded values, e.g. ``{"gender": {0: "male", 1: "female"}}``.
+        photo: int64, one number for all versions of a photo where the source names these, else None.
         render: Given where records are drawn, not read; then ``paths`` are only names.
     """
 
@@ -39,6 +40,7 @@ class Listing:
     identity: IntArray | None = None
     problems: tuple[Problem, ...] = ()
     value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    photo: IntArray | None = None
     render: Renderer | None = None
 
     def __len__(self) -> int:
@@ -52,6 +54,7 @@ class Listing:
             paths=tuple(self.paths[row] for row in rows.tolist()),
             attributes={name: column[rows] for name, column in self.attributes.items()},
             identity=None if self.identity is None else self.identity[rows],
+            photo=None if self.photo is None else self.photo[rows],
             render=None if draw is None else lambda chosen, size: draw(rows[chosen], size),
         )
 
@@ -62,12 +65,14 @@ class Source(BaseModel, ABC):
     Class attributes:
         folder: Name of its folder under ``$PRIVHIER_DATA``; None where ``dataset.root`` must say it.
         on_disk: False where nothing is read (``synthetic``).
+        names_repeat: True where the layout numbers the files of each folder anew.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     folder: ClassVar[str | None] = None
     on_disk: ClassVar[bool] = True
+    names_repeat: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, root: Path, *, seed: int) -> Listing:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from privhier.config import RunConfig
+from privhier.datasets.check import count_kinds
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.lab.assess import Assessment
 from privhier.privacy.ledger import Ledger
@@ -113,6 +114,8 @@ def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         },
         "problems": len(dataset.problems),
         "first_problems": [asdict(problem) for problem in dataset.problems[:20]],
+        "notices": count_kinds(dataset.notices),
+        "first_notices": [asdict(notice) for notice in dataset.notices[:20]],
     }
 
 
