@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privhier.datasets.base import ImageArray, IntArray
-from privhier.datasets.near_doubles import VERSION, Pairs, Progress, find_near_doubles
+from privhier.datasets.near_doubles import VERSION, Pairs, Progress, compare_copies
+from privhier.datasets.windows import gray_copies
 
 
 def cached_near_doubles(
@@ -27,8 +28,8 @@ def cached_near_doubles(
     pairs = _read(file)
     if pairs is None:
         single: IntArray = np.sort(np.unique(digests, axis=0, return_index=True)[1]).astype(np.int64)
-        chosen = images if len(single) == len(images) else images[single]
-        found = find_near_doubles(chosen, progress)
+        # The gray copies of all, and not the pictures: these may be larger than memory.
+        found = compare_copies(gray_copies(images)[single], progress)
         pairs = Pairs(single[found.rows], found.likeness)
         _write(file, pairs)
     return pairs

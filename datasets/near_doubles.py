@@ -66,12 +66,16 @@ class Pairs:
 NO_PAIRS = Pairs(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
-def find_near_doubles(images: ImageArray, progress: Progress | None = None) -> Pairs:
-    """Pairs of ``images`` (uint8 ``(N, 3, H, H)``) that look like versions of one photo.
+def find_near_doubles(images: ImageArray) -> Pairs:
+    """Pairs of ``images`` (uint8 ``(N, 3, H, H)``) that look like versions of one photo."""
+    return compare_copies(gray_copies(images), None)
+
+
+def compare_copies(copies: ImageArray, progress: Progress | None) -> Pairs:
+    """The same, of their gray copies.
 
     ``progress`` is called as ``progress("compare", done, total)`` where there is much to compare.
     """
-    copies = gray_copies(images)
     whole, contrast = seen_through(copies, WINDOWS[0], HASH_SIDE)
     usable = np.flatnonzero(contrast >= FLAT)
     if len(usable) < 2:

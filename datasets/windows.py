@@ -110,7 +110,7 @@ def gradients_through(copies: ImageArray, window: Window) -> FloatArray:
     columns = (cosines @ (across[::-1] if window.mirror else across)).astype(np.float32)
     frequency = np.hypot.outer(np.arange(FINEST + 1), np.arange(FINEST + 1)).astype(np.float32)
     frequency[frequency > FINEST] = 0.0
-    seen = (rows @ copies.astype(np.float32) @ columns.T * frequency).reshape(len(copies), -1)
+    seen: FloatArray = (rows @ copies.astype(np.float32) @ columns.T * frequency).reshape(len(copies), -1)
     seen /= np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-6)
     return seen
 
@@ -134,4 +134,5 @@ def _averages(size: int, side: int, zoom: float, shift: float) -> FloatArray:
     pixel = np.arange(size)
     under = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     weights = np.clip(under, 0.0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares: FloatArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares

@@ -16,7 +16,7 @@ from privhier.datasets.base import FaceDataset
 from privhier.datasets.check import check_dataset
 from privhier.datasets.listing import Listing
 from privhier.datasets.load import load_dataset
-from privhier.datasets.near_doubles import NO_PAIRS, Pairs, find_near_doubles
+from privhier.datasets.near_doubles import NO_PAIRS, Pairs, compare_copies, find_near_doubles
 from privhier.datasets.splits import split_dataset
 from privhier.datasets.versions import LONGEST_CHAIN, equal_names, group_versions
 
@@ -262,11 +262,11 @@ def test_pairs_are_searched_once(
     file = next((tmp_path / "cache").glob("folder-*/near-*"))
     calls: list[int] = []
 
-    def counted(images: np.ndarray, progress: object) -> Pairs:
-        calls.append(len(images))
-        return find_near_doubles(images)
+    def counted(copies: np.ndarray, progress: None) -> Pairs:
+        calls.append(len(copies))
+        return compare_copies(copies, progress)
 
-    monkeypatch.setattr(near_cache, "find_near_doubles", counted)
+    monkeypatch.setattr(near_cache, "compare_copies", counted)
     np.testing.assert_array_equal(load_dataset(config, seed=0).group, first.group)
     assert calls == []
     whole = file.read_bytes()
@@ -290,11 +290,11 @@ def test_identical_files_are_compared_once(
     write(root / "9_0_0_1.jpg", picture, quality=60)
     compared: list[int] = []
 
-    def counted(images: np.ndarray, progress: object) -> Pairs:
-        compared.append(len(images))
-        return find_near_doubles(images)
+    def counted(copies: np.ndarray, progress: None) -> Pairs:
+        compared.append(len(copies))
+        return compare_copies(copies, progress)
 
-    monkeypatch.setattr(near_cache, "find_near_doubles", counted)
+    monkeypatch.setattr(near_cache, "compare_copies", counted)
     faces = load_dataset(make_config("utkface", root=str(root), image_size=SIZE), seed=0)
     assert compared == [2]
     assert len(set(faces.group.tolist())) == 1
