@@ -122,7 +122,7 @@ def _hash_of(whole: FloatArray) -> Callable[[FloatArray], FloatArray]:
     components = (vectors[:, -HASH_LENGTH:] / np.sqrt(values[-HASH_LENGTH:])).astype(np.float32)
 
     def hashed(seen: FloatArray) -> FloatArray:
-        out = (seen - mean.astype(np.float32)) @ components
+        out: FloatArray = (seen - mean.astype(np.float32)) @ components
         out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-6)
         return out
 

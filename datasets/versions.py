@@ -97,7 +97,7 @@ def _tied(sure: IntArray, rows: IntArray) -> tuple[IntArray, int]:
     for one, other in edges[long[label[edges[:, 0]]]].tolist():
         beside[one].append(other)
         beside[other].append(one)
-    star = {}
+    star: dict[int, int] = {}
     for leader in sorted(beside, key=lambda each: (-len(beside[each]), each)):
         if leader not in star:
             for each in (leader, *beside[leader]):
