@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from privhier.config import DatasetConfig, SplitsConfig
+from privhier.config import DatasetConfig, RunConfig, SplitsConfig
 from privhier.datasets import near_cache
 from privhier.datasets.base import FaceDataset
 from privhier.datasets.check import check_dataset
@@ -19,6 +21,8 @@ from privhier.datasets.load import load_dataset
 from privhier.datasets.near_doubles import NO_PAIRS, Pairs, compare_copies, find_near_doubles
 from privhier.datasets.splits import split_dataset
 from privhier.datasets.versions import LONGEST_CHAIN, equal_names, group_versions
+from privhier.statement import describe_dataset
+from privhier.training.prepare import Prepared
 
 MakeConfig = Callable[..., DatasetConfig]
 SIZE = 48
@@ -315,3 +319,15 @@ def test_drawn_faces_are_not_compared(make_config: MakeConfig) -> None:
     assert faces.notices == ()
     assert len(set(faces.duplicate_group.tolist())) == 40
     assert len(NO_PAIRS.rows) == 0
+
+
+def test_versions_stand_in_the_result(make_config: MakeConfig, tmp_path: Path) -> None:
+    write_folder(tmp_path / "faces")
+    faces = load_dataset(make_config("folder", root=str(tmp_path / "faces"), image_size=SIZE), seed=0)
+    splits = split_dataset(faces, SplitsConfig(), protocol="unknown_people", seed=0)
+    prepared = SimpleNamespace(dataset=faces, data=SimpleNamespace(splits=splits, image_size=SIZE), labels={})
+    config = SimpleNamespace(dataset=SimpleNamespace(identity_protocol="unknown_people"))
+    facts = describe_dataset(cast(RunConfig, config), cast(Prepared, prepared))
+    assert facts["notices"] == {"near-double": 16}
+    assert facts["first_notices"][0]["reason"].startswith("near-double: of first/")
+    assert (facts["problems"], facts["groups"]) == (0, 16)
