@@ -19,6 +19,7 @@ class AttFaces(Source):
     """``att_faces/``: ``sN/M.pgm``. No column; the identity is N."""
 
     folder: ClassVar[str | None] = "att_faces"
+    names_repeat: ClassVar[bool] = True
 
     def read(self, root: Path, *, seed: int) -> Listing:
         """See ``Source.read``; rows by person and picture number."""

@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Problem:
-    """One file or label row that was skipped, and why; counted and reported, never silent.
+    """One file or label row that was skipped (or is odd), and why; counted and reported, never silent.
 
     Both texts go into results, reports and terminals: what cannot be shown in a file's name is escaped here.
     """
@@ -58,7 +58,8 @@ class FaceDataset:
         identity: int64 ``(N,)``, one number a person, or None where the source names no people.
         group: int64 ``(N,)``: records that no split may separate under the unknown-people protocol
             (identity, else duplicate group).
-        duplicate_group: int64 ``(N,)``: byte-identical files share a number; no split ever cuts these.
+        duplicate_group: int64 ``(N,)``: all records of one photo share a number, be they identical files,
+            versions by name or near-doubles (``versions.py``); no split ever cuts these.
         problems: Every file or row that was skipped.
         fingerprint: SHA-256 over file names, their bytes, labels, size, crop and code version (not over
             where the files lie); logged with each run.
@@ -66,6 +67,8 @@ class FaceDataset:
         unavailable: Columns (or ``identity``) that this copy of the data lacks, or lacks for some of these
             records, and why.
         layout: Which of the source's layouts was found, in words; empty where there is but one.
+        identical: int64 ``(N,)``: byte-identical files share a number; None: as ``duplicate_group``.
+        notices: What is odd about records that are kept: versions of an earlier one, names that repeat.
     """
 
     name: str
@@ -79,6 +82,8 @@ class FaceDataset:
     value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     layout: str = ""
+    identical: IntArray | None = None
+    notices: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
         return int(self.images.shape[0])

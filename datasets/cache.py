@@ -2,7 +2,8 @@
 
 A cache is a folder ``NAME-SIZE-KEY`` of four files: ``images.bin`` (uint8, ``(N, 3, H, W)``),
 ``rows.npy`` (row of the listing behind each picture), ``digests.npy`` (SHA-256 of each file) and
-``meta.json``. It is built in a temporary folder and renamed, so a killed process leaves no half cache.
+``meta.json``. It is built in a temporary folder and renamed, so a killed process leaves no half cache. The
+near-doubles among its pictures come beside them (``near_cache.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ import numpy.typing as npt
 from privhier.datasets.base import ImageArray, IntArray, Problem
 from privhier.datasets.decode import VERSION, decode_files
 from privhier.datasets.listing import Listing
+from privhier.datasets.near_cache import cached_near_doubles
+from privhier.datasets.near_doubles import NO_PAIRS, Pairs
+from privhier.datasets.regular import status_of
 from privhier.errors import OutputError
 
 FORMAT = 1
@@ -40,12 +44,14 @@ class Pictures:
         rows: int64 ``(N,)``, the row of the listing behind each picture, increasing.
         digests: uint8 ``(N, 32)``, SHA-256 of each file's bytes.
         problems: Pictures that are broken or show no face.
+        near: Pairs of rows that look like versions of one photo.
     """
 
     images: ImageArray
     rows: IntArray
     digests: npt.NDArray[np.uint8]
     problems: tuple[Problem, ...]
+    near: Pairs = field(default=NO_PAIRS)
 
 
 def cache_folder(configured: str | None) -> Path:
@@ -73,6 +79,9 @@ def cached_pictures(
                 if pictures is None:
                     _build(final, root, listing, size, crop, progress)
                     pictures = _open(final, size)
+        if pictures is not None:
+            near = cached_near_doubles(pictures.images, pictures.digests, final, progress)
+            pictures = replace(pictures, near=near)
     except OSError as error:
         raise OutputError(
             key="dataset.cache",
@@ -94,11 +103,9 @@ def _key(root: Path, listing: Listing, size: int, crop: str) -> str:
     base = root.resolve()
     digest = hashlib.sha256(f"{FORMAT} {VERSION} {size} {crop} {base}\n".encode(errors="surrogateescape"))
     for path in listing.paths:
-        try:
-            status = (base / path).stat()
-            state = f"{status.st_size}\0{status.st_mtime_ns}"
-        except FileNotFoundError:
-            state = "gone"  # a link to nothing: reported as broken when it is decoded
+        status = status_of(base / path)
+        # A link to nothing, or a FIFO in a picture's place, is reported when it is decoded.
+        state = "gone" if status is None else f"{status.st_size}\0{status.st_mtime_ns}"
         digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -131,7 +138,7 @@ def _build(
                 rows += chunk.rows
                 digests += chunk.digests
                 problems += chunk.problems
-                done = len(rows) + sum(problem.reason.startswith("broken") for problem in problems)
+                done += chunk.done
                 if progress is not None:
                     progress("decode", done, total)
             pixels.flush()

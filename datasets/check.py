@@ -10,7 +10,7 @@ import numpy as np
 
 from privhier.config import DatasetConfig
 from privhier.datasets.attributes import evaluate_attribute
-from privhier.datasets.base import AttributeLabels, FaceDataset, Problem, examples
+from privhier.datasets.base import AttributeLabels, FaceDataset, IntArray, Problem, examples
 from privhier.datasets.cache import Progress
 from privhier.datasets.listing import Column
 from privhier.datasets.load import load_dataset
@@ -56,6 +56,11 @@ class DatasetReport:
         duplicate_groups, duplicate_files: Sets of byte-identical files, and the files in them.
         conflicting_groups: Sets of identical files whose labels (or identities) differ.
         conflicts: The same, by column.
+        version_groups, version_files: Photos with several versions (identical files, versions by name and
+            near-doubles), and their files; no split cuts these groups.
+        largest_group: Files of the photo that has most.
+        notices: Kind of notice to how often it occurred: versions of an earlier record, names that repeat.
+        first_notices: A few of them.
         problems: Kind of problem to how often it occurred.
         first_problems: A few of them, of every kind.
         columns: Every attribute column.
@@ -74,6 +79,11 @@ class DatasetReport:
     duplicate_files: int
     conflicting_groups: int
     conflicts: dict[str, int]
+    version_groups: int
+    version_files: int
+    largest_group: int
+    notices: dict[str, int]
+    first_notices: tuple[Problem, ...]
     problems: dict[str, int]
     first_problems: tuple[Problem, ...]
     columns: tuple[ColumnReport, ...]
@@ -95,6 +105,12 @@ class DatasetReport:
         ]
         lines += [f"  conflicting in {name}: {count:,}" for name, count in self.conflicts.items() if count]
         lines += [f"layout: {self.layout}"] if self.layout else []
+        lines.append(
+            f"photos in several versions: {self.version_groups:,} groups that no split cuts "
+            f"({self.version_files:,} files, at most {self.largest_group:,} of one photo)"
+        )
+        lines += [f"  {kind}: {count:,}" for kind, count in self.notices.items()]
+        lines += [f"    {notice.where}: {notice.reason}" for notice in self.first_notices]
         lines += [f"column {column.name} ({column.kind}): {_values(column)}" for column in self.columns]
         lines += [f"no {name}: {why}" for name, why in self.unavailable.items()]
         lines += [f"attribute {text}" for text in self.attributes]
@@ -112,12 +128,14 @@ def check_dataset(config: DatasetConfig, *, seed: int = 0, progress: Progress | 
 
 def describe(dataset: FaceDataset) -> DatasetReport:
     """Report on a data set that is loaded."""
-    sizes = np.bincount(np.unique(dataset.duplicate_group, return_inverse=True)[1])
+    identical = dataset.duplicate_group if dataset.identical is None else dataset.identical
+    sizes = np.bincount(np.unique(identical, return_inverse=True)[1])
+    versions = np.bincount(np.unique(dataset.duplicate_group, return_inverse=True)[1])
     people = None if dataset.identity is None else np.unique(dataset.identity, return_counts=True)[1]
     labels = dict(dataset.attributes)
     if dataset.identity is not None:
         labels["identity"] = dataset.identity
-    conflicts = {name: _conflicts(dataset, column) for name, column in labels.items()}
+    conflicts = {name: _conflicts(identical, column) for name, column in labels.items()}
     return DatasetReport(
         name=dataset.name,
         records=len(dataset),
@@ -130,7 +148,12 @@ def describe(dataset: FaceDataset) -> DatasetReport:
         duplicate_files=int(sizes[sizes > 1].sum()),
         conflicting_groups=len(set().union(*conflicts.values())),
         conflicts={name: len(groups) for name, groups in conflicts.items()},
-        problems=dict(Counter(problem.kind for problem in dataset.problems).most_common()),
+        version_groups=int((versions > 1).sum()),
+        version_files=int(versions[versions > 1].sum()),
+        largest_group=int(versions.max()),
+        notices=count_kinds(dataset.notices),
+        first_notices=dataset.notices[:FIRST_PROBLEMS],
+        problems=count_kinds(dataset.problems),
         first_problems=examples(dataset.problems, FIRST_PROBLEMS),
         columns=tuple(_column(name, column, dataset) for name, column in dataset.attributes.items()),
         fingerprint=dataset.fingerprint,
@@ -160,11 +183,16 @@ def _attributes(config: DatasetConfig, dataset: FaceDataset) -> Iterator[str]:
         yield f"{name}: the tasks together tell it on all {len(dataset):,} records"
 
 
-def _conflicts(dataset: FaceDataset, column: Column) -> set[int]:
+def _conflicts(identical: IntArray, column: Column) -> set[int]:
     codes = np.unique(column, return_inverse=True)[1]
-    pairs = np.unique(np.stack([dataset.duplicate_group, codes], axis=1), axis=0)
+    pairs = np.unique(np.stack([identical, codes], axis=1), axis=0)
     groups, values = np.unique(pairs[:, 0], return_counts=True)
     return set(groups[values > 1].tolist())
+
+
+def count_kinds(problems: tuple[Problem, ...]) -> dict[str, int]:
+    """Kind of problem or notice to how often it occurred, the most frequent first."""
+    return dict(Counter(problem.reason.partition(":")[0] for problem in problems).most_common())
 
 
 def _column(name: str, column: Column, dataset: FaceDataset) -> ColumnReport:

@@ -57,6 +57,7 @@ class FairFace(Source):
     """
 
     folder: ClassVar[str | None] = "fairface"
+    names_repeat: ClassVar[bool] = True
 
     padding: float | None = None
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from privhier.datasets.listing import PICTURE_SUFFIXES
+from privhier.datasets.formats import PICTURE_SUFFIXES
 
 MOST_FOLDERS = 2000
 """A hint looks into no more folders than this: it is a courtesy, not a search."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,13 +13,12 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from privhier.datasets.base import ImageArray, IntArray, Problem
+from privhier.datasets.walk import walk
 from privhier.errors import DataError
 
 Column = npt.NDArray[np.generic]
 Renderer = Callable[[IntArray, int], ImageArray]
 """Draws records: (row numbers, image size in pixels) to uint8 ``(n, 3, size, size)``; safe in threads."""
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Listing:
         identity: int64, one number a person, or None where the source names no people.
         problems: Files and label rows that gave no row.
         value_names: Human names of coded values, e.g. ``{"gender": {0: "male", 1: "female"}}``.
+        photo: int64, one number for all versions of a photo where the source names these, else None.
         render: Given where records are drawn, not read; then ``paths`` are only names.
         lacking: Column name to the rows that have no label there, and why; ``attributes`` holds a stand-in
             in their place. ``load_dataset`` drops them where the run uses the column.
@@ -46,6 +45,7 @@ class Listing:
     identity: IntArray | None = None
     problems: tuple[Problem, ...] = ()
     value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    photo: IntArray | None = None
     render: Renderer | None = None
     lacking: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -64,6 +64,7 @@ class Listing:
             paths=tuple(self.paths[row] for row in rows.tolist()),
             attributes={name: column[rows] for name, column in self.attributes.items()},
             identity=None if self.identity is None else self.identity[rows],
+            photo=None if self.photo is None else self.photo[rows],
             render=None if draw is None else lambda chosen, size: draw(rows[chosen], size),
             lacking={
                 name: {place[row]: why for row, why in gaps.items() if row in place}
@@ -78,12 +79,14 @@ class Source(BaseModel, ABC):
     Class attributes:
         folder: Name of its folder under ``$PRIVHIER_DATA``; None where ``dataset.root`` must say it.
         on_disk: False where nothing is read (``synthetic``).
+        names_repeat: True where the layout numbers the files of each folder anew.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     folder: ClassVar[str | None] = None
     on_disk: ClassVar[bool] = True
+    names_repeat: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, root: Path, *, seed: int) -> Listing:
@@ -133,10 +136,8 @@ def malformed_file(path: Path, rule: str, remedy: str) -> DataError:
 
 
 def pictures_under(root: Path, prefix: str = "") -> list[str]:
-    """Picture files anywhere under ``root/prefix``, sorted, relative to ``root``; links are followed."""
-    found: list[str] = []
-    for folder, _, names in os.walk(root / prefix, followlinks=True):
-        relative = Path(folder).relative_to(root).as_posix()
-        start = "" if relative == "." else f"{relative}/"
-        found.extend(f"{start}{name}" for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(found)
+    """Picture files anywhere under ``root/prefix``, sorted, relative to ``root``; each real file once.
+
+    Raises as ``walk.walk`` does, which says how links are followed.
+    """
+    return list(walk(root, prefix).pictures)

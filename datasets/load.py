@@ -7,12 +7,14 @@ import hashlib
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from privhier.config import DatasetConfig
+from privhier.datasets import near_doubles
 from privhier.datasets.attributes import column_of
 from privhier.datasets.base import FaceDataset, ImageArray, Problem, examples
 from privhier.datasets.cache import Pictures, Progress, cache_folder, cached_pictures
@@ -21,6 +23,8 @@ from privhier.datasets.labelled import keep_labelled
 from privhier.datasets.layouts import folders_in, there
 from privhier.datasets.listing import Listing, Renderer, Source, require_folder
 from privhier.datasets.registry import datasets
+from privhier.datasets.versions import equal_names, group_versions
+from privhier.datasets.walk import walk
 from privhier.errors import ConfigError, DataError
 from privhier.seeding import numpy_stream
 
@@ -48,6 +52,8 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
     source = build_source(config)
     root = _root(source, config)
     listing = source.read(root, seed=seed)
+    if source.on_disk:
+        listing = replace(listing, problems=(*listing.problems, *walk(root).problems))
     listing = keep_labelled(listing, _used(config, listing))
     listing = _keep_people(listing, config.min_images_per_identity)
     listing = _keep_some(listing, config.limit, seed)
@@ -70,19 +76,22 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
         listing = listing.select(pictures.rows)
     if not len(listing):
         raise _nothing_left(config, problems)
-    duplicates = np.unique(pictures.digests, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    versions = group_versions(listing.paths, pictures.digests, listing.photo, pictures.near)
+    named = () if source.names_repeat or not source.on_disk else equal_names(listing.paths)
     return FaceDataset(
         name=config.name,
         images=pictures.images,
         attributes=listing.attributes,
         identity=listing.identity,
-        group=duplicates if listing.identity is None else listing.identity,
-        duplicate_group=duplicates,
+        group=versions.group if listing.identity is None else listing.identity,
+        duplicate_group=versions.group,
         problems=problems,
         fingerprint=_fingerprint(config, listing, pictures),
         value_names=listing.value_names,
         unavailable=listing.unavailable,
         layout=listing.layout,
+        identical=versions.identical,
+        notices=(*versions.notices, *named),
     )
 
 
@@ -193,7 +202,7 @@ def _draw(render: Renderer, count: int, size: int, progress: Progress | None) ->
 
 
 def _fingerprint(config: DatasetConfig, listing: Listing, pictures: Pictures) -> str:
-    head = f"{config.name} {config.image_size} {config.crop} {VERSION}\n"
+    head = f"{config.name} {config.image_size} {config.crop} {VERSION} {near_doubles.VERSION}\n"
     digest = hashlib.sha256(head.encode())
     digest.update("\n".join(listing.paths).encode(errors="surrogateescape"))
     digest.update(pictures.digests.tobytes())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from privhier.datasets.base import Problem
-from privhier.datasets.listing import PICTURE_SUFFIXES
+from privhier.datasets.formats import PICTURE_SUFFIXES
 
 Key = Callable[[str], str]
 

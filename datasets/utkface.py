@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from privhier.datasets.base import Problem
+from privhier.datasets.base import IntArray, Problem
 from privhier.datasets.listing import Listing, Source, pictures_under, require_folder
 
 GENDERS = {0: "male", 1: "female"}
 OLDEST = 116
 """The authors' own bound: ages run from 0 to 116."""
+COPY = re.compile(r"\s*(\(\d+\)|- Copy( \(\d+\))?)$")
+"""What a file manager appends to the name of a second copy."""
 RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "Others"}
 
 
@@ -23,7 +26,8 @@ class UTKFace(Source):
     """``UTKFace/``: files ``[age]_[gender]_[race]_[date&time].jpg.chip.jpg``, here or in any folder below.
 
     Columns: ``age`` (years), ``gender`` (0 male, 1 female), ``race`` (0 White, 1 Black, 2 Asian,
-    3 Indian, 4 Others). Byte-identical files are found by hashing and form the groups.
+    3 Indian, 4 Others). Names of one age, gender, race and date stamp are versions of one photo: the
+    in-the-wild picture, its crop, and Kaggle's second folder of crops.
     """
 
     folder: ClassVar[str | None] = "UTKFace"
@@ -44,10 +48,20 @@ class UTKFace(Source):
         table = np.array(labels, dtype=np.int64).reshape(len(labels), 3)
         return Listing(
             paths=tuple(paths),
+            photo=_photos(paths, labels),
             attributes={name: table[:, place] for place, name in enumerate(("age", "gender", "race"))},
             problems=tuple(problems),
             value_names={"gender": GENDERS, "race": RACES},
         )
+
+
+def _photos(paths: list[str], labels: list[tuple[int, int, int]]) -> IntArray:
+    numbers: dict[tuple[int, int, int, str], int] = {}
+    stamps = (COPY.sub("", path.rpartition("/")[2].partition(".")[0].split("_", 3)[3]) for path in paths)
+    found = [
+        numbers.setdefault((*label, stamp), len(numbers)) for label, stamp in zip(labels, stamps, strict=True)
+    ]
+    return np.array(found, dtype=np.int64)
 
 
 def _parse(name: str) -> tuple[int, int, int] | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from privhier.config import RunConfig
 from privhier.datasets.base import examples
+from privhier.datasets.check import count_kinds
 from privhier.datasets.relations import told_together
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.lab.assess import Assessment
@@ -138,6 +139,8 @@ def describe_dataset(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         },
         "problems": len(dataset.problems),
         "first_problems": [asdict(problem) for problem in examples(dataset.problems, 20)],
+        "notices": count_kinds(dataset.notices),
+        "first_notices": [asdict(notice) for notice in dataset.notices[:20]],
     }
 
 

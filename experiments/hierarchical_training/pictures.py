@@ -36,7 +36,7 @@ def jpeg_bytes(pixels: Pixels) -> bytes:
 
 def from_jpeg(data: bytes | memoryview, count: int, size: int) -> Pixels:
     """The pictures of a tall JPEG, uint8 ``(count, 3, size, size)``."""
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         tall = np.asarray(image.convert("RGB"))
     return np.ascontiguousarray(tall.reshape(count, size, size, 3).transpose(0, 3, 1, 2))
 

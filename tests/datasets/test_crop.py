@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from privhier.config import DatasetConfig
-from privhier.datasets.crop import center_square, square_around
+from privhier.datasets import crop
+from privhier.datasets.crop import FaceFinder, center_square, square_around
 from privhier.datasets.load import load_dataset
 from privhier.datasets.synthetic import Synthetic
 
@@ -28,6 +29,33 @@ def test_square_around_stays_inside(face: tuple[float, ...]) -> None:
     assert top >= 0
     assert right <= 100
     assert bottom <= 90
+
+
+def test_faces_in_large_pictures_are_searched_in_smaller_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = Synthetic(images=12, identities=12).read(tmp_path, seed=0)
+    assert listing.render is not None
+    finder = FaceFinder()
+    sizes: list[tuple[int, int]] = []
+    detect = finder._network.detect
+
+    def counted(picture: Image.Image) -> object:
+        sizes.append(picture.size)
+        return detect(picture)
+
+    monkeypatch.setattr(finder._network, "detect", counted)
+    near = 0
+    for pixels in listing.render(np.arange(12), 256):
+        picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        whole = finder.find(picture)
+        with monkeypatch.context() as patch:
+            patch.setattr(crop, "LARGEST", 128 * 128)
+            reduced = finder.find(picture)
+        if whole is not None and reduced is not None:
+            near += bool(np.abs(np.subtract(whole, reduced)).max() < 30)
+    assert set(sizes) == {(256, 256), (128, 128)}
+    assert near >= 4
 
 
 def test_mtcnn_crops_faces_and_reports_the_others(

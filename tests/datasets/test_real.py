@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from privhier.config import DatasetConfig, SplitsConfig
 from privhier.datasets.check import check_dataset
 from privhier.datasets.load import load_dataset
+from privhier.datasets.near_doubles import find_near_doubles
 from privhier.datasets.splits import split_dataset
 
 pytestmark = [
@@ -64,6 +67,28 @@ def test_att_faces(cache: Path) -> None:
     faces = load_dataset(config("att_faces", cache), seed=0)
     assert faces.identity is not None
     assert (len(faces), len(np.unique(faces.identity)), faces.problems) == (400, 40, ())
+
+
+def test_planted_versions_are_found_among_real_faces(cache: Path) -> None:
+    faces = load_dataset(config("att_faces", cache, image_size=64), seed=0)
+    assert faces.identity is not None
+    own = find_near_doubles(faces.images).rows
+    assert (faces.identity[own[:, 0]] == faces.identity[own[:, 1]]).all()
+    chosen = np.arange(0, 400, 5)
+    planted = []
+    for row in chosen.tolist():
+        picture = Image.fromarray(faces.images[row].transpose(1, 2, 0))
+        if row % 2:
+            picture.save(stream := io.BytesIO(), "JPEG", quality=50)
+            picture = Image.open(stream)
+        else:
+            picture = picture.resize((64, 64), Image.Resampling.BILINEAR, box=(4, 2, 62, 60))
+        planted.append(np.asarray(picture).transpose(2, 0, 1))
+    pairs = find_near_doubles(np.concatenate([faces.images, np.stack(planted)])).rows
+    found = set(map(tuple, pairs.tolist()))
+    assert sum((row, 400 + number) in found for number, row in enumerate(chosen.tolist())) >= 78
+    other = [(one, two) for one, two in found if two >= 400 > one]
+    assert all(faces.identity[one] == faces.identity[chosen[two - 400]] for one, two in other)
 
 
 def test_mtcnn_finds_real_faces(cache: Path) -> None:
