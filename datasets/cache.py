@@ -29,8 +29,10 @@ from privhier.datasets.near_cache import cached_near_doubles
 from privhier.datasets.near_doubles import NO_PAIRS, Pairs
 from privhier.datasets.regular import status_of
 from privhier.errors import OutputError
+from privhier.sealed import file_digest
 
-FORMAT = 1
+FORMAT = 2
+_BOUND = ("images.bin", "rows.npy", "digests.npy")
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
@@ -132,9 +134,12 @@ def _build(
         problems: list[Problem] = []
         done, total = 0, len(listing)
         # Plain appends, not a writable map: the pages are the kernel's cache, not this process's memory.
+        written = hashlib.sha256()
         with (work / "images.bin").open("wb") as pixels:
             for chunk in decode_files(root, listing.paths, size=size, crop=crop):
-                pixels.write(chunk.images.tobytes())
+                data = chunk.images.tobytes()
+                pixels.write(data)
+                written.update(data)
                 rows += chunk.rows
                 digests += chunk.digests
                 problems += chunk.problems
@@ -149,8 +154,11 @@ def _build(
             "format": FORMAT,
             "count": len(rows),
             "problems": [[problem.where, problem.reason] for problem in problems],
+            "images.bin": written.hexdigest(),
+            "rows.npy": file_digest(work / "rows.npy"),
+            "digests.npy": file_digest(work / "digests.npy"),
         }
-        (work / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        (work / "meta.json").write_text(json.dumps(meta | {"meta": _digest_of(meta)}), encoding="utf-8")
         work.rename(final)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -158,14 +166,23 @@ def _build(
 
 
 def _open(folder: Path, size: int) -> Pictures | None:
-    """The finished cache in ``folder``; None where there is none, or files were cut short since."""
+    """The finished cache in ``folder``; None where there is none, or a file is not what was written.
+
+    A damaged cache is decoded anew: every byte is held against its digest at every start.
+    """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("meta", None) != _digest_of(meta):
+            return None
+        if any(
+            file_digest(folder / name) != meta[name] for name in ("images.bin", "rows.npy", "digests.npy")
+        ):
+            return None
         shape = (int(meta["count"]), 3, size, size)
         rows: IntArray = np.load(folder / "rows.npy")
         digests: npt.NDArray[np.uint8] = np.load(folder / "digests.npy")
         whole = (folder / "images.bin").stat().st_size == int(np.prod(shape))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
     if meta.get("format") != FORMAT or not whole or not len(rows) == len(digests) == shape[0]:
         return None
@@ -175,3 +192,7 @@ def _open(folder: Path, size: int) -> Pictures | None:
     return Pictures(
         images, rows, digests, tuple(Problem(where, reason) for where, reason in meta["problems"])
     )
+
+
+def _digest_of(meta: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

@@ -116,6 +116,25 @@ def test_a_damaged_cache_is_built_again(utkface_root: Path, make_config: MakeCon
     np.testing.assert_array_equal(load_dataset(config, seed=0).images, expected)
 
 
+@pytest.mark.parametrize("name", ["images.bin", "rows.npy", "digests.npy", "meta.json", "near"])
+def test_a_flipped_bit_in_a_cache_is_seen(
+    utkface_root: Path, make_config: MakeConfig, tmp_path: Path, name: str
+) -> None:
+    config = make_config("utkface", root=str(utkface_root))
+    before = load_dataset(config, seed=0)
+    expected = (np.array(before.images), before.fingerprint, before.problems, before.group.tolist())
+    (path,) = finished(tmp_path / "cache")[0].glob(f"{name}*")
+    data = path.read_bytes()
+    for place in np.random.default_rng(3).integers(0, len(data), 12).tolist():
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(bytes(flipped))
+        again = load_dataset(config, seed=0)
+        np.testing.assert_array_equal(again.images, expected[0])
+        assert (again.fingerprint, again.problems, again.group.tolist()) == expected[1:]
+        path.write_bytes(data)
+
+
 def test_a_cache_that_cannot_be_written_is_named(
     utkface_root: Path, make_config: MakeConfig, tmp_path: Path
 ) -> None:
