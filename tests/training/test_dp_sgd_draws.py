@@ -21,6 +21,7 @@ from privhier.privacy.agreement import check_begun
 from privhier.privacy.events import StepEvent
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise
+from privhier.sealed import Sealed
 from privhier.seeding import torch_stream
 from privhier.training.begun import Begun
 from privhier.training.claim import claim
@@ -268,18 +269,23 @@ def test_a_kill_between_charge_and_first_step_is_one_charge_too_many(prepared, t
     assert charges(tmp_path).count(("pretrain", 0)) == 2
 
 
-def test_the_diary_survives_and_forgets_torn_lines_only(tmp_path):
-    path = tmp_path / "begun.jsonl"
+def test_the_diary_survives_and_an_altered_one_is_refused(tmp_path):
+    path = tmp_path / "begun.json"
     for _ in range(2):
         Begun(path).enter("joint", 1)
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'["joi')
     assert dict(Begun(path).counts) == {("joint", 1): 2}
-    assert path.read_bytes() == whole
-    for line in (b"[1, 2]", b"{}", b"", b'["joint", true]', b"\xff"):
-        path.write_bytes(line + b"\n" + whole)
-        with pytest.raises(CheckpointError, match=r"begun\.jsonl:1.*not an epoch that was begun"):
+    whole = path.read_bytes()
+    for data in (whole[:-3], whole.replace(b"1", b"2"), b"[]", b""):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match="edited or damaged"):
             Begun(path)
+    for entry in ([1, 2], {}, None, ["joint", True], "joint"):
+        Sealed(tmp_path).write_json(path, [entry])
+        with pytest.raises(CheckpointError, match=r"begun\.json.*no epochs that were begun"):
+            Begun(path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="is missing"):
+        Begun(path)
 
 
 def test_more_begun_than_charged_is_refused_and_fewer_is_not():
@@ -386,7 +392,6 @@ def test_sabotage_losses_weighted_by_the_class_counts_of_the_batch(classes, tmp_
 def test_the_diary_of_a_run_lies_beside_its_ledger(prepared, tmp_path):
     trainer = make_trainer(prepared, tmp_path, make_config(pretrain=1))
     trainer.run()
-    lines = [json.loads(line) for line in RunFolder(tmp_path).begun.read_text().splitlines()]
-    assert lines == [["pretrain", 0], ["joint", 0]]
+    assert json.loads(RunFolder(tmp_path).begun.read_text()) == [["pretrain", 0], ["joint", 0]]
     assert isinstance(trainer.side, EdgeSide)
     assert np.sum(list(private(trainer).begun.counts.values())) == 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from privhier.errors import CheckpointError, OutputError
+from privhier.sealed import Sealed
 from privhier.training.arriving import ArrivingBatches
 from privhier.training.batches import ordered_batches
 from privhier.training.cache import ReleaseCache
@@ -127,8 +128,12 @@ def test_arriving_rows_are_cut_as_a_whole_cache_is(total, batch_size):
     assert got == [part.tolist() for part in ordered_batches(np.arange(total), batch_size)]
 
 
+def cache_in(folder) -> ReleaseCache:
+    return ReleaseCache(folder / "cloud_cache", Sealed(folder))
+
+
 def cached(folder) -> ReleaseCache:
-    cache = ReleaseCache(folder)
+    cache = cache_in(folder)
     writer = cache.begin(6, (2,), 1)
     for start in (0, 4):
         rows = np.arange(start, min(start + 4, 6))
@@ -142,28 +147,28 @@ def test_the_cache_is_what_came_and_every_flip_in_it_is_noticed(tmp_path):
     assert payload.tolist() == [[n, n] for n in range(6)]
     assert records.tolist() == labels[:, 0].tolist() == list(range(6))
     for name in ("payload.npy", "records.npy", "labels.npy", "digests.json"):
-        path = tmp_path / name
+        path = tmp_path / name if name == "digests.json" else tmp_path / "cloud_cache" / name
         good = path.read_bytes()
         for at in range(0, len(good), 7):
             if name == "digests.json" and good[at : at + 1].isspace():
                 continue  # another blank says the same
             path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
             with pytest.raises(CheckpointError):
-                ReleaseCache(tmp_path).load()
+                cache_in(tmp_path).load()
         for bad in (b"", good[:-1], None):
             if name == "digests.json" and bad == good[:-1]:
                 bad = good[: len(good) // 2]
             path.unlink() if bad is None else path.write_bytes(bad)
             with pytest.raises(CheckpointError):
-                ReleaseCache(tmp_path).load()
+                cache_in(tmp_path).load()
         path.write_bytes(good)
-    ReleaseCache(tmp_path).load()
+    cache_in(tmp_path).load()
 
 
 def test_a_cache_is_begun_without_room_for_what_was_only_announced(tmp_path):
-    cache = ReleaseCache(tmp_path)
+    cache = cache_in(tmp_path)
     cache.begin(2**40, (512,), 3)
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1000
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1000
     assert not cache.complete
 
 
@@ -171,7 +176,10 @@ def test_a_journal_shorter_than_what_was_trained_on_is_an_error(tmp_path, link):
     config = link.make_config(0, 2, 0)
     link.run_both(config, tmp_path)
     folder = CloudFolder(tmp_path / "cloud")
-    folder.done.unlink()
+    folder.done.unlink()  # as if it had not been done yet
+    listing = json.loads(folder.sealed.path.read_text())
+    del listing["files"][folder.done.name]
+    folder.sealed.path.write_text(json.dumps(listing))
     path = folder.journal / "000000.log"
     path.write_bytes(path.read_bytes()[:3000])
     errors: list = []
