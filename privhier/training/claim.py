@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from privhier.config import HASHLESS, RunConfig, load_config
 from privhier.errors import CheckpointError, ConfigError, OutputError
 from privhier.locks import exclusive
@@ -164,8 +166,8 @@ def resumptions(folder: RunFolder) -> list[str]:
     return [str(text) for text in folder.sealed.read_json(folder.resumed)]
 
 
-def differences(before: RunConfig, now: RunConfig) -> str:
-    """The keys in which two configurations differ, with both values; what cannot change a number left out."""
+def differences(before: BaseModel, now: BaseModel) -> str:
+    """The keys in which two configurations differ, with both values; what is in no hash left out."""
     old, new = (dict(_flat(config.model_dump(mode="json", exclude=HASHLESS))) for config in (before, now))
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     shown = [f"{key} is {old.get(key)!r} there, {new.get(key)!r} here" for key in keys[:_SHOWN]]

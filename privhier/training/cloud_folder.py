@@ -9,6 +9,7 @@ from typing import Any
 from privhier.config_shared import SharedConfig, load_shared
 from privhier.errors import CheckpointError, UplinkError
 from privhier.sealed import Sealed
+from privhier.training.claim import differences
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
 
     Raises:
         CheckpointError: What the cloud was told of the configuration was altered since.
-        UplinkError: Both hashes are in the text.
+        UplinkError: The keys that differ are named, with both values.
     """
     if not folder.config.exists() and not folder.sealed.lists(folder.config):
         return
@@ -93,6 +94,6 @@ def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
         raise UplinkError(
             key="--out",
             value=str(folder.root),
-            rule=f"belongs to another configuration ({saved.hash()[:12]}, not {config.hash()[:12]})",
+            rule=f"belongs to another configuration: {differences(saved, config)}",
             remedy="Use the configuration it was begun with, or another --out",
         )

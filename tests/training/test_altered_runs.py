@@ -15,12 +15,21 @@ import yaml
 
 from privhier import run as job
 from privhier.config import RunConfig, load_config
-from privhier.errors import CheckpointError, ConfigError, GuaranteeError, OutputError, PrivhierError
+from privhier.config_shared import shared_part
+from privhier.errors import (
+    CheckpointError,
+    ConfigError,
+    GuaranteeError,
+    OutputError,
+    PrivhierError,
+    UplinkError,
+)
 from privhier.evaluation.result import Result
 from privhier.lab.audit import audit_run
 from privhier.locks import exclusive
 from privhier.privacy.events import CHAIN_START, chained, parse_line
 from privhier.sealed import Sealed
+from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
 from privhier.training.schedule import Trainer
@@ -410,3 +419,15 @@ def test_every_file_that_is_read_again_is_bound(finished):
     for name in listed - {name for name in listed if name.startswith("attacks/")}:
         recorded = json.loads((finished / "digests.json").read_text())["files"][name]
         assert recorded == [hashlib.sha256((finished / name).read_bytes()).hexdigest()]
+
+
+def test_a_cloud_folder_of_another_configuration_names_the_keys(repository, tmp_path):
+    folder, shared = CloudFolder(tmp_path), shared_part(config_of(repository))
+    folder.sealed.write(folder.config, shared.to_yaml())
+    check_folder(folder, shared)
+    other = shared_part(config_of(repository, "release.sigma=0.5"))
+    with pytest.raises(UplinkError, match=r"release\.sigma is 0\.3 there, 0\.5 here"):
+        check_folder(folder, other)
+    folder.config.write_text(other.to_yaml())
+    with pytest.raises(CheckpointError, match="edited or damaged"):
+        check_folder(folder, other)
