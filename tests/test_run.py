@@ -103,6 +103,7 @@ KILLS = {
     "before the report": ("privhier.run", "report", 1),
 }
 
+EVERY_CHANGE = ("in a joint batch", "while saving the weights")
 DRIVER = """
 import importlib, os, signal, sys
 from pathlib import Path
@@ -127,7 +128,10 @@ job.run(session, command="privhier run")
 """
 
 
-@pytest.mark.parametrize("where", KILLS)
+@pytest.mark.parametrize(
+    "where",
+    [where if where in EVERY_CHANGE else pytest.param(where, marks=pytest.mark.slow) for where in KILLS],
+)
 def test_kill_9_then_resume_gives_the_undisturbed_numbers(repository, finished, tmp_path, where):
     module, path, count = KILLS[where]
     out = tmp_path / "killed"

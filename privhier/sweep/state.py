@@ -203,8 +203,10 @@ def is_done(folder: RunFolder, config_hash: str) -> bool:
 def seconds_of(folder: RunFolder) -> float | None:
     """What a finished run says it took; None if it does not say."""
     try:
-        timing = folder.sealed.read_json(folder.result)["timing"]
+        timing = folder.sealed.read_json(folder.result).get("timing")
     except CheckpointError:
+        return None
+    if not timing:
         return None
     return round(sum(float(value) for name, value in timing.items() if "/" not in name), 3)
 

@@ -29,6 +29,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -22,7 +22,7 @@ def plain() -> dict[str, Any]:
 def test_what_is_written_reads_back_equal(tmp_path: Path, result: Result) -> None:
     result.write(tmp_path / "result.json")
     assert Result.read(tmp_path / "result.json") == result
-    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digests.json", "result.json"]
     assert json.loads((tmp_path / "result.json").read_text())["schema"] == "privhier.result/1"
 
 

@@ -77,11 +77,11 @@ def test_a_sound_run_passes_and_leaves_its_files(finished, capsys):
     assert (finished / "audit.json").read_bytes() == first
 
 
-def test_a_claim_that_is_too_small_exits_with_1(finished, tmp_path, capsys):
+def test_a_claim_that_is_too_small_exits_with_1(finished, put, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     result = json.loads((run / "result.json").read_text())
     result["guarantees"][0]["epsilon"] /= 2
-    (run / "result.json").write_text(json.dumps(result))
+    put(run / "result.json", json.dumps(result))
     assert exit_code("audit", run, "--draws", DRAWS) == 1
     assert "REFUTED training: releases" in capsys.readouterr().out
     assert AuditReport.read(run).refuted

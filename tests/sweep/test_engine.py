@@ -107,6 +107,7 @@ def test_a_second_start_does_nothing(spec, finished):
     assert written(finished) == before
 
 
+@pytest.mark.slow
 def test_kill_9_of_a_worker_and_of_the_parent_loses_and_repeats_nothing(spec, finished, numbers, tmp_path):
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-P", "-c", DRIVER, spec, "2", out])

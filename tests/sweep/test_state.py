@@ -21,7 +21,7 @@ def sweep(write_sweep, tmp_path):
 def finish(folder: SweepFolder, point) -> None:
     run = folder.point(point.id)
     run.root.mkdir(parents=True, exist_ok=True)
-    run.result.write_text(json.dumps({"config_hash": point.config_hash}))
+    run.sealed.write_json(run.result, {"config_hash": point.config_hash})
     run.report.write_text("<html>")
 
 
@@ -56,7 +56,8 @@ def test_done_points_are_found_by_their_hash_and_others_are_to_do(sweep, tmp_pat
     folder, points = SweepFolder(tmp_path / "sweep"), sweep.points()
     finish(folder, points[1])
     finish(folder, points[2])
-    folder.point(points[2].id).result.write_text(json.dumps({"config_hash": "of something else"}))
+    other = folder.point(points[2].id)
+    other.sealed.write_json(other.result, {"config_hash": "of something else"})
     folder.point(points[3].id).root.mkdir()
     index = Index(folder, sweep.hash())
     assert [p.id for p in index.name(points)] == [points[0].id, points[2].id, points[3].id]
@@ -65,6 +66,15 @@ def test_done_points_are_found_by_their_hash_and_others_are_to_do(sweep, tmp_pat
     assert [row["status"] for row in saved.values()] == ["pending", "done", "pending", "pending"]
     assert saved[points[1].id]["settings"] == {"release.sigma": 0.1}
     assert saved[points[1].id]["seed"] == 1
+
+
+def test_a_point_whose_result_was_edited_is_to_do(sweep, tmp_path):
+    folder, point = SweepFolder(tmp_path / "sweep"), sweep.points()[0]
+    finish(folder, point)
+    run = folder.point(point.id)
+    for data in (b"", b"{}", run.result.read_bytes() + b" "):
+        run.result.write_bytes(data)
+        assert not is_done(run, point.config_hash)
 
 
 def test_a_tracked_point_is_done_once_mlflow_has_it_or_has_failed(sweep, tmp_path):

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_kills_and_cuts_change_nothing():
     script = Path(__file__).parent / "faults.py"
     command = [sys.executable, str(script), "--kills", "3", "--cuts", "2", "--seed", "1"]

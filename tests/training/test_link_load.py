@@ -32,6 +32,7 @@ def study(repository):
             sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_eight_edges_of_one_run_and_two_runs_at_once(repository, tmp_path):
     script = repository / "experiments" / "hierarchical_training" / "load.py"
     options = ["--cells", "8x1", "2x2", "--payloads", "narrow", "--sync", "on"]
