@@ -81,7 +81,8 @@ ResumeOption = Annotated[
 Moved = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="What has moved since: dataset.root, dataset.cache; threads, device"
+        metavar="[KEY=VALUE]...",
+        help="What may differ: dataset.root, dataset.cache, runtime.*, report.pictures",
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder")]

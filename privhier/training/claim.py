@@ -16,7 +16,14 @@ from privhier.locks import exclusive
 from privhier.sealed import NAME, altered
 from privhier.training.folder import RunFolder
 
-MOVABLE = ("dataset.root", "dataset.cache", "runtime.threads", "runtime.device", "tracking.enabled")
+MOVABLE = (
+    "dataset.root",
+    "dataset.cache",
+    "runtime.threads",
+    "runtime.device",
+    "report.pictures",
+    "tracking.enabled",
+)
 """Keys that may be another on every call that works on a finished run: none of them is in the hash."""
 _OURS = {NAME, ".lock"}
 """Names that a run may have left before its configuration was written: such a folder is still empty."""

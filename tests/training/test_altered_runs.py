@@ -29,6 +29,7 @@ from privhier.lab.audit import audit_run
 from privhier.locks import exclusive
 from privhier.privacy.events import CHAIN_START, chained, parse_line
 from privhier.sealed import Sealed
+from privhier.training.claim import MOVABLE, saved_config
 from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
@@ -431,3 +432,14 @@ def test_a_cloud_folder_of_another_configuration_names_the_keys(repository, tmp_
     folder.config.write_text(other.to_yaml())
     with pytest.raises(CheckpointError, match="edited or damaged"):
         check_folder(folder, other)
+
+
+def test_what_may_differ_in_a_finished_run_is_in_no_hash(run):
+    plain = saved_config(RunFolder(run))
+    given = {"dataset.root": "x", "dataset.cache": "y", "runtime.threads": 3, "runtime.device": "cpu"}
+    given |= {"report.pictures": "none", "tracking.enabled": False}
+    assert set(given) == set(MOVABLE)
+    changed = saved_config(RunFolder(run), [f"{key}={value}" for key, value in given.items()])
+    assert changed.report.pictures == "none"
+    assert changed.runtime.threads == 3
+    assert changed.hash() == plain.hash()
