@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from yaml import safe_dump
 
 from privhier.config import RunConfig
-from privhier.errors import TrackingError
+from privhier.errors import CheckpointError, TrackingError
 from privhier.evaluation.flat import (
     attack_metrics,
     clean_name,
@@ -32,6 +32,7 @@ from privhier.evaluation.flat import (
 )
 from privhier.evaluation.result import AttackScores, Reconstruction, Result
 from privhier.files import whole_file
+from privhier.sealed import altered, read_json
 from privhier.tracking_model import log_model
 from privhier.tracking_sqlite import patient
 from privhier.tracking_store import experiment_id, first_line, opened, quiet, serve_ui, shown, store_uri
@@ -147,6 +148,7 @@ def open_tracker(
         nesting: The sweep's run this one belongs to, if any.
 
     Raises:
+        CheckpointError: ``tracking.json`` is damaged.
         TrackingError: The store cannot be opened; the remedy is ``tracking.enabled=false``.
     """
     if not config.tracking.enabled:
@@ -155,7 +157,7 @@ def open_tracker(
     try:
         with opened(uri):
             return MlflowTracker(config, run, uri, tags, nesting)
-    except TrackingError:
+    except (TrackingError, CheckpointError):
         raise
     except Exception as error:  # whatever the store's driver raises means the same to the user
         raise TrackingError(
@@ -164,6 +166,25 @@ def open_tracker(
             rule=f"must be an MLflow store that can be written: {first_line(error, uri)}",
             remedy="Mend the address or the server, or run without: tracking.enabled=false",
         ) from error
+
+
+def saved_state(run: Path) -> dict[str, Any]:
+    """What ``tracking.json`` of a run folder says; nothing where there is none.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    path = run / STATE
+    if not path.is_file():
+        return {}
+    remedy = "Remove it: another MLflow run is begun, and the numbers stay"
+    try:
+        state = read_json(path)
+    except CheckpointError as error:
+        raise altered(path, error.rule, remedy) from error
+    if not isinstance(state, dict) or not isinstance(state.get("attacks", {}), dict):
+        raise altered(path, "does not name an MLflow run", remedy)
+    return state
 
 
 class MlflowTracker:
@@ -185,8 +206,7 @@ class MlflowTracker:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._experiment = experiment_id(self._client, config.tracking.experiment, uri)
         self._state: dict[str, Any] = {"attacks": {}}
-        if (run / STATE).is_file():
-            self._state |= json.loads((run / STATE).read_text())
+        self._state |= saved_state(run)
         schedule = config.schedule
         self._offsets = {"joint": schedule.pretrain_epochs}
         self._offsets["cloud"] = schedule.pretrain_epochs + schedule.joint_epochs

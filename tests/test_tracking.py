@@ -18,9 +18,10 @@ from torch import nn
 
 from privhier import tracking
 from privhier.config import RunConfig
-from privhier.errors import TrackingError
+from privhier.errors import CheckpointError, TrackingError
 from privhier.evaluation.flat import clean_name, flatten, result_metrics
 from privhier.evaluation.result import AttackScores, Reconstruction, Result, Score
+from privhier.tracking import saved_state
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {
@@ -401,3 +402,12 @@ def test_flatten_keeps_every_leaf() -> None:
         "d": "None",
         "e": "{}",
     }
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"attacks": 3}', "\xff"])
+def test_a_damaged_state_is_a_typed_error_with_its_remedy(tmp_path, text):
+    (tmp_path / "tracking.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"tracking\.json.*Remove it"):
+        saved_state(tmp_path)
+    (tmp_path / "tracking.json").unlink()
+    assert saved_state(tmp_path) == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from privhier.config import RunConfig
 from privhier.evaluation.flat import clean_name
 from privhier.lab.audit_file import AuditReport
-from privhier.tracking import STATE, store_uri
+from privhier.tracking import saved_state, store_uri
 from privhier.tracking_store import first_line, opened, shown
 
 
@@ -56,8 +55,7 @@ def _stores(run: Path) -> Iterator[str]:
 def _find(client: Any, config: RunConfig, run: Path) -> str | None:
     from mlflow.exceptions import MlflowException
 
-    state = run / STATE
-    known = json.loads(state.read_text()).get("run_id") if state.is_file() else None
+    known = saved_state(run).get("run_id")
     if known is not None:
         try:
             active = client.get_run(known).info.lifecycle_stage == "active"
