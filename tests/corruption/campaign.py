@@ -267,7 +267,9 @@ def main() -> int:
         prepare(work)
         seeds = [options.seed * 1_000_003 + number for number in range(options.trials)]
         with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-            for rows in pool.map(trial, [work] * len(seeds), seeds):
+            for number, rows in enumerate(pool.map(trial, [work] * len(seeds), seeds), start=1):
+                if number % 25 == 0:
+                    print(f"{number} of {options.trials} damaged folders", flush=True)
                 for case, done, verb, found, words in rows:
                     counts[(verb, found)] += 1
                     if found in ("different", "traceback"):

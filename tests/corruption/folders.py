@@ -15,10 +15,11 @@ from privhier import run as job
 from privhier.config import RunConfig, load_config
 from privhier.config_shared import shared_part
 from privhier.errors import PrivhierError
-from privhier.remote import open_cloud, open_edge, run_edge
+from privhier.remote import open_cloud, open_edge
 from privhier.sweep.job import SweepSummary, run_sweep
 from privhier.training.edge_job import EdgeJob
 from privhier.training.schedule import Trainer
+from privhier.uplink.grpc_link import GrpcUplink
 
 TINY = [
     "tracking.enabled=false",
@@ -87,26 +88,41 @@ def pair(config: RunConfig, root: Path, *, stop: int | None = None) -> None:
             stack=stack,
         )
 
+        edge = open_edge(config, root / "edge", resume=True, stack=stack)
+        uplink = GrpcUplink(
+            f"127.0.0.1:{cloud.server.port}",
+            edge.hello,
+            edge.spool,
+            credentials=None,
+            queue=config.link.queue,
+            spool_bytes=config.link.spool_mib * 2**20,
+            retry_seconds=0.5,
+            redraws=True,
+        )
+        ended = threading.Event()
+
         def serve() -> None:
             try:
                 cloud.run(linger=5.0)
             except PrivhierError as error:
                 errors.append(error)
+            if not ended.wait(5.0):
+                uplink.abandon()  # an edge would knock until the cloud is back
 
         thread = threading.Thread(target=serve)
-        edge = open_edge(config, root / "edge", resume=True, stack=stack)
         thread.start()
         try:
-            work = lambda: run_edge(edge, f"127.0.0.1:{cloud.server.port}", credentials=None)  # noqa: E731
             if stop is None:
-                work()
-            else:
-                stopped_after(EdgeJob, stop, work)
-            if stop is None:
+                edge.run(uplink)
+                ended.set()
                 thread.join(60)
+            else:
+                stopped_after(EdgeJob, stop, lambda: edge.run(uplink))
         except PrivhierError as error:
             errors.append(error)
         finally:
+            ended.set()
+            uplink.abandon()
             for one in cloud.jobs:
                 one.stop()
             thread.join(60)
