@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,19 @@ def test_an_edge_whose_spool_is_lost_draws_nothing_again(prepared, tmp_path):
     with pytest.raises(CheckpointError, match=r"spool.*names 0 messages, but the checkpoint had spooled"):
         third.run(Listening(third))
     assert third.spool.totals()["messages"] == 0
+
+
+@pytest.mark.parametrize("name", ["sent_labels.npy", "clip.json"])
+def test_what_was_charged_and_never_written_is_not_drawn_after_all(prepared, tmp_path, name):
+    """As a kill between the charge and the file leaves it: no digest misses the file, but the ledger does."""
+    config, folder = make_config("system"), RunFolder(tmp_path)
+    make_trainer(prepared, tmp_path, config)
+    (tmp_path / name).unlink()
+    listing = json.loads(folder.sealed.path.read_text())
+    del listing["files"][name]
+    folder.sealed.path.write_text(json.dumps(listing))
+    charged = folder.ledger.read_bytes()
+    with pytest.raises(CheckpointError, match="charged and drawn once"):
+        make_trainer(prepared, tmp_path, config)
+    assert folder.ledger.read_bytes() == charged
+    assert not (tmp_path / name).exists()
