@@ -15,12 +15,12 @@ import numpy as np
 from privhier.config import RunConfig
 from privhier.config_shared import load_shared, shared_part
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.errors import CheckpointError, GuaranteeError, OutputError
+from privhier.errors import CheckpointError, GuaranteeError
 from privhier.locks import exclusive
 from privhier.privacy.agreement import check_agreement
 from privhier.run import Session, open_session
 from privhier.training.charges import checked_ledger
-from privhier.training.claim import check_output, saved_config
+from privhier.training.claim import check_output, saved_config, worked_in
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.edge_side import Progress
 from privhier.training.folder import RunFolder
@@ -66,14 +66,9 @@ def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None
     lock, work = out.with_name(f".{out.name}.lock"), out.with_name(f".{out.name}.joining")
     with exclusive(lock, wait=False) as free:
         if not free:
-            raise OutputError(
-                key="--out",
-                value=str(out),
-                rule="is being worked in by another process",
-                remedy="Wait for it to end, or choose another --out",
-            )
+            raise worked_in(out)
         try:
-            return _joined(mine, theirs, out, work, config, facts, progress)
+            return _joined(mine, theirs, journal, out, work, config, facts, progress)
         finally:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink(missing_ok=True)
@@ -82,6 +77,7 @@ def join(edge: Path, cloud: Path, out: Path, *, progress: Progress | None = None
 def _joined(
     mine: RunFolder,
     theirs: CloudFolder,
+    journal: Journal,
     out: Path,
     work: Path,
     config: RunConfig,
@@ -98,7 +94,7 @@ def _joined(
     parts = [mine.ledger, mine.edge, *drawn_once, *snapshots]
     take_over(mine.sealed, folder.sealed, (path.relative_to(mine.root).as_posix() for path in parts))
     take_over(theirs.sealed, folder.sealed, [theirs.tail.name])
-    drawn = _releases(Journal(theirs.journal), {"train": session.victims.training, "test": splits.test})
+    drawn = _releases(journal, {"train": session.victims.training, "test": splits.test})
     folder.sealed.write_array(folder.releases("training_victims"), drawn["train"])
     folder.sealed.write_array(folder.releases("test"), drawn["test"])
     history = _history(mine.sealed.read_json(mine.history), theirs.sealed.read_json(theirs.history))

@@ -20,7 +20,7 @@ from privhier.defenses.base import build_defense
 from privhier.errors import ConfigError, OutputError
 from privhier.locks import exclusive
 from privhier.seeding import stream_seed
-from privhier.training.claim import check_output, claim, with_absolute_paths
+from privhier.training.claim import check_output, claim, with_absolute_paths, worked_in
 from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.cloud_job import CloudJob
 from privhier.training.edge_job import EdgeJob
@@ -324,9 +324,4 @@ def _prefixed(report: Report, name: str, *, many: bool) -> Report:
 
 def _claimed(held: bool, folder: Path) -> None:
     if not held:
-        raise OutputError(
-            key="--out",
-            value=str(folder),
-            rule="is being worked in by another process",
-            remedy="Wait for it to end, or choose another --out",
-        )
+        raise worked_in(folder)

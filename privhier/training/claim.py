@@ -118,12 +118,7 @@ def held(folder: RunFolder, *, waiting: Callable[[], None] | None = None) -> Ite
             raise
         raise _unwritable(folder.root, error) from error
     if waiting is None:
-        raise OutputError(
-            key="--out",
-            value=str(folder.root),
-            rule="is being worked in by another process",
-            remedy="Wait for it to end, or choose another --out",
-        )
+        raise worked_in(folder.root)
     waiting()
     with exclusive(folder.lock):
         yield
@@ -171,6 +166,16 @@ def resumptions(folder: RunFolder) -> list[str]:
     if not folder.sealed.lists(folder.resumed):
         return []
     return [str(text) for text in folder.sealed.read_json(folder.resumed)]
+
+
+def worked_in(root: Path) -> OutputError:
+    """The error of a folder that another process holds."""
+    return OutputError(
+        key="--out",
+        value=str(root),
+        rule="is being worked in by another process",
+        remedy="Wait for it to end, or choose another --out",
+    )
 
 
 def differences(before: BaseModel, now: BaseModel) -> str:

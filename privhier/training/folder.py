@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import CheckpointError, OutputError
 from privhier.files import whole_file
 from privhier.sealed import Sealed
@@ -167,10 +164,3 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write plain data as JSON, atomically."""
     write_atomic(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
-
-
-def write_array(path: Path, array: FloatArray | IntArray) -> None:
-    """Write an array as ``.npy``, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as stream:
-        np.save(stream, array)
