@@ -140,7 +140,7 @@ def _check_content(
 
 
 def _edge_facts(folder: RunFolder) -> dict[str, Any]:
-    if not folder.edge_facts.exists() and not folder.sealed.lists(folder.edge_facts):
+    if not folder.sealed.knows(folder.edge_facts):
         raise _refused(str(folder.root), "holds no edge's half of a run")
     facts: dict[str, Any] = folder.sealed.read_json(folder.edge_facts)
     if not facts["finished"]:

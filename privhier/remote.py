@@ -306,7 +306,7 @@ def open_cloud(
 
 def _same_shard(folder: RunFolder, shard: Shard) -> None:
     """Other people under one ledger would be released without a charge."""
-    if not folder.shard.exists() and not folder.sealed.lists(folder.shard):
+    if not folder.sealed.knows(folder.shard):
         return
     before = Shard(**folder.sealed.read_json(folder.shard))
     if before != shard:

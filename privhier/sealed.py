@@ -79,6 +79,10 @@ class Sealed:
         """Whether a file of that name was written here and must be there."""
         return _ABSENT not in self._listing()["files"].get(self._key(path), [_ABSENT])
 
+    def knows(self, path: Path) -> bool:
+        """Whether a file is there, or was written and must be: what has gone is missed, not made again."""
+        return path.exists() or self.lists(path)
+
     @contextmanager
     def writing(self, path: Path) -> Iterator[BinaryIO]:
         """Write a file whole or not at all, and its digest with it."""

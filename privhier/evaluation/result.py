@@ -325,7 +325,7 @@ class Result(_Part):
             CheckpointError: It was edited or damaged since.
             ResultError: There is none, or it does not fit the schema.
         """
-        if path.exists() or sealed.lists(path):
+        if sealed.knows(path):
             return cls._parsed(path, sealed.read(path))
         return cls.read(path)
 

@@ -38,7 +38,7 @@ class LedgerFile:
             GuaranteeError: The file is not what was written here.
         """
         path = self._path
-        if not path.exists() and not self._sealed.lists(path):
+        if not self._sealed.knows(path):
             return []
         try:
             data = path.read_bytes()

@@ -34,7 +34,7 @@ class Begun:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._entries: list[Epoch] = []
-        if path is not None and (path.exists() or Sealed(path.parent).lists(path)):
+        if path is not None and Sealed(path.parent).knows(path):
             self._entries = [_parse(path, entry) for entry in Sealed(path.parent).read_json(path)]
 
     @property

@@ -37,7 +37,7 @@ def save_state(path: Path, state: dict[str, Any], *, key: str) -> None:
 def load_state(path: Path, *, key: str) -> dict[str, Any] | None:
     """What ``save_state`` wrote to ``path``, or None; see ``load_checkpoint``."""
     sealed = Sealed(path.parent)
-    if not path.exists() and not sealed.lists(path):
+    if not sealed.knows(path):
         return None
     data = sealed.read(path)
     try:

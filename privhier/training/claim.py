@@ -41,7 +41,7 @@ def saved_config(folder: RunFolder, overrides: Sequence[str] = ()) -> RunConfig:
         CheckpointError: There is none, or it was altered since.
         ConfigError: An override that does not fit, or of a key that belongs to the run.
     """
-    if not folder.config.exists() and not folder.sealed.lists(folder.config):
+    if not folder.sealed.knows(folder.config):
         raise CheckpointError(
             key="RUN",
             value=str(folder.root),

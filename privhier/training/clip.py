@@ -51,7 +51,7 @@ def settle_clip(
     if chosen is None:
         return mechanism
     train = data.splits.train
-    if not folder.clip.exists() and not folder.sealed.lists(folder.clip):
+    if not folder.sealed.knows(folder.clip):
         source = config.privacy.noise_source
         if source == "system" and any(isinstance(event, ClipEvent) for event in ledger.events):
             raise lost_draw(folder.clip, "the clip bound of this run was charged and drawn once")

@@ -88,7 +88,7 @@ def check_folder(folder: CloudFolder, config: SharedConfig) -> None:
         CheckpointError: What the cloud was told of the configuration was altered since.
         UplinkError: The keys that differ are named, with both values.
     """
-    if not folder.config.exists() and not folder.sealed.lists(folder.config):
+    if not folder.sealed.knows(folder.config):
         return
     if (saved := load_shared(folder.sealed.checked(folder.config))).hash() != config.hash():
         raise UplinkError(

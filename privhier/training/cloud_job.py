@@ -104,7 +104,7 @@ class CloudJob:
     @property
     def done(self) -> bool:
         """Whether the tail is trained and written."""
-        return self.folder.done.exists() or self.folder.sealed.lists(self.folder.done)
+        return self.folder.sealed.knows(self.folder.done)
 
     @property
     def largest(self) -> int:

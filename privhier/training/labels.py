@@ -42,7 +42,7 @@ def labels_to_send(config: RunConfig, data: TrainingData, folder: RunFolder, led
                 noise_source=config.privacy.noise_source,
             )
         )
-    if not folder.labels.exists() and not folder.sealed.lists(folder.labels):
+    if not folder.sealed.knows(folder.labels):
         columns = []
         for column, (name, classes) in enumerate(data.task_classes.items()):
             seeded = config.privacy.noise_source == "seeded"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,7 +158,7 @@ class Trainer:
         self._once(self.cache.complete, "train", send_train, self.cloud.store)
         drawn: list[FloatArray] = []
         self._once(
-            self._stored(val),
+            self.folder.sealed.knows(val),
             "val",
             lambda: drawn.append(self._release("val", "cloud", epoch)),
             lambda: self.folder.sealed.write_array(val, drawn[0]),
@@ -179,10 +178,6 @@ class Trainer:
             counts, {key: value - before[key] for key, value in self.uplink.items()}
         )
         store()
-
-    def _stored(self, path: Path) -> bool:
-        """Whether it was written before; a file that has gone since is missed, not made again."""
-        return path.exists() or self.folder.sealed.lists(path)
 
     def _cloud(self, epoch: int) -> Metrics:
         loss = self.cloud.train_cached_epoch(self.cache, epoch)
@@ -235,7 +230,7 @@ class Trainer:
             self.side.release_tests(lambda phase, number: drawn.append(self._release("test", phase, number)))
 
         self._once(
-            self._stored(target),
+            self.folder.sealed.knows(target),
             "test",
             send,
             lambda: self.folder.sealed.write_array(target, np.stack(drawn, axis=1)),
