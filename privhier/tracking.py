@@ -35,7 +35,16 @@ from privhier.files import whole_file
 from privhier.sealed import altered, read_json
 from privhier.tracking_model import log_model
 from privhier.tracking_sqlite import patient
-from privhier.tracking_store import experiment_id, first_line, opened, quiet, serve_ui, shown, store_uri
+from privhier.tracking_store import (
+    experiment_id,
+    first_line,
+    lost_races_again,
+    opened,
+    quiet,
+    serve_ui,
+    shown,
+    store_uri,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -258,7 +267,8 @@ class MlflowTracker:
                 profile=json.dumps(dict(sizes)),
             )
             tag = InputTag("mlflow.data.context", "training and attacks")
-            self._client.log_inputs(self.run_id, [DatasetInput(entity, [tag])])
+            inputs = [DatasetInput(entity, [tag])]
+            lost_races_again(lambda: self._client.log_inputs(self.run_id, inputs))
             self._client.set_tag(self.run_id, "dataset_fingerprint", digest)
 
     def log_attack(self, target: str, scores: AttackScores) -> None:

@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,26 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
             f"{found.experiment_id}; or choose another name: tracking.experiment={name}-2",
         )
     return str(found.experiment_id)
+
+
+def lost_races_again(call: Callable[[], object]) -> None:
+    """Make a call of MLflow's again where another process wrote the same row in the same moment.
+
+    MLflow looks a data set's row up and inserts it where it is missing, in two statements: of two runs
+    that do so at once, one fails. Its next look finds the row.
+
+    Raises:
+        Exception: What the last of three tries raised, or any other failure of the first.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for last in (False, False, True):
+        try:
+            call()
+            return
+        except MlflowException as error:
+            if last or "unique" not in str(error).casefold().replace("duplicate", "unique"):
+                raise
 
 
 @contextmanager

@@ -109,6 +109,40 @@ def test_one_makes_the_store_while_others_wait(
     assert seen == [empty_store.read_bytes()] * 3
 
 
+def test_a_run_that_logs_its_data_set_in_the_same_moment_as_another_loses_nothing(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks for the row, then inserts it: the second to insert fails (four processes at once did)."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in ("run", "other"):
+        (tmp_path / name).mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    trackers = [tracking.open_tracker(config(), tmp_path / name, tags={}) for name in ("run", "other")]
+    log_inputs, lost = MlflowClient.log_inputs, list[str]()
+
+    def once(client: MlflowClient, run_id: str, inputs: object) -> None:
+        if not lost:
+            lost.append(run_id)
+            log_inputs(client, run_id_of_other, inputs)
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id")
+        log_inputs(client, run_id, inputs)
+
+    run_id_of_other = trackers[1].run_id
+    monkeypatch.setattr(MlflowClient, "log_inputs", once)
+    trackers[0].log_dataset("faces", "abc", {"train": 3})
+    for tracker in trackers:
+        tracker.finish()
+    assert lost == [trackers[0].run_id]
+    assert [tracker.failure for tracker in trackers] == [None, None]
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("select count(*) from datasets").fetchone() == (1,)
+        assert database.execute("select count(*) from inputs where source_type = 'DATASET'").fetchone() == (
+            2,
+        )
+
+
 @pytest.mark.slow
 def test_three_at_once_open_a_store_that_is_not_there_yet(tmp_path: Path) -> None:
     code = """
