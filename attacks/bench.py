@@ -15,8 +15,8 @@ from privhier.attacks.base import Attack, AttackResult
 from privhier.attacks.sharing import run_and_time
 from privhier.attacks.view import View
 from privhier.errors import CheckpointError, TrainingError
-from privhier.locks import exclusive
-from privhier.sealed import Sealed
+from privhier.storage.locks import exclusive
+from privhier.storage.sealed import Sealed
 
 _ARRAYS = ("probabilities", "predictions", "embeddings", "reconstructions", "own_loss", "shares")
 

@@ -11,8 +11,8 @@ import yaml
 
 from privhier.attacks.base import AttackResult, Kind, attacks
 from privhier.attacks.decoder import DecoderAttack
-from privhier.attacks.embedder_base import FaceEmbedder, embedders
-from privhier.attacks.embedders import build_embedder
+from privhier.attacks.embedders.base import FaceEmbedder, embedders
+from privhier.attacks.embedders.registry import build_embedder
 from privhier.attacks.options import option
 from privhier.attacks.selection import SCORED_DRAWS, label_refusal
 from privhier.attacks.verification import people_refusal, split_people, unit_rows, verification_auc

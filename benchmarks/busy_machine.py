@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from privhier.openmp import CHOICES, SPINS, VARIABLE
+from privhier.process.openmp import CHOICES, SPINS, VARIABLE
 
 CORES, REPEATS = 2, 7
 QUIET_LIMIT, BUSY_LIMIT = 1.03, 3.0

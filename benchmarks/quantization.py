@@ -28,7 +28,7 @@ from privhier.config import RunConfig, load_config
 from privhier.datasets.load import load_dataset
 from privhier.metrics.classification import macro_auc
 from privhier.models.tail import CloudTail
-from privhier.run import open_session, train
+from privhier.session import open_session, train
 from privhier.uplink.grid import Wire, rounded
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

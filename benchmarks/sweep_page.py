@@ -1,6 +1,6 @@
 """How long the page of a sweep of 1,000 finished points takes: load, frontier, page and files beside it.
 
-The points are made up (tests/evaluation/made_up_sweep.py) and written before the clock starts.
+The points are made up (tests/made_up/sweep.py) and written before the clock starts.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from privhier.evaluation.frontier import frontier, panels
 from privhier.evaluation.points import load_points
-from privhier.evaluation.sweep_page import write_sweep_report
+from privhier.report.sweep_page import write_sweep_report
 
-MADE_UP = Path(__file__).parents[1] / "tests" / "evaluation" / "made_up_sweep.py"
+MADE_UP = Path(__file__).parents[1] / "tests" / "made_up" / "sweep.py"
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from privhier.models.inputs import normalize
 from privhier.training.batches import shuffled_batches
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.schedule import Trainer
 from privhier.training.trained import build_model
+from privhier.training.trainer import Trainer
 from privhier.uplink.local import LocalUplink
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

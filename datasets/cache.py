@@ -29,7 +29,7 @@ from privhier.datasets.near_cache import cached_near_doubles
 from privhier.datasets.near_doubles import NO_PAIRS, Pairs
 from privhier.datasets.regular import status_of
 from privhier.errors import OutputError
-from privhier.sealed import file_digest
+from privhier.storage.sealed import file_digest
 
 FORMAT = 2
 _BOUND = ("images.bin", "rows.npy", "digests.npy")

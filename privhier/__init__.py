@@ -1,9 +1,9 @@
 """Train split, sanitize, attack, prove, compare: privacy research on face-attribute networks.
 
-Importing it limits how long OpenMP's threads spin (``privhier.openmp``), which must come before torch.
+Importing it limits how long OpenMP's threads spin (``privhier.process.openmp``): before torch is loaded.
 """
 
-from privhier.openmp import limit_spinning
+from privhier.process.openmp import limit_spinning
 
 __version__ = "0.1.0"
 

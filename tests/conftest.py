@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import privhier as privhier  # before any test imports torch: it limits how long OpenMP's threads spin
-from privhier.sealed import Sealed
+from privhier.config import RunConfig
+from privhier.evaluation.result import Result
+from privhier.evaluation.sheets import ReconstructionSheet
+from privhier.storage.sealed import Sealed
 
 ROOT = Path(__file__).parents[1]
+MADE_UP = Path(__file__).parent / "made_up"
+"""A made-up result and sweep; the pictures are random noise, no faces."""
 BROWSER_FLAGS = (
     "headless",
     "no-sandbox",
@@ -53,8 +60,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh MLflow database takes seconds to create: once, then copied."""
-    from privhier.tracking_sqlite import sqlite_uri
-    from privhier.tracking_store import opened
+    from privhier.tracking.sqlite import sqlite_uri
+    from privhier.tracking.store import opened
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     with opened(sqlite_uri(path)):
@@ -78,3 +85,45 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def result() -> Result:
+    return Result.read(MADE_UP / "example_result.json")
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "made_up_example",
+            "dataset": {"name": "synthetic", "task": ["gender"], "sensitive": ["race==0"]},
+            "schedule": {"pretrain_epochs": 3, "cloud_epochs": 4},
+            "release": {"mechanism": "gaussian", "target_epsilon": 8.0},
+        }
+    )
+
+
+@pytest.fixture
+def history() -> list[dict[str, Any]]:
+    edge = [
+        {"phase": "pretrain", "epoch": e, "edge_loss": 0.7 / (e + 1), "task_exit_accuracy": 0.6 + 0.1 * e}
+        for e in range(3)
+    ]
+    return edge + [{"phase": "cloud", "epoch": e, "cloud_loss": 0.6 / (e + 1)} for e in range(4)]
+
+
+@pytest.fixture
+def sheet() -> ReconstructionSheet:
+    rng = np.random.default_rng(0)
+    rows: list[Any] = []
+    for label in ("best", "median", "worst"):
+        original = rng.integers(0, 256, (3, 24, 24), dtype=np.uint8)
+        rows.append((f"{label}, record 3", original, rng.random((3, 24, 24), dtype=np.float32), None))
+    return ReconstructionSheet("decoder", rows)
+
+
+@pytest.fixture(scope="session")
+def make_sweep() -> Any:
+    """Writes made-up sweep folders; see ``made_up/sweep.py`` (read by path: tests import no tests)."""
+    return runpy.run_path(str(MADE_UP / "sweep.py"))["make_sweep"]

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from privhier.evaluation.bench_figures import attack_seconds
 from privhier.evaluation.result import Result, Score
+from privhier.report.bench_figures import attack_seconds
 
 COLUMNS = ("run", "target", "attack", "score", "value", "low", "high", "n", "seconds")
 _LEAKAGE = ("auc", "balanced_accuracy", "top1", "verification_auc")

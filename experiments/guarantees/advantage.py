@@ -24,7 +24,7 @@ from privhier.models.features import edge_features
 from privhier.privacy.accounting import gaussian_mu
 from privhier.privacy.ceilings import contraction
 from privhier.privacy.noise import SeededNoise
-from privhier.run import reopen_session
+from privhier.session import reopen_session
 from privhier.training.cloud import cloud_logits
 from privhier.training.trained import load_trained
 

@@ -11,13 +11,13 @@ import argparse
 import sys
 import time
 
+from privhier.audit.paths import AuditedReleases
+from privhier.audit.release import audit_release
+from privhier.audit.row import AuditRow
+from privhier.audit.trials import Kind
 from privhier.config import parse_config
-from privhier.lab.audit_paths import AuditedReleases
 from privhier.privacy.accounting import solve_sigma
-from privhier.privacy.audit_row import AuditRow
-from privhier.privacy.audit_trials import Kind
 from privhier.privacy.release import ReleaseMechanism
-from privhier.privacy.release_audit import audit_release
 from privhier.privacy.shown import claim, lower_bound
 
 DELTA = 1e-5

@@ -35,13 +35,13 @@ from whole_network import Facts, WholeTrainer, study_config
 from privhier.config import RunConfig
 from privhier.metrics.classification import balanced_accuracy, macro_auc
 from privhier.models.inputs import normalize
-from privhier.run import Session, open_session, train
 from privhier.seeding import isolated_rng
+from privhier.session import Session, open_session, train
+from privhier.storage.files import write_atomic, write_json
 from privhier.training.batches import batch_count, shuffled_batches
 from privhier.training.cloud import cloud_logits
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import edge_exit_logits
-from privhier.training.folder import write_atomic, write_json
 
 HERE = Path(__file__).parent
 REGIMES = ("cloud", "cloud_wide", "joint", "joint_wide", "release_once", "release_once_wide")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from regimes import run_seconds
 from results import Study
 
-from privhier.training.folder import write_atomic
+from privhier.storage.files import write_atomic
 
 # Colors of Okabe and Ito: told apart with every kind of color vision.
 STYLES = {

@@ -29,7 +29,7 @@ from typing import Any
 from load_cell import measure
 from load_edges import PAYLOADS, Plan
 
-from privhier.training.folder import write_json
+from privhier.storage.files import write_json
 
 
 def show(row: dict[str, Any]) -> None:

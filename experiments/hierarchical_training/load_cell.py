@@ -29,8 +29,8 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 import torch
 from load_edges import STARTED, Plan, SimulatedEdge, Times
 
-from privhier.config_shared import shared_part
-from privhier.remote import Cloud, open_cloud
+from privhier.config.shared import shared_part
+from privhier.distributed.remote import Cloud, open_cloud
 from privhier.uplink.certificates import make_certificates
 from privhier.uplink.chain import digest
 from privhier.uplink.journal import Journal

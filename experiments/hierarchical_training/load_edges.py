@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privhier.config import RunConfig, parse_config
-from privhier.config_shared import SharedConfig, shared_part
+from privhier.config.shared import SharedConfig, shared_part
 from privhier.seeding import numpy_stream
 from privhier.training.batches import ordered_batches
 from privhier.uplink.codec import ReleaseMessage, encode

@@ -29,7 +29,7 @@ from stages import measure_all, payload_bytes, stages_of
 from whole_network import study_config
 
 from privhier.config import RunConfig
-from privhier.training.folder import write_json
+from privhier.storage.files import write_json
 
 HERE = Path(__file__).parent
 NETWORKS = ("resnet18_32", "vgg16_32", "resnet18_64", "vgg16_64")

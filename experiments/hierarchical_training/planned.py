@@ -22,11 +22,11 @@ from whole_network import WIDE
 
 from privhier.config import RunConfig, load_config
 from privhier.datasets.load import load_dataset
-from privhier.plan import predict
-from privhier.training.folder import write_atomic
+from privhier.planner.plan import predict
+from privhier.planner.profile import CutProfile, Side, profile
+from privhier.planner.stages import Records
+from privhier.storage.files import write_atomic
 from privhier.training.prepare import prepare
-from privhier.training.profile import CutProfile, Side, profile
-from privhier.training.stages import Records
 
 HERE = Path(__file__).parent
 FIELDS = ("network", "regime", "cut", "rate_mbit", "measured_s", "predicted_s", "ratio", "bound", "load")

@@ -20,7 +20,7 @@ from regimes import Stages, crossings, link_ms, rate_for_reduction, reduction
 from results import Study, load_studies
 from runner import joint_bounds
 
-from privhier.training.folder import write_atomic
+from privhier.storage.files import write_atomic
 
 HERE = Path(__file__).parent
 SPEEDS = (1.0, 4.0, 10.0, 50.0)

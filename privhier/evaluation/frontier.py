@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from privhier.errors import ResultError
-from privhier.evaluation.figures import METRIC_NAMES, Metric, ceiling_value, chance, drawable, leading_metric
+from privhier.evaluation.headline import METRIC_NAMES, Metric, ceiling_value, chance, drawable, leading_metric
 from privhier.evaluation.points import Estimate, Point, estimate, group_by_setting
 from privhier.evaluation.result import AttributeLeakage, ReferenceRun, Result, Score
 from privhier.metrics.intervals import percentile_interval

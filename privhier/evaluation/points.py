@@ -15,7 +15,7 @@ from scipy.special import ndtri, stdtrit
 
 from privhier.errors import CheckpointError, ResultError
 from privhier.evaluation.result import Result, Score
-from privhier.sealed import Sealed, read_json
+from privhier.storage.sealed import Sealed, read_json
 
 SCHEMA = "privhier.sweep/1"
 Progress = Callable[[str, int, int], None]

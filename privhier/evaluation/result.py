@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from privhier.errors import ResultError
-from privhier.sealed import Sealed
+from privhier.storage.sealed import Sealed
 
 SCHEMA: Final = "privhier.result/1"
 

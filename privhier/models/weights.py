@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from privhier.errors import CheckpointError
-from privhier.files import whole_file
+from privhier.storage.files import whole_file
 
 
 def save_weights(module: nn.Module, path: str | Path) -> None:

@@ -4,57 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Literal
 
 from privhier.privacy.events import ReleaseEvent, StepEvent, ledger_error
 from privhier.privacy.ledger import Ledger
-from privhier.privacy.release import ReleaseMechanism
-
-
-def charge_once(
-    ledger: Ledger,
-    *,
-    split: str,
-    records: int,
-    phase: str,
-    epoch: int,
-    mechanism: ReleaseMechanism,
-    noise_source: Literal["seeded", "system"],
-) -> None:
-    """Charge a release over an uplink that never takes one twice: a resumed epoch costs nothing again.
-
-    Args:
-        ledger: The account.
-        split: Which records.
-        records: How many.
-        phase: Phase, as in the messages.
-        epoch: Epoch, as in the messages.
-        mechanism: What sanitizes them.
-        noise_source: ``NoiseSource.kind``.
-
-    Raises:
-        GuaranteeError: It was charged before, as another mechanism or for other records.
-    """
-    key = (split, phase, epoch)
-    before = [event for event in ledger.events if isinstance(event, ReleaseEvent) and event.key == key]
-    if not before:
-        ledger.charge(split, records, phase, epoch, mechanism, noise_source)
-        return
-    now = replace(
-        before[0],
-        records=records,
-        mechanism=mechanism.mechanism,
-        clip=mechanism.clip,
-        sigma=mechanism.sigma,
-        noise_source=noise_source,
-    )
-    if before != [now]:
-        raise ledger_error(
-            "/".join(map(str, key)),
-            asdict(now),
-            f"was charged before as {[asdict(event) for event in before]}",
-        )
 
 
 def check_agreement(ledger: Ledger, carried: Mapping[tuple[str, str, int], int]) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,37 @@ class Ledger:
             noise_source,  # type: ignore[arg-type]  # checked by the event
         )  # fmt: skip
         return self._enter(event)
+
+    def charge_once(
+        self,
+        split: str,
+        records: int,
+        phase: str,
+        epoch: int,
+        mechanism: ReleaseMechanism,
+        noise_source: Literal["seeded", "system"],
+    ) -> bool:
+        """``charge`` over an uplink that never takes a release twice: a resumed epoch costs nothing again.
+
+        Raises:
+            GuaranteeError: It was charged before, as another mechanism or for other records.
+        """
+        key = (split, phase, epoch)
+        before = [event for event in self._events if isinstance(event, ReleaseEvent) and event.key == key]
+        if not before:
+            return self.charge(split, records, phase, epoch, mechanism, noise_source)
+        now = replace(
+            before[0],
+            records=records,
+            mechanism=mechanism.mechanism,
+            clip=mechanism.clip,
+            sigma=mechanism.sigma,
+            noise_source=noise_source,
+        )
+        if before != [now]:
+            earlier = [asdict(event) for event in before]
+            raise ledger_error("/".join(map(str, key)), asdict(now), f"was charged before as {earlier}")
+        return False
 
     def charge_steps(self, event: StepEvent) -> bool:
         """Write down one epoch of DP-SGD **before** its first step; returns whether it was counted.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from privhier.errors import CheckpointError
 from privhier.privacy.events import CHAIN_START, Event, chained, ledger_error, parse_line
-from privhier.sealed import Sealed
+from privhier.storage.sealed import Sealed
 
 
 class LedgerFile:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from privhier.config import Section
-from privhier.config_expressions import EXPRESSIONS, join_calls
+from privhier.config.expressions import EXPRESSIONS, join_calls
 from privhier.seeding import numpy_stream
 
 

@@ -13,13 +13,13 @@ from typing import Literal
 from privhier.config import RunConfig
 from privhier.errors import ConfigError, PrivhierError
 from privhier.sweep.local import LocalEngine, default_workers
-from privhier.sweep.parent_run import ParentRun
 from privhier.sweep.progress import Show, Standing
 from privhier.sweep.ray_engine import RayEngine
 from privhier.sweep.search import check_search, run_search
 from privhier.sweep.spec import Point, Sweep, load_sweep
 from privhier.sweep.state import Index, SweepFolder
 from privhier.sweep.task import Engine, Outcome, Task, shares_of
+from privhier.tracking.sweep import ParentRun
 
 EngineName = Literal["local", "ray"]
 
@@ -121,9 +121,9 @@ def check_points(points: Sequence[Point]) -> None:
     Raises:
         ConfigError: The first one, with its point.
     """
+    from privhier.assessment.victims import build_attacks
     from privhier.datasets.load import build_source
     from privhier.defenses.base import build_defense
-    from privhier.lab.plan import build_attacks
     from privhier.models.backbones import backbones
     from privhier.training.prepare import build_mechanism
 
@@ -189,14 +189,20 @@ class _Run:
         engine = self._staff(todo)
         engine.prepare()
         if self._parent is None and todo[0].config.tracking.enabled:
-            self._parent = ParentRun(self.folder, self.sweep, todo[0].config.tracking.experiment)
+            self._parent = ParentRun(
+                self.folder.root,
+                todo[0].config.tracking.experiment,
+                name=self.sweep.name,
+                digest=self.sweep.hash(),
+                params=self.sweep.file.model_dump(mode="json", include={"axes", "seeds"}),
+            )
         tasks = [
             Task(
                 id=point.id,
                 config_hash=point.config_hash,
                 config=point.config.model_dump(mode="json"),
                 sweep=str(self.folder.root.absolute()),
-                nesting=self._parent.nest(point) if self._parent is not None else None,
+                nesting=self._parent.nest(point.label) if self._parent is not None else None,
                 shares=shares_of(point.config),
             )
             for point in todo

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from privhier.evaluation.sweep_page import write_sweep_report
-from privhier.sealed import read_json
-from privhier.sweep.parent_run import log_frontier
+from privhier.report.sweep_page import write_sweep_report
+from privhier.storage.sealed import read_json
+from privhier.tracking.sweep import log_frontier
 
 
 def publish(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from privhier.errors import CheckpointError, OutputError
-from privhier.locks import exclusive
-from privhier.sealed import Sealed, altered, read_json
+from privhier.storage.locks import exclusive
+from privhier.storage.sealed import Sealed, altered, read_json
 from privhier.sweep.spec import Point, Sweep, load_sweep
 from privhier.training.folder import RunFolder
 

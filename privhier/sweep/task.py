@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from privhier.config import RunConfig
-from privhier.locks import exclusive
+from privhier.storage.files import write_json
+from privhier.storage.locks import exclusive
 from privhier.sweep.state import SweepFolder, is_done, seconds_of
-from privhier.tracking import Nesting
-from privhier.training.folder import write_json
+from privhier.tracking.tracker import Nesting
 from privhier.training.shared import raw_image_key, reference_key, training_key
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Memory:
 
 def shares_of(config: RunConfig) -> frozenset[str]:
     """Keys of everything a run may have in common with others."""
-    from privhier.run import reference_config
+    from privhier.session import reference_config
 
     keys = {training_key(config)}
     if config.attacks.raw_image:
@@ -152,7 +152,7 @@ def keep_error(folder: SweepFolder, name: str, error: dict[str, Any]) -> Outcome
 
 
 def _work(task: Task, folder: SweepFolder, memory: Memory) -> None:
-    from privhier import run as job
+    from privhier import session as job
 
     config = RunConfig.model_validate(task.config)
     point = folder.point(task.id)

@@ -13,7 +13,7 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
-from privhier.stopping import hear_sigterm
+from privhier.process.stopping import hear_sigterm
 from privhier.sweep.task import Memory, Task, run_task
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from privhier.sealed import Sealed, altered
+from privhier.storage.sealed import Sealed, altered
 
 Epoch = tuple[str, int]
 """Phase, epoch."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import OutputError, UplinkError
-from privhier.sealed import Sealed, loaded_array
+from privhier.storage.sealed import Sealed, loaded_array
 
 
 class ReleaseCache:

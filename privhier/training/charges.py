@@ -12,12 +12,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from privhier.config import RunConfig
+from privhier.config.phases import phases_of
 from privhier.privacy.events import ClipEvent, Event, LabelEvent, ReleaseEvent, StepEvent, ledger_error
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
-from privhier.training.phases import phases_of
 from privhier.training.private_edge import noise_multiplier, sampling_plan
 
 

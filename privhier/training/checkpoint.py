@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from privhier.errors import CheckpointError
-from privhier.sealed import Sealed
+from privhier.storage.sealed import Sealed
 from privhier.training.folder import RunFolder
 
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from privhier.config import HASHLESS, RunConfig, load_config
 from privhier.errors import CheckpointError, ConfigError, OutputError
-from privhier.locks import exclusive
-from privhier.sealed import NAME, altered
+from privhier.storage.locks import exclusive
+from privhier.storage.sealed import NAME, altered
 from privhier.training.folder import RunFolder
 
 MOVABLE = (

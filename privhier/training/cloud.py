@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from privhier.config_shared import SharedConfig
+from privhier.config.shared import SharedConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import UplinkError
 from privhier.models.tail import CloudTail

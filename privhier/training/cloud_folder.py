@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privhier.config_shared import SharedConfig, load_shared
+from privhier.config.shared import SharedConfig, load_shared
 from privhier.errors import CheckpointError, UplinkError
-from privhier.sealed import Sealed
+from privhier.storage.sealed import Sealed
 from privhier.training.claim import differences
 
 

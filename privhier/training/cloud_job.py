@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from privhier.config_shared import SharedConfig
+from privhier.config.shared import SharedConfig
 from privhier.errors import CheckpointError, ConfigError, PrivhierError, UplinkError
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network

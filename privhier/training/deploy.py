@@ -13,7 +13,7 @@ from privhier.models.inputs import normalize
 from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
-from privhier.sealed import file_digest
+from privhier.storage.sealed import file_digest
 from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder

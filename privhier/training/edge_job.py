@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 
 from privhier.config import RunConfig
-from privhier.config_shared import shared_part
+from privhier.config.phases import phases_of
+from privhier.config.shared import shared_part
 from privhier.errors import CheckpointError
 from privhier.models.weights import weights_bytes
 from privhier.privacy.agreement import check_agreement
@@ -22,7 +23,6 @@ from privhier.training.batches import TrainingData
 from privhier.training.checkpoint import load_checkpoint, save_checkpoint
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
 from privhier.training.folder import RunFolder
-from privhier.training.phases import phases_of
 from privhier.training.trained import build_model
 from privhier.uplink.base import Uplink
 from privhier.uplink.frames import Hello

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from privhier.config import RunConfig
-from privhier.config_shared import shared_part
+from privhier.config.shared import shared_part
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import build_defense
 from privhier.errors import NonFiniteError, TrainingError

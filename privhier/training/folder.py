@@ -1,15 +1,12 @@
-"""Where things lie in a run folder, and how they are written: whole or not at all."""
+"""Where things lie in a run folder."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from privhier.errors import CheckpointError, OutputError
-from privhier.files import whole_file
-from privhier.sealed import Sealed
+from privhier.errors import CheckpointError
+from privhier.storage.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -144,23 +141,3 @@ def lost_draw(path: Path, what: str) -> CheckpointError:
         rule=f"is missing: {what}, and must be read back",
         remedy="Start the run anew in another folder; a second draw would have to be charged",
     )
-
-
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write through a temporary file, flush to disk and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with whole_file(path) as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-    except OSError as error:
-        raise OutputError(
-            key="--out",
-            value=str(path),
-            rule=f"cannot be written: {error}",
-            remedy="Free space or choose another --out",
-        ) from error
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write plain data as JSON, atomically."""
-    write_atomic(path, json.dumps(data, indent=2, allow_nan=False) + "\n")

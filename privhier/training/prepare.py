@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from privhier.config import RunConfig
-from privhier.config_privacy import ClipQuantile
+from privhier.config.privacy import ClipQuantile
 from privhier.datasets.attributes import evaluate_attribute
 from privhier.datasets.base import AttributeLabels, FaceDataset, IntArray
 from privhier.datasets.relations import refuse_same_attributes

@@ -13,7 +13,6 @@ from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
-from privhier.privacy.agreement import charge_once
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import ReleaseMechanism
@@ -84,9 +83,8 @@ class Releaser:
 
     def charge(self, split: str, phase: str, epoch: int, records: int) -> None:
         """Enter one release of each of ``records`` records of ``split``."""
-        charge = charge_once if self._once else Ledger.charge
+        charge = self.ledger.charge_once if self._once else self.ledger.charge
         charge(
-            self.ledger,
             split=split,
             records=records,
             phase=phase,

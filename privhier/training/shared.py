@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from privhier.config import HASHLESS, RunConfig
-from privhier.locks import exclusive
-from privhier.sealed import Sealed
+from privhier.storage.locks import exclusive
+from privhier.storage.sealed import Sealed
 from privhier.training.folder import RunFolder
 
 _HASHLESS: dict[str, Any] = {name: HASHLESS[name] for name in ("dataset", "runtime")}

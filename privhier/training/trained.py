@@ -15,7 +15,7 @@ from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights
 from privhier.privacy.dpsgd import mend
 from privhier.privacy.release import ReleaseMechanism
-from privhier.sealed import altered
+from privhier.storage.sealed import altered
 from privhier.training.batches import TrainingData
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder

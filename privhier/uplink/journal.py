@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privhier.errors import OutputError, UplinkError
-from privhier.files import sync_folder
+from privhier.storage.files import sync_folder
 from privhier.uplink.chain import START, digest, extend
 from privhier.uplink.codec import ReleaseMessage, decode
 from privhier.uplink.frames import Ack

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from privhier.errors import OutputError, UplinkError
-from privhier.files import sync_folder, whole_file
+from privhier.storage.files import sync_folder, whole_file
 from privhier.uplink.chain import digest
 from privhier.uplink.spool_index import INDEX, Entry, Key, SpoolIndex, damaged
 

@@ -7,7 +7,7 @@ from privhier.attacks.base import AttackResult
 from privhier.attacks.build import build_attack
 from privhier.attacks.decoder import DecoderAttack
 from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack, LinearMap
-from privhier.attacks.embedder_base import FaceEmbedder, embedders, resized
+from privhier.attacks.embedders.base import FaceEmbedder, embedders, resized
 from privhier.attacks.verification import verification_auc
 from privhier.attacks.view import AuxiliarySet, View
 from privhier.config import Choice

@@ -16,7 +16,7 @@ from privhier.attacks.decensor import DecensorAttack
 from privhier.attacks.decoder import DecoderAttack
 from privhier.attacks.deep_prior import DeepPriorAttack
 from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack
-from privhier.attacks.embedder_base import FaceEmbedder, embedders, resized
+from privhier.attacks.embedders.base import FaceEmbedder, embedders, resized
 from privhier.attacks.fine_tune import FineTuneAttack
 from privhier.attacks.generative import GenerativeAttack
 from privhier.attacks.inversion import InversionAttack

@@ -38,15 +38,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from folders import pair, run, stopped_after, sweep, sweep_file, tiny  # type: ignore[import-not-found]
 
-from privhier import run as job
+from privhier import session as job
+from privhier.audit.audit import audit_run
+from privhier.distributed.join import join
 from privhier.errors import PrivhierError
 from privhier.evaluation.result import Result
-from privhier.join import join
-from privhier.lab.audit import audit_run
 from privhier.sweep.publish import publish
 from privhier.training.deploy import load_edge
-from privhier.training.schedule import Trainer
 from privhier.training.trained import load_trained
+from privhier.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).parents[2]
 Verb = Callable[[Path], Any]

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import yaml
 
-from privhier import run as job
+from privhier import session as job
 from privhier.config import RunConfig, load_config
-from privhier.config_shared import shared_part
+from privhier.config.shared import shared_part
+from privhier.distributed.remote import open_cloud, open_edge
 from privhier.errors import PrivhierError
-from privhier.remote import open_cloud, open_edge
 from privhier.sweep.job import SweepSummary, run_sweep
 from privhier.training.edge_job import EdgeJob
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 from privhier.uplink.grpc_link import GrpcUplink
 
 TINY = [

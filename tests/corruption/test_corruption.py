@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from privhier import run as job
+from privhier import session as job
 from privhier.errors import PrivhierError
 from privhier.evaluation.result import Result
 from privhier.training.charges import checked_ledger
@@ -108,7 +108,7 @@ def test_the_campaign_sees_a_reader_that_checks_nothing(campaign, finished, tmp_
     data[-1] ^= 64
     path.write_bytes(bytes(data))
     assert campaign.outcome(campaign.deploy, work, expected)[0] == "refused"
-    monkeypatch.setattr("privhier.sealed.Sealed.check_digest", lambda self, path, digest: None)
+    monkeypatch.setattr("privhier.storage.sealed.Sealed.check_digest", lambda self, path, digest: None)
     assert campaign.outcome(campaign.deploy, work, expected)[0] == "different"
     path.write_bytes(b"")
     assert campaign.outcome(lambda root: path.read_text()[5], work, expected)[0] == "traceback"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from privhier.assessment.claims import describe_dataset
 from privhier.config import DatasetConfig, load_config
 from privhier.datasets.base import Problem
 from privhier.datasets.check import check_dataset
 from privhier.datasets.load import load_dataset
 from privhier.errors import ConfigError, DataError, printable
-from privhier.statement import describe_dataset
 from privhier.training.prepare import prepare
 
 MakeConfig = Callable[..., DatasetConfig]

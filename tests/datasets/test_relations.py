@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from privhier.assessment.claims import run_warnings
 from privhier.config import load_config
 from privhier.datasets.attributes import evaluate_attribute
 from privhier.datasets.base import FaceDataset
 from privhier.datasets.relations import determines, refuse_same_attributes, told_together
 from privhier.errors import DataError
-from privhier.statement import run_warnings
 from privhier.training.prepare import build_mechanism, prepare
 
 AGE = [10, 25, 30, 45, 50, 70, 15, 41]

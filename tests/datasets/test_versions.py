@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from privhier.assessment.claims import describe_dataset
 from privhier.config import DatasetConfig, RunConfig, SplitsConfig
 from privhier.datasets import near_cache
 from privhier.datasets.base import FaceDataset
@@ -21,7 +22,6 @@ from privhier.datasets.load import load_dataset
 from privhier.datasets.near_doubles import NO_PAIRS, Pairs, compare_copies, find_near_doubles
 from privhier.datasets.splits import split_dataset
 from privhier.datasets.versions import LONGEST_CHAIN, equal_names, group_versions
-from privhier.statement import describe_dataset
 from privhier.training.prepare import Prepared
 
 MakeConfig = Callable[..., DatasetConfig]

@@ -10,9 +10,9 @@ from scipy import stats
 from privhier.errors import CheckpointError, ResultError
 from privhier.evaluation.frontier import REFERENCE_POINT, frontier, panels
 from privhier.evaluation.points import Point, estimate, group_by_setting, is_sweep, load_points, varying_keys
-from privhier.evaluation.report import _headline
 from privhier.evaluation.result import Result, Score
 from privhier.metrics.pareto import hypervolume
+from privhier.report.page import _headline
 
 Z = stats.norm.ppf(0.975)
 

@@ -12,10 +12,14 @@ from pydantic import ValidationError
 from privhier.errors import ResultError
 from privhier.evaluation.result import Result, Score
 
+EXAMPLE = Path(__file__).parents[1] / "made_up" / "example_result.json"
+
 
 @pytest.fixture
 def plain() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(Path(__file__).with_name("example_result.json").read_text())
+    data: dict[str, Any] = json.loads(
+        (Path(__file__).parents[1] / "made_up" / "example_result.json").read_text()
+    )
     return data
 
 

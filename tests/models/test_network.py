@@ -149,7 +149,7 @@ def test_a_crash_while_saving_keeps_the_old_file(tmp_path, monkeypatch: pytest.M
     def crash(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("privhier.files.os.fsync", crash)
+    monkeypatch.setattr("privhier.storage.files.os.fsync", crash)
     with pytest.raises(OSError, match="disk full"):
         save_weights(build(1)[0], path)
     assert path.read_bytes() == before

@@ -12,9 +12,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from privhier.assessment.lpips_weights import alexnet_state
 from privhier.config import ModelConfig
 from privhier.errors import ConfigError
-from privhier.lab.lpips_weights import alexnet_state
 from privhier.models.backbones import StagedBackbone, build_backbone
 from privhier.models.network import build_network
 

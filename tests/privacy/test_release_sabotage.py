@@ -7,14 +7,14 @@ import functools
 import pytest
 import torch
 
+from privhier.audit.paths import AuditedReleases
+from privhier.audit.release import audit_release
 from privhier.config import parse_config
 from privhier.errors import ReleaseError, UplinkError
-from privhier.lab.audit_paths import AuditedReleases
 from privhier.privacy.accounting import solve_sigma
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
-from privhier.privacy.release_audit import audit_release
 from privhier.training.release import Releaser
 
 DELTA = 1e-5

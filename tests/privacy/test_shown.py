@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from privhier.evaluation.report import format_ceiling, format_epsilon
+from privhier.audit.row import AuditRow
 from privhier.evaluation.result import GuaranteeRow
-from privhier.evaluation.summary import summarize
-from privhier.privacy.audit_row import AuditRow
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps, at_least_0, compose
 from privhier.privacy.guarantees import write_guarantees
 from privhier.privacy.shown import claim, lower_bound
+from privhier.report.page import format_ceiling, format_epsilon
+from privhier.report.summary import summarize
 
 RNG = np.random.default_rng(0)
 VALUES = [

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from privhier.cli.sweep import sweep
 from privhier.errors import ConfigError
-from privhier.sweep.command import sweep
 from privhier.sweep.progress import Standing, show_standing
 
 app = typer.Typer()

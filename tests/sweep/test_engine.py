@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from privhier import run as job
+from privhier import session as job
 from privhier.errors import CheckpointError, ConfigError
 from privhier.evaluation.result import Result
-from privhier.sealed import Sealed
+from privhier.storage.sealed import Sealed
 from privhier.sweep.job import run_sweep
 from privhier.sweep.progress import Standing
 from privhier.sweep.publish import publish
@@ -250,7 +250,7 @@ def test_a_full_disk_fails_the_point_and_loses_nothing(spec, finished, numbers, 
 
 def test_tracked_points_are_nested_under_the_sweep(write_sweep, tmp_path):
     mlflow = pytest.importorskip("mlflow")
-    from privhier.sweep.parent_run import log_frontier
+    from privhier.tracking.sweep import log_frontier
 
     more = {"tracking.enabled": True, "evaluation.references": []}
     spec = write_sweep(tmp_path / "s.yaml", more=more, seeds=[0])

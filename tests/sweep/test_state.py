@@ -7,8 +7,8 @@ import json
 import pytest
 
 from privhier.errors import CheckpointError, OutputError
-from privhier.locks import exclusive
-from privhier.sealed import Sealed
+from privhier.storage.locks import exclusive
+from privhier.storage.sealed import Sealed
 from privhier.sweep.spec import load_sweep
 from privhier.sweep.state import Index, SweepFolder, is_done
 

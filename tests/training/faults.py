@@ -31,11 +31,11 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 import torch
 
 from privhier.config import RunConfig, parse_config
-from privhier.config_shared import shared_part
+from privhier.config.shared import shared_part
+from privhier.distributed.remote import open_cloud, open_edge, run_edge
 from privhier.privacy.agreement import check_agreement
 from privhier.privacy.events import ReleaseEvent
 from privhier.privacy.ledger import Ledger
-from privhier.remote import open_cloud, open_edge, run_edge
 from privhier.training.folder import RunFolder
 from privhier.uplink.codec import decode
 from privhier.uplink.journal import Journal

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from privhier.config import RunConfig, parse_config
-from privhier.config_shared import shared_part
+from privhier.config.shared import shared_part
 from privhier.datasets.load import load_dataset
-from privhier.remote import Cloud, open_cloud, open_edge
+from privhier.distributed.remote import Cloud, open_cloud, open_edge
 from privhier.training.claim import claim
 from privhier.training.edge_job import EdgeJob
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.schedule import Trainer
 from privhier.training.trained import Trained
+from privhier.training.trainer import Trainer
 from privhier.uplink.frames import METHOD, Ack, decode_ack
 from privhier.uplink.grpc_link import GrpcUplink
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from privhier import run as job
+from privhier import session as job
+from privhier.audit.audit import audit_run
 from privhier.config import RunConfig, load_config
-from privhier.config_shared import shared_part
+from privhier.config.shared import shared_part
 from privhier.errors import (
     CheckpointError,
     ConfigError,
@@ -25,16 +26,15 @@ from privhier.errors import (
     UplinkError,
 )
 from privhier.evaluation.result import Result
-from privhier.lab.audit import audit_run
-from privhier.locks import exclusive
 from privhier.privacy.events import CHAIN_START, chained, parse_line
-from privhier.sealed import Sealed
+from privhier.storage.locks import exclusive
+from privhier.storage.sealed import Sealed
 from privhier.training.claim import MOVABLE, saved_config
 from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
-from privhier.training.schedule import Trainer
 from privhier.training.trained import load_trained
+from privhier.training.trainer import Trainer
 
 TINY = [
     "tracking.enabled=false",

@@ -12,13 +12,14 @@ import torch
 from privhier.config import RunConfig, parse_config
 from privhier.datasets.load import load_dataset
 from privhier.errors import ConfigError
+from privhier.planner.stages import Records
+from privhier.storage.files import write_atomic
 from privhier.training import release as release_room
 from privhier.training.batches import batch_count, ordered_batches, shuffled_batches
-from privhier.training.folder import RunFolder, write_atomic
+from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
-from privhier.training.schedule import Trainer
-from privhier.training.stages import Records
+from privhier.training.trainer import Trainer
 from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
 

@@ -16,8 +16,8 @@ from privhier.training.claim import claim
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.schedule import Trainer
 from privhier.training.shared import Shared
+from privhier.training.trainer import Trainer
 
 QUANTILE = {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0}
 

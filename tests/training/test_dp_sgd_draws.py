@@ -21,15 +21,15 @@ from privhier.privacy.agreement import check_begun
 from privhier.privacy.events import StepEvent
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise
-from privhier.sealed import Sealed
 from privhier.seeding import torch_stream
+from privhier.storage.sealed import Sealed
 from privhier.training.begun import Begun
 from privhier.training.claim import claim
 from privhier.training.edge_side import EdgeSide
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SOURCES = ["seeded", "system"]

@@ -23,7 +23,7 @@ from privhier.training.edge_side import EdgeSide
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 N, BATCH, CLIP = 20, 19, 0.05

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from privhier.distributed.join import join
 from privhier.errors import CheckpointError, GuaranteeError, UplinkError
-from privhier.join import join
 from privhier.privacy.agreement import check_agreement
 from privhier.privacy.ledger import Ledger
 from privhier.training import edge_job
@@ -66,7 +66,7 @@ def test_a_half_alone_is_no_run(tmp_path, link):
 
 
 def test_several_edges_train_one_tail(tmp_path, link):
-    from privhier.remote import Shard
+    from privhier.distributed.remote import Shard
 
     config = link.make_config(0, 2, 1)
     with link.cloud_at(config, tmp_path / "cloud", edges=2) as (cloud, thread):
@@ -222,8 +222,8 @@ def test_a_full_disk_on_either_side_loses_nothing(tmp_path, link, monkeypatch):
 def test_a_folder_belongs_to_one_process_and_one_shard(tmp_path, link):
     from contextlib import ExitStack
 
+    from privhier.distributed.remote import Shard, open_edge
     from privhier.errors import ConfigError, OutputError
-    from privhier.remote import Shard, open_edge
 
     config = link.make_config(0, 1, 0, privacy={"noise_source": "system"})
     with ExitStack() as stack:

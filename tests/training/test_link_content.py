@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from privhier.distributed.join import join
 from privhier.errors import GuaranteeError, UplinkError
-from privhier.join import join
 from privhier.uplink.codec import decode, encode
 from privhier.uplink.frames import encode_frame
 from privhier.uplink.journal import Journal

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from privhier.errors import CheckpointError, OutputError
-from privhier.sealed import Sealed
+from privhier.storage.sealed import Sealed
 from privhier.training.arriving import ArrivingBatches
 from privhier.training.batches import ordered_batches
 from privhier.training.cache import ReleaseCache

@@ -22,7 +22,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.release import Releaser
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 QUANTILE = {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from privhier.config import RunConfig, parse_config
-from privhier.config_shared import shared_part
+from privhier.config.shared import shared_part
 from privhier.datasets.load import load_dataset
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise
@@ -22,8 +22,8 @@ from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
-from privhier.training.schedule import Trainer
 from privhier.training.trained import build_model
+from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 DP_SGD = {"noise_multiplier": 1.5, "physical_batch_size": 64}

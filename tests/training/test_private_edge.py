@@ -24,7 +24,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer, check_participation, check_private
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
 

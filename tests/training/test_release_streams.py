@@ -15,7 +15,7 @@ from privhier.training.claim import claim
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.release import Releaser
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
 

@@ -26,7 +26,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 WIDTH = 4

@@ -20,7 +20,7 @@ from privhier.errors import UplinkError
 from privhier.training.cloud import CloudTrainer
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.schedule import Trainer
+from privhier.training.trainer import Trainer
 from privhier.uplink.codec import ReleaseMessage, decode, encode
 
 WORDS = {"run_id", "split", "phase", "epoch", "batch", "records", "payload", "task_labels", "wire", "edge"}

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from typer import Typer
 from typer.testing import CliRunner
 
-from privhier.certs_command import certs
+from privhier.cli.certs import certs
 from privhier.errors import ConfigError, OutputError, PrivhierError
 from privhier.uplink.certificates import _Authority, make_certificates
 from privhier.uplink.tls import channel_credentials, is_loopback, server_credentials

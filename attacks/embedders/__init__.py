@@ -1,0 +1,1 @@
+"""Face embedders that tell whose face a picture shows."""

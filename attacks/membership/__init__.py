@@ -1,0 +1,1 @@
+"""Membership inference: whether a record was trained on."""

@@ -1,0 +1,1 @@
+"""A trained network assessed: victims, views, attacks scored, claims."""

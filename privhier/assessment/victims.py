@@ -1,0 +1,135 @@
+"""Who attacks whom: the victims, the auxiliary records and the attackers of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from privhier.assessment.lpips_weights import alexnet_state
+from privhier.attacks.base import Attack, Kind
+from privhier.attacks.build import build_attack
+from privhier.attacks.embedders.registry import build_embedder
+from privhier.attacks.membership.build import build_membership_attacks
+from privhier.config import Choice, RunConfig
+from privhier.datasets.base import IntArray
+from privhier.errors import ConfigError
+from privhier.seeding import numpy_stream
+from privhier.training.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Victims:
+    """Rows of the data set whose secrets the bench attacks.
+
+    Attributes:
+        test: Records the edge was never trained on; positions in the test split are ``test_rows``.
+        training: Training records, attacked through the releases the cloud really received.
+        aux: The attacker's records.
+        pictured: Positions among ``test``, in a drawn order: an attack that reconstructs n victims gets the
+            first n of these (rows lie in the order of file names, which say age or person).
+    """
+
+    test: IntArray
+    test_rows: IntArray
+    training: IntArray
+    aux: IntArray
+    pictured: IntArray
+
+
+def choose_victims(config: RunConfig, prepared: Prepared) -> Victims:
+    """Draw victims and auxiliary records, whole groups at a time, with streams of the run's seed."""
+    splits, attacks = prepared.data.splits, config.attacks
+    known = config.dataset.identity_protocol == "known_people"
+    groups = prepared.dataset.duplicate_group if known else prepared.dataset.group
+
+    def some(name: str, records: IntArray, limit: int | None) -> IntArray:
+        return _whole_groups(records, groups[records], limit, numpy_stream(config.seed, "victims", name))
+
+    test = some("test", splits.test, attacks.victims)
+    return Victims(
+        test=test,
+        test_rows=np.searchsorted(splits.test, test),
+        training=some("train", splits.train, attacks.training_victims),
+        aux=some("aux", splits.aux, attacks.auxiliary),
+        pictured=numpy_stream(config.seed, "victims", "pictured").permutation(len(test)),
+    )
+
+
+def build_attacks(config: RunConfig) -> dict[str, list[tuple[str, Attack]]]:
+    """Every attack the configuration names, by sensitive attribute, ``reconstruction``, ``property NAME``.
+
+    Raises:
+        ConfigError: Unknown attack or option, before anything is trained.
+    """
+    chosen = config.attacks
+    known = config.dataset.identity_protocol == "known_people"
+    plan: dict[str, list[tuple[str, Attack]]] = {}
+    for name in config.dataset.sensitive:
+        if name == "identity" and not known:
+            plan[name] = _build(chosen.verification, "verification", "identity")
+        else:
+            plan[name] = _build(chosen.attribute, "attribute", name)
+    plan["reconstruction"] = _build(chosen.reconstruction, "reconstruction", "")
+    for name in config.dataset.sensitive:
+        if name != "identity":
+            plan[f"property {name}"] = _build(chosen.property, "property", name)
+    return plan
+
+
+def check_bench(config: RunConfig) -> None:
+    """Refuse what no registry knows, and weights that are not there, before anything is trained.
+
+    Raises:
+        ConfigError: Unknown attack, embedder or option; a weights file that is missing or no such file.
+    """
+    for named in build_attacks(config).values():
+        for name, attack in named:
+            if attack.white_box and "white_box" not in config.attacks.threat_models:
+                raise ConfigError(
+                    key="attacks",
+                    value=name,
+                    rule=f"needs the edge's weights; attacks.threat_models is {config.attacks.threat_models}",
+                    remedy="Add white_box to attacks.threat_models, or leave the attack out",
+                )
+    build_membership_attacks(config.attacks.membership)
+    for choice in config.attacks.embedders:
+        build_embedder(choice).prepare()
+    weights = config.evaluation.lpips_weights
+    if weights is not None and not (Path(weights).is_file() and find_spec("lpips")):
+        raise ConfigError(
+            key="evaluation.lpips_weights",
+            value=weights,
+            rule="needs a file of AlexNet weights and the package lpips",
+            remedy="Give the path of torchvision's AlexNet state dict, and pip install 'privhier[lpips]'",
+        )
+    alexnet_state(weights)
+
+
+def attribute_plan(config: RunConfig, target: str) -> list[tuple[str, Attack]]:
+    """The configured attribute attackers with another target, e.g. a task whose labels were randomized."""
+    return _build(config.attacks.attribute, "attribute", target)
+
+
+def _build(choices: Sequence[Choice], kind: Kind, target: str) -> list[tuple[str, Attack]]:
+    built, seen = [], dict[str, int]()
+    for choice in choices:
+        seen[choice.name] = seen.get(choice.name, 0) + 1
+        name = choice.name if seen[choice.name] == 1 else f"{choice.name}#{seen[choice.name]}"
+        built.append((name, build_attack(choice, kind=kind, target=target)))
+    return built
+
+
+def _whole_groups(
+    records: IntArray, groups: IntArray, limit: int | None, rng: np.random.Generator
+) -> IntArray:
+    """About ``limit`` records (never more than one group above), groups kept whole, sorted."""
+    if limit is None or len(records) <= limit:
+        return records
+    unique, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(unique))
+    taken = order[: int(np.searchsorted(np.cumsum(counts[order]), limit)) + 1]
+    return records[np.isin(inverse, taken)]

@@ -1,0 +1,1 @@
+"""A run's claims held against draws through its own code."""

@@ -1,0 +1,60 @@
+"""The sections that measure a run: the attackers and the evaluation of what they found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from privhier.config.base import Choice, Section
+
+ThreatModel = Literal["curious_cloud", "curious_cloud_labels", "eavesdropper", "white_box", "malicious_cloud"]
+
+
+class AttacksConfig(Section):
+    """Who attacks, with how much. Every attacker is trained from nothing after the victims."""
+
+    draws: int = Field(16, ge=1)
+    """K: fresh releases of each auxiliary record the attacker trains on."""
+    auxiliary: int | None = Field(4000, ge=20)
+    victims: int | None = Field(3000, ge=1)
+    training_victims: int | None = Field(1000, ge=1)
+    """Training records scored as victims too, with the very releases the cloud received."""
+    attribute: list[Choice] = Field(
+        default_factory=lambda: [
+            Choice(name="logistic_regression"),
+            Choice(name="gradient_boosting"),
+            Choice(name="mlp"),
+            Choice(name="cnn"),
+        ]
+    )
+    verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
+    reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
+    reconstruction_victims: int = Field(256, ge=1)
+    optimization_victims: int = Field(64, ge=1)
+    """Victims of attacks that optimize for each one anew (inversion and its kin)."""
+    embedders: list[Choice] = Field(default_factory=list)
+    """Face embedders that try to re-identify reconstructions; the first one's scores fill the result."""
+    property: list[Choice] = Field(default_factory=list)
+    """Estimators of the share of every sensitive class among training records, from their releases."""
+    threat_models: list[ThreatModel] = Field(["curious_cloud"], min_length=1)
+    """Who attacks: each one's knowledge is in ``privhier.attacks.threat_models``."""
+    auxiliary_sizes: list[int] = Field(default_factory=list)
+    """Smaller auxiliary sets the attribute attackers are run with as well, for the report's curve."""
+    raw_image: bool = True
+    """Run the attribute and verification attackers on raw images too, for reference."""
+    membership: list[Choice] = Field(default_factory=list)
+    """Membership attacks; each trains shadow models with the run's own pipeline, so none is the default."""
+    membership_candidates: int = Field(4000, ge=20)
+    """Records whose membership is asked for, half of them training records."""
+
+
+class EvaluationConfig(Section):
+    """Intervals and reference networks."""
+
+    bootstrap: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    references: list[Literal["open", "open_wide"]] = Field(default_factory=list)
+    """Unprotected networks trained and attacked beside: at the protected width, or without bottleneck."""
+    lpips_weights: str | None = None
+    """torchvision's AlexNet state dict, to score reconstructions by LPIPS (extra ``lpips``) as well."""

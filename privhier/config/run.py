@@ -1,0 +1,132 @@
+"""One run's typed configuration and its hash.
+
+Knows nothing of torch: names of backbones, data sets, defenses and attacks are checked by their
+registries when the run is built, before anything is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from yaml import safe_dump
+
+from privhier.config.attacks import AttacksConfig, EvaluationConfig
+from privhier.config.base import Choice, Section
+from privhier.config.data import DatasetConfig
+from privhier.config.link import LinkConfig
+from privhier.config.network import ModelConfig
+from privhier.config.privacy import EdgeConfig, PrivacyConfig, ReleaseConfig
+from privhier.config.training import ScheduleConfig, TrainingConfig
+from privhier.process.cores import usable_cores
+
+HASHLESS: dict[str, Any] = {
+    "report": True,
+    "tracking": True,
+    "link": True,
+    "dataset": {"root", "cache"},
+    "runtime": {"threads", "device"},
+}
+"""What the hash leaves out: paths, report, tracking, link, and what only changes last digits."""
+
+
+class TrackingConfig(Section):
+    """MLflow. The store is sqlite beside the run folder unless ``MLFLOW_TRACKING_URI`` is set."""
+
+    enabled: bool = True
+    experiment: str = "privhier"
+
+
+class ReportConfig(Section):
+    """What the report shows."""
+
+    pictures: Literal["all", "none"] = "all"
+    """``all``: originals of test victims beside their reconstructions, also in the copy that MLflow keeps.
+    ``none``: no picture of anyone; the scores stay."""
+
+
+class RuntimeConfig(Section):
+    """Where and how it runs. Threads and device change last digits only: they are not in the hash, and a run
+    that goes on with others says so in its warnings.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: autocast, CUDA only."""
+    threads: int | Literal["auto"] = Field("auto", validate_default=True)
+
+    @field_validator("threads")
+    @classmethod
+    def _threads(cls, value: int | str) -> int:
+        if value == "auto":
+            return usable_cores()
+        if not isinstance(value, int) or value < 1:
+            raise ValueError("threads must be 'auto' or at least 1")
+        return value
+
+
+LEFT_OUT = "(left out)"
+"""Stands where a secret stood; no configuration takes it, so nothing runs on it by mistake."""
+
+
+class RunConfig(Section):
+    """One run: a point on the privacy-utility tradeoff."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    seed: int = Field(0, ge=0)
+    dataset: DatasetConfig
+    model: ModelConfig = ModelConfig()
+    schedule: ScheduleConfig
+    release: ReleaseConfig = ReleaseConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    edge: EdgeConfig = EdgeConfig()
+    defense: Choice = Choice(name="none")
+    training: TrainingConfig = TrainingConfig()
+    attacks: AttacksConfig = AttacksConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    report: ReportConfig = ReportConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    link: LinkConfig = LinkConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _precision(self) -> RunConfig:
+        if self.edge.dp_sgd is not None and self.runtime.precision == "bfloat16":
+            raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm(self) -> RunConfig:
+        if self.model.norm == "batch" and self.training.batch_size == 1:
+            raise ValueError(
+                "training.batch_size must be at least 2 where model.norm is batch: BatchNorm takes its "
+                "statistics from the records of a batch"
+            )
+        return self
+
+    @property
+    def noise_seed(self) -> int:
+        """Seed of everything private that is drawn under ``seeded``."""
+        chosen = self.privacy.noise_seed
+        return self.seed if chosen is None else chosen
+
+    def hash(self) -> str:
+        """SHA-256 of everything that can change more of a number than its last digits; see ``HASHLESS``."""
+        skipped = dict(HASHLESS)
+        if self.privacy.noise_seed is None:  # as before the key existed: older run folders go on
+            skipped["privacy"] = {"noise_seed"}
+        data = self.model_dump(mode="json", exclude=skipped)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that ``load_config`` reads back."""
+        return str(safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def to_publish(self) -> dict[str, Any]:
+        """The resolved configuration as plain data for report and tracking: without the noise's own seed."""
+        data = self.model_dump(mode="json")
+        if self.privacy.noise_seed is not None:
+            data["privacy"]["noise_seed"] = LEFT_OUT
+        return data

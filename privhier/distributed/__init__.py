@@ -1,0 +1,1 @@
+"""The two halves of a run as two processes, and both put together."""

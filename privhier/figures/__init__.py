@@ -1,0 +1,1 @@
+"""How figures look: one style, axes that fit, text that can be read."""

@@ -1,1 +1,0 @@
-"""Attack a trained network and score it: views in, leakage, utility and reconstructions out."""

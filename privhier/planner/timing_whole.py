@@ -1,0 +1,90 @@
+"""The undivided network on this machine: what training in one place would take."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from PIL import Image
+
+from privhier.config import BottleneckConfig
+from privhier.datasets.base import ImageArray
+from privhier.models.backbones import build_backbone
+from privhier.models.edge import EdgeSegment
+from privhier.models.inputs import augment, normalize
+from privhier.models.tail import CloudTail
+from privhier.planner.stages import WholeTimes
+from privhier.planner.timing import Task, made_up_data, seconds, typical
+from privhier.seeding import isolated_rng, torch_stream
+from privhier.training.cloud import task_loss
+from privhier.training.optimize import build_optimizer
+from privhier.training.trained import network_of
+
+_VALIDATION = 256
+
+
+def whole_network(task: Task) -> tuple[EdgeSegment, CloudTail]:
+    """Both halves without a bottleneck between them: together the backbone as it is."""
+    config = task.for_timing
+    with isolated_rng(config.seed, "timing", "whole"):
+        stages = build_backbone(
+            config.model.backbone,
+            n_outputs=sum(task.task_classes.values()),
+            image_size=config.dataset.image_size,
+            norm=config.model.norm,
+            stem=config.model.stem,
+        ).stage_names
+    model = config.model.model_copy(
+        update={"cut": stages[0], "bottleneck": BottleneckConfig(), "weights": "none"}
+    )
+    return network_of(
+        config.model_copy(update={"model": model}),
+        config.dataset.image_size,
+        task.task_classes,
+        task.sensitive_classes,
+    )
+
+
+def time_whole(task: Task, device: torch.device) -> WholeTimes:
+    """Training and validation of the undivided network."""
+    config, size = task.for_timing, task.config.training.batch_size
+    data, options = made_up_data(task, size, _VALIDATION), config.training.augment
+    edge, tail = whole_network(task)
+    edge.to(device).train()
+    tail.to(device).train()
+    optimizer = build_optimizer([*edge.trunk.parameters(), *tail.parameters()], config.training.cloud)
+    generator, labels = torch_stream(config.seed, "timing", "whole"), data.task[data.splits.train].to(device)
+
+    def step() -> None:
+        pixels = augment(data.pixels(data.splits.train), options.flip, options.shift, generator)
+        loss = task_loss(tail(edge.features(normalize(pixels.to(device)))), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    @torch.no_grad()
+    def validate() -> None:
+        tail(edge.features(normalize(data.pixels(data.splits.val).to(device))))[0].cpu()
+
+    trained = typical(step, task, device)
+    edge.eval()
+    tail.eval()
+    return WholeTimes(step=trained, metrics=typical(validate, task, device) / _VALIDATION)
+
+
+def time_jpeg(images: ImageArray, *, quality: int) -> tuple[float, float, float]:
+    """Mean bytes of these images uint8 ``(n, 3, H, W)`` as JPEG; seconds to encode and to decode one."""
+    files: list[bytes] = []
+
+    def encode() -> None:
+        for picture in images:
+            buffer = io.BytesIO()
+            Image.fromarray(picture.transpose(1, 2, 0)).save(buffer, format="JPEG", quality=quality)
+            files.append(buffer.getvalue())
+
+    def decode() -> None:
+        for data in files:
+            Image.open(io.BytesIO(data), formats=("JPEG",)).load()
+
+    times = seconds(encode), seconds(decode)
+    return sum(map(len, files)) / len(files), times[0] / len(files), times[1] / len(files)

@@ -1,0 +1,1 @@
+"""What a process must settle: its cores, how OpenMP waits, SIGTERM."""

@@ -1,0 +1,1 @@
+"""Files written whole, folders bound by digests, locks between processes."""

@@ -1,0 +1,1 @@
+"""Every run in MLflow: the one place that knows it."""

@@ -1,0 +1,262 @@
+"""The report: what a reader finds in it, that it stands alone, that it escapes and repeats."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from privhier.config import ReportConfig, RunConfig
+from privhier.errors import OutputError
+from privhier.evaluation.result import Result, Score
+from privhier.evaluation.sheets import ReconstructionSheet
+from privhier.report.figures import draw_all
+from privhier.report.page import format_epsilon, format_score, write_report
+
+COMMAND = "privhier run configs/quickstart.yaml --out runs/try"
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._style = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._style = tag == "style"
+
+    def handle_data(self, data: str) -> None:
+        if not self._style:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def parse(page: str) -> _Text:
+    parser = _Text()
+    parser.feed(page)
+    return parser
+
+
+@pytest.fixture
+def page(
+    tmp_path: Path,
+    result: Result,
+    config: RunConfig,
+    history: list[dict[str, Any]],
+    sheet: ReconstructionSheet,
+) -> str:
+    path = write_report(tmp_path, result, config, history=history, reconstructions=[sheet], command=COMMAND)
+    return path.read_text(encoding="utf-8")
+
+
+def test_says_every_number_with_its_interval(page: str, result: Result) -> None:
+    text = parse(page).text
+    for utility in result.utility.values():
+        for place in (utility.cloud, utility.edge_exit):
+            assert format_score(place.auc) in text
+            assert format_score(place.balanced_accuracy) in text
+    for leakage in result.leakage.values():
+        for attack in [leakage.worst, *leakage.attacks]:
+            for score in [attack.auc, attack.verification_auc, *attack.training_records.values()]:
+                if score is not None:
+                    assert format_score(score) in text
+        for reason in leakage.refused.values():
+            assert reason in text
+        if leakage.raw_image_attack and leakage.raw_image_attack.auc:
+            assert format_score(leakage.raw_image_attack.auc) in text
+    for reference in result.references.values():
+        assert format_score(reference.utility_mean.auc) in text
+        assert reference.description in text
+
+
+def test_guarantees_say_what_is_not_covered_and_which_are_vacuous(page: str, result: Result) -> None:
+    text = parse(page).text
+    for row in result.guarantees:
+        for words in (row.name, row.adversary, row.unit, row.note, *row.covers, *row.does_not_cover):
+            assert words in text
+    assert "8.00" in text  # 7.9931, rounded up
+    assert text.count("numerically vacuous") >= 1
+    assert "None for: Training record against the curious cloud" in text
+    assert "insures the record" in text
+    assert "hide the attribute" in text
+
+
+def test_without_noise_there_is_no_guarantee(tmp_path: Path, result: Result, config: RunConfig) -> None:
+    plain = result.model_copy(update={"guarantees": [], "references": {}, "reconstruction": {}})
+    path = write_report(tmp_path, plain, config, history=[], reconstructions=[], command=COMMAND)
+    text = parse(path.read_text(encoding="utf-8")).text
+    assert "no guarantee" in text
+    assert "No guarantee:" in text
+    assert "No reconstruction attack was run." in text
+    assert "ε = " not in text
+
+
+def test_stands_alone_and_runs_nothing(page: str) -> None:
+    tags = parse(page).tags
+    assert not [tag for tag, _ in tags if tag in ("script", "iframe", "object", "embed")]
+    for tag, attributes in tags:
+        for name in ("src", "href"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("data:", "#")), f"{tag} {target}"
+    assert not re.search(r"url\(|@import", re.search(r"<style>(.*?)</style>", page, re.S)[1])  # type: ignore[index]
+
+
+def test_escapes_what_comes_from_outside(tmp_path: Path, result: Result, config: RunConfig) -> None:
+    evil = '<script>alert(1)</script> $x_{1}$ & "quoted"'
+    leakage = {evil: next(iter(result.leakage.values()))}
+    odd = result.model_copy(update={"warnings": [evil], "leakage": leakage, "references": {}})
+    path = write_report(tmp_path, odd, config, history=[], reconstructions=[], command=evil)
+    page = parse(path.read_text(encoding="utf-8"))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count("<script>alert(1)</script>") >= 3
+
+
+def test_pictures_are_the_originals_and_the_clamped_reconstructions(
+    tmp_path: Path, result: Result, config: RunConfig
+) -> None:
+    original = np.arange(3 * 16 * 16, dtype=np.uint8).reshape(3, 16, 16)
+    guess = np.full((3, 16, 16), 0.5, np.float32)
+    guess[0, 0, 0], guess[0, 0, 1], guess[0, 0, 2] = 1.7, -0.3, np.nan
+    sheet = ReconstructionSheet("decoder", [("best <1>", original, guess, None)])
+    path = write_report(tmp_path, result, config, history=[], reconstructions=[sheet], command=COMMAND)
+    shown = {
+        attributes["alt"]: attributes["src"]
+        for tag, attributes in parse(path.read_text(encoding="utf-8")).tags
+        if tag == "img"
+    }
+    assert np.array_equal(_pixels(shown["original, best <1>"]), original)
+    drawn = _pixels(shown["reconstruction, best <1>"])
+    assert list(drawn[0, 0, :4]) == [255, 0, 0, 128]
+
+
+def _pixels(uri: str | None) -> np.ndarray[Any, Any]:
+    import base64
+
+    assert uri is not None
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2]))) as image:
+        return np.asarray(image).transpose(2, 0, 1)
+
+
+def test_repeats_to_the_byte_and_leaves_nothing_half_written(
+    tmp_path: Path, result: Result, config: RunConfig, history: list[dict[str, Any]]
+) -> None:
+    pages = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_report(tmp_path / name, result, config, history=history, reconstructions=[], command=COMMAND)
+        files = sorted(p for p in (tmp_path / name).rglob("*") if p.is_file())
+        assert not [p for p in files if p.suffix == ".tmp"]
+        pages.append({p.relative_to(tmp_path / name): p.read_bytes() for p in files})
+    assert pages[0] == pages[1]
+    expected = {"tradeoff", "curves", "leakage_0", "leakage_1", "leakage_2", "cost_0", "cost_1"}
+    assert {p.stem for p in pages[0] if p.suffix == ".svg"} == expected
+    assert {p.stem for p in pages[0] if p.suffix == ".png"} == expected
+
+
+def test_figures_touch_no_global_state_of_matplotlib(result: Result) -> None:
+    import sys
+
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    loaded = "matplotlib.pyplot" in sys.modules
+    drawings = draw_all(result, [])
+    assert dict(matplotlib.rcParams) == before
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+    assert "curves" not in drawings
+    assert drawings["tradeoff"].png.startswith(b"\x89PNG")
+
+
+def test_history_with_odd_entries_still_draws(result: Result) -> None:
+    history = [
+        {"phase": "joint", "epoch": 1, "loss": float("nan"), "note": "text", "flag": True, "auc": 0.7},
+        {"phase": "joint", "epoch": 0, "loss": 1.0, "auc": 0.6},
+    ]
+    assert b"<svg" in draw_all(result, history)["curves"].svg
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, result: Result, config: RunConfig) -> None:
+    (tmp_path / "figures").write_text("in the way")
+    with pytest.raises(OutputError, match="must be writable for the report"):
+        write_report(tmp_path, result, config, history=[], reconstructions=[], command=COMMAND)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(None, "none"), (8.0, "8.00"), (7.9901, "8.00"), (0.001, "0.01"), (float("inf"), "∞")],
+)
+def test_epsilon_is_never_rounded_down(epsilon: float | None, text: str) -> None:
+    assert format_epsilon(epsilon) == text
+
+
+def test_score_format() -> None:
+    assert format_score(Score(value=0.951, low=0.944, high=0.957, n=10)) == "0.951 [0.944, 0.957]"
+
+
+# What a reader must not be told, and must not be shown
+
+
+def written(
+    tmp_path: Path, result: Result, config: RunConfig, sheets: Any = (), command: str = COMMAND
+) -> str:
+    path = write_report(tmp_path, result, config, history=[], reconstructions=sheets, command=command)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["training records through the edge's weights, replace-one", "task labels of one training record"]
+)
+def test_raw_releases_beside_a_row_with_an_epsilon_are_not_called_unbounded(
+    tmp_path: Path, result: Result, config: RunConfig, name: str
+) -> None:
+    """DP-SGD or randomized labels bound something, whatever the releases do."""
+    rows = [row.model_copy(update={"epsilon": None, "delta": None}) for row in result.guarantees]
+    bounded = rows[0].model_copy(update={"name": name, "epsilon": 3.217, "delta": 1e-5})
+    text = parse(written(tmp_path, result.model_copy(update={"guarantees": [*rows, bounded]}), config)).text
+    assert "nothing in this run bounds" not in text
+    assert "no guarantee for releases" in text
+    card = text[text.index("Differential privacy") : text.index("What it does not cover")]
+    assert name in card
+    assert "3.22" in card
+    none = parse(written(tmp_path, result.model_copy(update={"guarantees": rows}), config)).text
+    assert "nothing in this run bounds" in none
+
+
+def test_without_pictures_no_picture_is_embedded(
+    tmp_path: Path, result: Result, config: RunConfig, sheet: ReconstructionSheet
+) -> None:
+    none = config.model_copy(update={"report": ReportConfig(pictures="none")})
+    assert none.hash() == config.hash()
+    shown, hidden = (written(tmp_path, result, c, [sheet]) for c in (config, none))
+    assert "data:image/png" in shown
+    assert "data:image/png" not in hidden
+    assert "report.pictures: none" in hidden
+    assert "best, record 3" not in hidden
+
+
+@pytest.mark.parametrize("given", ["privacy.noise_seed=987654321", "'privacy={noise_seed: 987654321}'"])
+def test_the_noise_seed_is_not_in_the_report(
+    tmp_path: Path, result: Result, config: RunConfig, given: str
+) -> None:
+    privacy = config.privacy.model_copy(update={"noise_seed": 987654321})
+    chosen = config.model_copy(update={"privacy": privacy})
+    page = written(tmp_path, result, chosen, command=f"privhier run a.yaml {given} --out b")
+    assert "987654321" not in page
+    assert "(left out)" in page
+    assert "--out b" in page
+
+
+def test_a_simulation_says_how_soon_its_noise_repeats(page: str) -> None:
+    assert "one of ten runs of 30,000 batches" in parse(page).text

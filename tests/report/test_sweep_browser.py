@@ -1,0 +1,119 @@
+"""The page of a sweep in a real browser: headless Chromium, from a file, offline."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from privhier.report.sweep_page import write_sweep_report
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    make = runpy.run_path(str(Path(__file__).parents[1] / "made_up" / "sweep.py"))["make_sweep"]
+    return write_sweep_report(make(tmp_path_factory.mktemp("sweep")))
+
+
+@pytest.fixture
+def page(browser: Any, path: Path) -> Any:
+    browser.set_window_size(1280, 900)
+    browser.get(path.as_uri())
+    return browser
+
+
+def column(page: Any, number: int) -> list[str]:
+    script = "return [...document.querySelectorAll('table.points tbody tr')].map(r => r.cells[{}].dataset.v)"
+    return list(page.execute_script(script.format(number)))
+
+
+def test_opens_without_a_complaint(page: Any) -> None:
+    assert page.title.startswith("made_up_front")
+    assert page.get_log("browser") == []
+
+
+def test_hovering_a_point_shows_its_settings_and_leaving_hides_them(page: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    mark = page.find_element("css selector", ".mark.front")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+    ActionChains(page).move_to_element(mark.find_element("css selector", ".shape")).perform()
+    tip = page.find_element("id", "tip")
+    assert tip.is_displayed()
+    assert "release.sigma = " in tip.text
+    assert "privhier run points/" in tip.text
+    box = page.execute_script("const b = arguments[0].getBoundingClientRect(); return [b.left, b.right]", tip)
+    assert 0 <= box[0] < box[1] <= 1280
+    ActionChains(page).move_to_element(page.find_element("css selector", "h1")).perform()
+    assert not tip.is_displayed()
+
+
+def test_a_click_opens_the_report_of_the_point(page: Any) -> None:
+    mark = page.find_element("css selector", ".mark.front")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+    mark.find_element("css selector", ".shape").click()
+    assert page.current_url.endswith("/report.html")
+    assert "/points/" in page.current_url
+
+
+def test_headings_sort_both_ways(page: Any) -> None:
+    names = page.execute_script(
+        "return [...document.querySelectorAll('table.points thead th')].map(h => h.innerText)"
+    )
+    number = names.index("utility")
+    button = page.find_elements("css selector", "table.points thead th")[number].find_element(
+        "css selector", "button"
+    )
+    values = [float(v) for v in column(page, number)]
+    page.execute_script("arguments[0].click()", button)
+    assert [float(v) for v in column(page, number)] == sorted(values, reverse=True)
+    page.execute_script("arguments[0].click()", button)
+    assert [float(v) for v in column(page, number)] == sorted(values)
+    assert len(values) == 35
+
+
+def test_what_is_missing_sorts_last_either_way(page: Any) -> None:
+    heads = page.find_elements("css selector", "table.points thead th")
+    number = next(i for i, head in enumerate(heads) if head.text == "ε")
+    for _ in range(2):
+        page.execute_script("arguments[0].querySelector('button').click()", heads[number])
+        values = column(page, number)
+        assert values[-1] == ""
+        assert "" not in values[: values.index("")]
+        assert set(values[values.index("") :]) == {""}
+
+
+def test_a_family_can_be_hidden_and_shown(page: Any) -> None:
+    shown = "return [...document.querySelectorAll('a.mark')].filter(m => m.getClientRects().length).length"
+    key = page.find_element("css selector", ".key[data-family='0']")
+    before = page.execute_script(shown)
+    page.execute_script("arguments[0].click()", key)
+    assert page.execute_script(shown) == before - 3 * 12
+    page.execute_script("arguments[0].click()", key)
+    assert page.execute_script(shown) == before
+
+
+def test_links_inside_the_page_and_to_the_files_lead_somewhere(page: Any, path: Path) -> None:
+    links = page.execute_script(
+        "return [...document.querySelectorAll('[href]')].map(a => a.getAttribute('href'))"
+    )
+    files = [link for link in links if not link.startswith(("#", "data:"))]
+    assert len(files) > 100
+    assert [link for link in files if not (path.parent / link).exists()] == []
+    anchors = [link for link in links if link.startswith("#")]
+    assert page.execute_script("return arguments[0].filter(a => !document.querySelector(a))", anchors) == []
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
+    page.set_window_size(width, 900)
+    inner, scroll = page.execute_script(
+        "return [document.documentElement.clientWidth, document.documentElement.scrollWidth]"
+    )
+    assert scroll <= inner <= width
+    if width == 1280:
+        assert page.execute_script(
+            "return [...document.querySelectorAll('.scroll')].every(s => s.scrollWidth <= s.clientWidth)"
+        )

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pyarrow.parquet
+import pytest
+
+from privhier.errors import OutputError, ResultError
+from privhier.evaluation.points import load_points
+from privhier.report.sweep_page import setting_name, short_keys, write_sweep_report
+from privhier.report.sweep_plot import family_styles
+
+WRITTEN = ["report.html", "frontier.json", "points.csv", "points.parquet"]
+FIGURES = [f"frontier_{a}.{kind}" for a in ("race_eq_0", "race", "identity") for kind in ("svg", "pdf")]
+
+
+@pytest.fixture(scope="module")
+def sweep(make_sweep, tmp_path_factory):
+    folder = make_sweep(tmp_path_factory.mktemp("sweep"))
+    assert write_sweep_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    return (sweep / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def small(make_sweep, tmp_path_factory):
+    def make(**options):
+        return make_sweep(tmp_path_factory.mktemp("small"), sigmas=[0.1, 0.3], widths=[8], **options)
+
+    return make
+
+
+def test_everything_is_written_and_again_the_same_bytes(sweep):
+    first = {name: (sweep / name).read_bytes() for name in WRITTEN + FIGURES}
+    write_sweep_report(sweep)
+    assert {name: (sweep / name).read_bytes() for name in WRITTEN + FIGURES} == first
+    assert not list(sweep.glob("*.tmp"))
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert not re.search(r"(?:src|href)=\"(?!#|points/|points\.|frontier|sweep\.yaml|data:)", page)
+    assert "http" not in page
+    assert "<link" not in page.replace('<link rel="icon" href="data:,">', "")
+
+
+def test_choosing_a_point_is_said_not_to_be_covered(page):
+    assert "Choosing a point is not covered by any epsilon" in page
+
+
+def test_every_point_links_to_its_report_and_gives_its_command(sweep, page):
+    for point in load_points(sweep):
+        assert (f'href="points/{point.id}/report.html"' in page) == (point.status == "done")
+        command = f"privhier run points/{point.id}/config.yaml --out repeated/{point.id}"
+        assert (command in page) == (point.status == "done")
+
+
+def test_one_mark_a_setting_with_its_facts_in_the_title(page):
+    titles = re.findall(r"<a class=\"mark [^>]*><title>([^<]*)</title>", page)
+    assert len(titles) == 3 * 35
+    assert all(len(re.findall(r"^release.sigma = ", t, re.M)) == 1 for t in titles)
+    assert all("utility 0." in t and "leakage 0." in t and "seeds 0" in t for t in titles)
+
+
+def test_lines_ring_ceilings_and_references_are_drawn(page):
+    assert page.count('<line class="chance"') == 3
+    assert page.count('<line class="raw"') == 3
+    assert page.count('<circle class="ring"') == 3 * 3  # none x sigma 0 x three widths
+    assert page.count('class="ceiling"') >= 3
+    assert "guessing 0.50" in page
+    assert "open network, same width" in page
+
+
+def test_an_epsilon_is_never_shown_without_its_limits(put, make_sweep, tmp_path):
+    sweep = make_sweep(tmp_path, sigmas=[0.1], widths=[8])
+    for path in (sweep / "points").glob("*/result.json"):
+        put(path, re.sub(r'"epsilon": [0-9.]+', '"epsilon": 83.8', path.read_text()))
+    page = write_sweep_report(sweep).read_text()
+    assert "epsilon 83.80 (numerically vacuous)" in page
+    assert '83.80<span class="vacuous">' in page
+    assert "void against anyone who knows the seed" in page
+
+
+def test_failed_and_pending_points_are_listed_with_their_error(page):
+    assert "DataError: &lt;made up&gt; no person has two images" in page
+    assert "1 pending" in page
+    assert "70 of 72 points done" in page
+
+
+def test_who_pays_is_a_table_of_the_front_and_the_references(page):
+    assert page.count("<h3>Who pays</h3>") == 2  # not for identity
+    block = page.split("<h3>Who pays</h3>")[1].split("</table>")[0]
+    assert "within each class of race==0" in block
+    assert block.index("open network, same width (8)") < block.index("max_entropy")
+    assert re.search(r'title="0\.\d+ \[0\.\d+, 0\.\d+\]">0\.\d+</td>', block)
+
+
+def test_frontier_json_holds_what_the_page_shows(sweep):
+    data = json.loads((sweep / "frontier.json").read_text())
+    assert (data["schema"], data["sweep"], data["sweep_hash"]) == (
+        "privhier.frontier/1",
+        "made_up_front",
+        "5" * 64,
+    )
+    assert [panel["attribute"] for panel in data["panels"]] == ["race==0", "race", "identity"]
+    panel = data["panels"][0]
+    assert panel["reference_point"] == {"utility": 0.5, "leakage": 1.0}
+    assert len(panel["candidates"]) == 35
+    assert set(panel["families"]) == {"none", "gradient_reversal", "max_entropy"}
+    assert len(panel["comparisons"]) == 6
+    assert "Student" in data["interval_method"]
+
+
+def test_csv_and_parquet_hold_the_same_rows(sweep):
+    rows = list(csv.DictReader(io.StringIO((sweep / "points.csv").read_text())))
+    table = pyarrow.parquet.read_table(sweep / "points.parquet").to_pylist()
+    assert len(rows) == len(table) == 72
+    for row, other in zip(rows, table, strict=True):
+        assert list(row) == list(other)
+        assert {k: "" if v is None else str(v) for k, v in other.items()} == row
+    done = [row for row in table if row["status"] == "done"]
+    assert all(r["utility/auc_low"] <= r["utility/auc"] <= r["utility/auc_high"] for r in done)
+    assert {r["leakage/race_eq_0/on_front"] for r in done} == {True, False}
+    assert {type(row["release.sigma"]) for row in table} == {float}
+
+
+def test_figures_are_real_and_describe_themselves(sweep):
+    for name in FIGURES:
+        data = (sweep / name).read_bytes()
+        assert data.startswith(b"%PDF") if name.endswith("pdf") else ElementTree.fromstring(data) is not None
+
+
+def test_families_have_colors_told_apart_by_the_color_blind_and_shapes_besides(sweep):
+    styles = family_styles(load_points(sweep))
+    okabe_ito = {"#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"}
+    assert len({s.color for s in styles.values()} & okabe_ito) == 3
+    assert len({s.shape for s in styles.values()}) == 3
+
+
+def test_more_families_than_colors_still_differ(sweep):
+    point = load_points(sweep)[0]
+    points = [replace(point, family=f"f{n}") for n in range(30)]
+    assert len(set(family_styles(points).values())) == 30
+
+
+def test_names_from_outside_are_escaped(put, small):
+    sweep = small()
+    text = (sweep / "points.json").read_text().replace("max_entropy", "<script>alert(1)</script>")
+    put(sweep / "points.json", text)
+    put(sweep / "sweep.yaml", "name: <b>bold</b>\n")
+    page = write_sweep_report(sweep).read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<b>bold" not in page
+
+
+def test_a_sweep_without_a_finished_point_still_has_a_page(small):
+    page = write_sweep_report(small(pending=12, failed=0)).read_text()
+    assert "No point has a scored attribute yet" in page
+    assert "12 pending" in page
+
+
+def test_one_point_and_one_seed_are_enough(small):
+    sweep = small(seeds=[0], defenses=["none"], failed=0)
+    page = write_sweep_report(sweep).read_text()
+    assert "1 of 1 settings is on the front" in page
+    assert "Families against each other on" not in page
+
+
+def test_several_data_sets_get_panels_of_their_own(put, small):
+    sweep = small(failed=0, pending=0)
+    path = next((sweep / "points").glob("*/result.json"))
+    put(path, path.read_text().replace('"name": "synthetic"', '"name": "celeba"'))
+    page = write_sweep_report(sweep).read_text()
+    assert page.count('<svg class="plot') == 6
+    assert (sweep / "frontier_celeba_gender_bin_age_20_40_60_race.svg").exists()
+
+
+def test_mixed_kinds_in_one_axis_become_text_in_parquet(put, small):
+    sweep = small()
+    index = json.loads((sweep / "points.json").read_text())
+    for row, value in zip(index["points"], ["wide", 8, None] * 4, strict=True):
+        row["settings"]["model.bottleneck.size"] = value
+    put(sweep / "points.json", json.dumps(index))
+    write_sweep_report(sweep)
+    column = pyarrow.parquet.read_table(sweep / "points.parquet")["model.bottleneck.size"].to_pylist()
+    assert column == ["wide", "8", None] * 4
+
+
+def test_bad_folders_end_in_typed_errors(small, tmp_path):
+    with pytest.raises(ResultError, match="privhier sweep"):
+        write_sweep_report(tmp_path)
+    sweep = small()
+    (sweep / "report.html").mkdir()
+    (sweep / "report.html" / "in_the_way").touch()
+    with pytest.raises(OutputError, match=r"report\.html"):
+        write_sweep_report(sweep)
+
+
+def test_settings_in_words(sweep):
+    keys = ["defense.name", "model.bottleneck.size", "release.sigma"]
+    assert setting_name(load_points(sweep)[-1], keys) == "max_entropy, bottleneck.size 1024, sigma 0.6"
+    assert short_keys(["a.sigma", "b.sigma"]) == {"a.sigma": "a.sigma", "b.sigma": "b.sigma"}
