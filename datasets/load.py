@@ -95,6 +95,23 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
     )
 
 
+def check_handed(config: DatasetConfig, dataset: FaceDataset) -> None:
+    """Refuse faces that were handed over where the configuration names others.
+
+    Raises:
+        ConfigError: Another data set's name, another image size, or keys that choose while loading.
+    """
+    size = int(dataset.images.shape[-1])
+    for key, said, found in (("name", config.name, dataset.name), ("image_size", config.image_size, size)):
+        if said != found:
+            raise ConfigError(
+                key=f"dataset.{key}",
+                value=said,
+                rule=f"does not describe the faces that were handed over: theirs is {found}",
+                remedy=f"Set dataset.{key}={found}",
+            )
+
+
 def build_source(config: DatasetConfig) -> Source:
     """The data set of ``config.name`` with its options.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from privhier.datasets.arrays import Arrays
 from privhier.datasets.att_faces import AttFaces
 from privhier.datasets.celeba import CelebA
 from privhier.datasets.fairface import FairFace
@@ -13,6 +14,7 @@ from privhier.datasets.utkface import UTKFace
 from privhier.registry import Registry
 
 datasets: Registry[type[Source]] = Registry("datasets", key="dataset.name")
+datasets.register("arrays")(Arrays)
 datasets.register("att_faces")(AttFaces)
 datasets.register("celeba")(CelebA)
 datasets.register("fairface")(FairFace)

@@ -61,9 +61,9 @@ def threat_views(context: Context, cloud: View) -> dict[str, View]:
         elif name == "eavesdropper" and (cloud.releases.shape[1] > 1 or "curious_cloud" not in wanted):
             made[name] = eavesdropper(cloud)
         elif name == "curious_cloud_labels":
-            made[name] = _labelled_view(context, cloud)
+            made[name] = labelled_view(context, cloud)
         elif name == "white_box":
-            made[name] = white_box(cloud, edges=edge_states(context), mechanism=context.trained.mechanism)
+            made[name] = white_box_view(context, cloud)
         elif name == "malicious_cloud" and "curious_cloud" not in wanted:
             made[name] = malicious_cloud(cloud)
     return made
@@ -87,7 +87,7 @@ def threat_rows(context: Context, cloud: View, views: Mapping[str, View]) -> lis
     return rows
 
 
-def _labelled_view(context: Context, cloud: View) -> View:
+def labelled_view(context: Context, cloud: View) -> View:
     """The curious cloud with task labels: as sent with training records, made alike for test records."""
     victims, data = context.victims, context.prepared.data
     sent = data.task.numpy()
@@ -102,6 +102,11 @@ def _labelled_view(context: Context, cloud: View) -> View:
         auxiliary=_answers(context, victims.aux, "aux"),
         classes=tuple(data.task_classes.values()),
     )
+
+
+def white_box_view(context: Context, cloud: View) -> View:
+    """The curious cloud's view with the edge's weights at every release."""
+    return white_box(cloud, edges=edge_states(context), mechanism=context.trained.mechanism)
 
 
 def smaller_views(context: Context, cloud: View) -> list[View]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +27,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return parse_config(read_config(path, overrides))
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+def read_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Any:
     """What ``load_config`` validates, as plain data.
+
+    Args:
+        source: A YAML file, or what such a file holds.
+        overrides: ``key.path=value`` each.
 
     Raises:
         ConfigError: Unreadable file or malformed override.
     """
-    try:
-        base = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            key="CONFIG",
-            value=str(path),
-            rule="must be a readable YAML file",
-            remedy="Give the path of a configuration, e.g. configs/quickstart.yaml",
-        ) from error
-    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            key="CONFIG", value=str(path), rule=f"is not valid YAML: {error}", remedy="Mend the file"
-        ) from error
+    base = OmegaConf.create(dict(source)) if isinstance(source, Mapping) else _loaded(source)
     if not isinstance(base, DictConfig):
         return OmegaConf.to_container(base)
     for item in overrides:
@@ -73,6 +65,22 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Any:
             value=" ".join(overrides),
             rule=f"cannot be merged: {error}",
             remedy="Check the key path against the configuration file",
+        ) from error
+
+
+def _loaded(path: str | Path) -> Any:
+    try:
+        return OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            key="CONFIG",
+            value=str(path),
+            rule="must be a readable YAML file",
+            remedy="Give the path of a configuration, e.g. configs/quickstart.yaml",
+        ) from error
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            key="CONFIG", value=str(path), rule=f"is not valid YAML: {error}", remedy="Mend the file"
         ) from error
 
 

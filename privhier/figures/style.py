@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +54,18 @@ class Drawing:
     alt: str
     svg: bytes
     png: bytes
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as ``.svg`` or ``.png``, by the suffix; returns the path."""
+        file = Path(path)
+        if file.suffix not in (".svg", ".png"):
+            raise ValueError(f"{file.name} must end in .svg or .png")
+        file.write_bytes(self.svg if file.suffix == ".svg" else self.png)
+        return file
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self.svg.decode()
 
 
 def finish(figure: Figure, name: str, alt: str) -> Drawing:

@@ -15,7 +15,7 @@ from privhier.assessment.context import Progress, Subject
 from privhier.assessment.victims import check_bench, choose_victims
 from privhier.config import BottleneckConfig, Choice, EdgeConfig, ReleaseConfig, RunConfig
 from privhier.datasets.base import FaceDataset
-from privhier.datasets.load import build_source, load_dataset
+from privhier.datasets.load import build_source, check_handed, load_dataset
 from privhier.defenses.base import build_defense
 from privhier.privacy.release import ReleaseMechanism
 from privhier.tracking.tracker import Nesting
@@ -151,6 +151,7 @@ def open_session(
     build_source(config.dataset)
     if dataset is None:
         dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
+    check_handed(config.dataset, dataset)
     prepared = prepare(config, dataset)
     mechanism = build_mechanism(config, len(prepared.data.splits.train))
     check_private(config, len(prepared.data.splits.train), defense)
@@ -181,13 +182,20 @@ def open_session(
     return session
 
 
-def reopen_session(out: Path, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> Session:
+def reopen_session(
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+    dataset: FaceDataset | None = None,
+) -> Session:
     """Open a run folder with the configuration saved in it.
 
     Args:
         out: The run folder.
         overrides: ``key.path=value``: where its images are now, threads, device.
         progress: Called with a description, steps done and steps in all.
+        dataset: Its faces, if they are loaded already; another data set is refused.
     """
     config = saved_config(RunFolder(out), overrides)
-    return open_session(config, out, resume=True, progress=progress, wait=True)
+    return open_session(config, out, resume=True, progress=progress, dataset=dataset, wait=True)

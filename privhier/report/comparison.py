@@ -1,0 +1,83 @@
+"""Several results side by side, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from privhier.config import RunConfig
+from privhier.evaluation.flat import flatten, result_metrics
+from privhier.evaluation.headline import ceiling_value, drawable, leading_metric
+from privhier.evaluation.result import Result, Score
+from privhier.privacy.guarantees import OWN_RELEASES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SILENT = ("name", "report", "tracking", "link", "runtime", "dataset.root", "dataset.cache")
+"""Keys of a configuration in which runs may differ without being another experiment."""
+
+
+def comparison(runs: Mapping[str, tuple[RunConfig, Result]], *, every: bool = False) -> pd.DataFrame:
+    """One row a run: where their configurations differ, utility, leakage and epsilon.
+
+    Args:
+        runs: Label to configuration and result; the labels are the index.
+        every: Add every metric of the results, under the names MLflow has them.
+
+    Returns:
+        Columns ``KEY.PATH`` of the configuration keys in which they differ; ``utility_mean/auc``;
+        ``leakage/ATTRIBUTE`` with the score's name, worst attacker and ceiling; ``epsilon`` and ``delta`` of
+        one record's own releases (NaN: none); ``releases_per_record``, ``bytes_per_record``. A score's
+        interval is in ``_low`` and ``_high``.
+    """
+    import pandas as pd
+
+    flat = {label: _settings(config) for label, (config, _) in runs.items()}
+    keys = sorted({key for settings in flat.values() for key in settings})
+    differing = [key for key in keys if len({settings.get(key) for settings in flat.values()}) > 1]
+    rows = []
+    for label, (_, result) in runs.items():
+        row: dict[str, Any] = {key: _number(flat[label].get(key)) for key in differing}
+        rows.append(row | _headline(result) | (dict(result_metrics(result)) if every else {}))
+    return pd.DataFrame(rows, index=pd.Index(list(runs), name="run"))
+
+
+def _settings(config: RunConfig) -> dict[str, str]:
+    flat = flatten(config.to_publish())
+    return {
+        key: text
+        for key, text in flat.items()
+        if not any(key == silent or key.startswith(f"{silent}.") for silent in _SILENT)
+    }
+
+
+def _number(text: str | None) -> object:
+    """A setting as a number where it is one, so that columns can be sorted and plotted."""
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return text
+
+
+def _headline(result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = _interval("utility_mean/auc", result.utility_mean.auc)
+    for name, leakage in result.leakage.items():
+        metric = leading_metric(leakage.worst)
+        score = None if metric is None else drawable(leakage.worst, metric)
+        if metric is None or score is None:
+            continue
+        row |= _interval(f"leakage/{name}", score)
+        row[f"leakage/{name}/score"] = metric
+        row[f"leakage/{name}/attack"] = leakage.worst.attack
+        row[f"leakage/{name}/ceiling"] = ceiling_value(leakage, metric)
+    own = next((row for row in result.guarantees if row.name == OWN_RELEASES), None)
+    row["epsilon"] = None if own is None else own.epsilon
+    row["delta"] = None if own is None else own.delta
+    row["releases_per_record"] = result.uplink.releases_per_record
+    row["bytes_per_record"] = result.uplink.bytes_per_record
+    return row
+
+
+def _interval(name: str, score: Score) -> dict[str, float]:
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
