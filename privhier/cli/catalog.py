@@ -1,15 +1,30 @@
-"""What can be chosen by name, with the first line of its documentation."""
+"""The verb ``privhier list``: what can be chosen by name, with the first line of its documentation."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from privhier.cli.console import say
 from privhier.errors import ConfigError
 from privhier.registry import Registry
 
 KINDS = ("backbones", "datasets", "defenses", "attacks", "embedders")
+
+
+def list_names(
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS))],
+) -> None:
+    """What can be chosen by name in a configuration."""
+    from rich.table import Table
+
+    table = Table("name", "what it is", box=None, pad_edge=False)
+    for name, text in describe(kind):
+        table.add_row(name, text)
+    say(table)
 
 
 def describe(kind: str) -> Iterator[tuple[str, str]]:

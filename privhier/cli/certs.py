@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from privhier.cli.console import say
 
 
 def certs(
@@ -30,12 +31,9 @@ def certs(
     from privhier.uplink.certificates import make_certificates
 
     made = make_certificates(folder, hosts=host or ("localhost", "127.0.0.1"), edges=edges, days=days)
-    console = Console(highlight=False, soft_wrap=True)
-    lines = [
+    say(
         f"for the cloud: {made.cloud}",
         *(f"for edge {number}:    {edge}" for number, edge in enumerate(made.edges)),
         f"keep to yourself: {made.authority}",
         f"valid until {made.until:%Y-%m-%d %H:%M} UTC",
-    ]
-    for line in lines:
-        console.print(line, markup=False)
+    )

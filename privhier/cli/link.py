@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from privhier.config import load_config
-from privhier.config.shared import SharedConfig, load_shared
-from privhier.errors import ConfigError, InterruptedRunError, OutputError
-from privhier.uplink.tls import channel_credentials, is_loopback, server_credentials
+from privhier.cli.arguments import ConfigArgument, Overrides, ResumeOption
+from privhier.cli.console import interruptible, note, say
+from privhier.errors import ConfigError, OutputError
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
-_out = Console(highlight=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from privhier.config.shared import SharedConfig
 
-ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A YAML file, e.g. configs/debug.yaml")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. release.sigma=0.3")
-]
+_KEPT = "this half stopped before its end; everything that was charged or received is kept"
 CertsOption = Annotated[
     Path | None,
     typer.Option("--certs", help="Folder with cert.pem, key.pem and authority.pem (see `privhier certs`)"),
@@ -31,7 +23,6 @@ CertsOption = Annotated[
 PlainOption = Annotated[
     bool, typer.Option("--plain", help="No encryption, no proof of who is who; on loopback only")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on in --out after a kill or Ctrl-C")]
 
 
 def edge(
@@ -51,7 +42,9 @@ def edge(
     ] = None,
 ) -> None:
     """The edge's half: keeps the images, trains, releases, and sends up what the cloud may have."""
+    from privhier.config import load_config
     from privhier.distributed.remote import Shard, open_edge, run_edge
+    from privhier.uplink.tls import channel_credentials
 
     resolved = load_config(config, overrides or ())
     secure = _secured(cloud, certs, plain, key="--cloud")
@@ -60,12 +53,12 @@ def edge(
     suffix = f"-edge{part.number}" if part.of > 1 else "-edge"
     folder = out or Path("runs") / f"{resolved.name}-{resolved.hash()[:10]}{suffix}"
     if resolved.privacy.noise_source == "seeded" and resolved.privacy.noise_seed is None:
-        _say("note: the noise comes from the run's seed, which the cloud's configuration holds; a simulation")
-    with ExitStack() as stack, _interruptible(f"privhier edge {config} ... --out {folder} --resume"):
-        job = open_edge(resolved, folder, resume=resume, shard=part, stack=stack, report=_say)
-        run_edge(job, cloud, credentials=credentials, report=_say)
-    _out.print(f"edge: {folder}", markup=False)
-    _out.print(f"next: privhier join {folder} CLOUD_RUN --out RUN", markup=False)
+        note("note: the noise comes from the run's seed, which the cloud's configuration holds; a simulation")
+    again = f"privhier edge {config} ... --out {folder} --resume"
+    with ExitStack() as stack, interruptible(again, kept=_KEPT):
+        job = open_edge(resolved, folder, resume=resume, shard=part, stack=stack, report=note)
+        run_edge(job, cloud, credentials=credentials, report=note)
+    say(f"edge: {folder}", f"next: privhier join {folder} CLOUD_RUN --out RUN")
 
 
 def cloud(
@@ -99,7 +92,9 @@ def cloud(
     """The cloud's half: takes releases, trains the tail on them, and has no way to answer."""
     import torch
 
+    from privhier.config.shared import load_shared
     from privhier.distributed.remote import open_cloud
+    from privhier.uplink.tls import server_credentials
 
     secure = _secured(listen, certs, plain, key="--listen")
     credentials = server_credentials(secure) if secure else None
@@ -108,7 +103,8 @@ def cloud(
     if threads is not None:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with ExitStack() as stack, _interruptible(f"privhier cloud {config} ... --out {runs[0][1]} --resume"):
+    again = f"privhier cloud {config} ... --out {runs[0][1]} --resume"
+    with ExitStack() as stack, interruptible(again, kept=_KEPT):
         served = open_cloud(
             runs,
             listen,
@@ -120,12 +116,12 @@ def cloud(
             resume=resume,
             sync=sync,
             stack=stack,
-            report=_say,
+            report=note,
         )
-        _say(f"listening on port {served.server.port} for {edges} edge(s) of {len(runs)} run(s)")
+        note(f"listening on port {served.server.port} for {edges} edge(s) of {len(runs)} run(s)")
         served.run(linger=linger)
     for _, folder in runs:
-        _out.print(f"cloud: {folder}", markup=False)
+        say(f"cloud: {folder}")
 
 
 def shared(
@@ -134,6 +130,7 @@ def shared(
     out: Annotated[Path, typer.Option("--out", help="The file to write")] = Path("shared.yaml"),
 ) -> None:
     """Write the part of a configuration that the cloud needs, and nothing private, to a file."""
+    from privhier.config.shared import load_shared
     from privhier.storage.files import write_atomic
 
     part = load_shared(config, overrides or ())
@@ -142,7 +139,7 @@ def shared(
             key="--out", value=str(out), rule="exists already", remedy="Choose another name or remove it"
         )
     write_atomic(out, part.to_yaml())
-    _out.print(f"shared: {out} (run {part.run_id})", markup=False)
+    say(f"shared: {out} (run {part.run_id})")
 
 
 def join(
@@ -154,8 +151,7 @@ def join(
     from privhier.distributed.join import join as put_together
 
     session = put_together(edge, cloud, out)
-    _out.print(f"joined: {session.folder.root}", markup=False)
-    _out.print(f"next:   privhier attack {session.folder.root}", markup=False)
+    say(f"joined: {session.folder.root}", f"next:   privhier attack {session.folder.root}")
 
 
 def _cloud_folder(config: SharedConfig, out: Path | None, *, many: bool) -> Path:
@@ -167,6 +163,8 @@ def _cloud_folder(config: SharedConfig, out: Path | None, *, many: bool) -> Path
 
 def _secured(address: str, certs: Path | None, plain: bool, *, key: str) -> Path | None:
     """The folder of certificates, or None for plain text, which is for loopback and only when asked."""
+    from privhier.uplink.tls import is_loopback
+
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise ConfigError(
@@ -191,20 +189,3 @@ def _secured(address: str, certs: Path | None, plain: bool, *, key: str) -> Path
             remedy="Make them with `privhier certs DIR`, or on loopback ask for --plain",
         )
     return certs
-
-
-def _say(text: str) -> None:
-    _console.print(text, markup=False)
-
-
-@contextmanager
-def _interruptible(resume: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            key="Ctrl-C",
-            value="interrupted",
-            rule="this half stopped before its end; everything that was charged or received is kept",
-            remedy=f"Go on with: {resume}",
-        ) from error

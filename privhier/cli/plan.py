@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from privhier.config import DatasetConfig, RunConfig, load_config
-from privhier.planner.units import parse_bitrate, parse_bytes, parse_seconds
+from privhier.cli.arguments import ConfigArgument, Overrides
+from privhier.cli.console import console, say
+from privhier.errors import ConfigError
 
 if TYPE_CHECKING:
+    from privhier.config import RunConfig
     from privhier.datasets.base import ImageArray
+    from privhier.planner.devices import Machines
+    from privhier.planner.plan import Plan
     from privhier.planner.stages import Records
 
 SAMPLE = 200
@@ -22,11 +26,8 @@ _WIDTH = 110
 
 
 def plan(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, e.g. configs/debug.yaml")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. model.backbone=resnet18"),
-    ] = None,
+    config: ConfigArgument,
+    overrides: Overrides = None,
     *,
     bitrate: Annotated[str, typer.Option("--bitrate", help="Of the line, e.g. 5Mbit")],
     latency: Annotated[str, typer.Option("--latency", help="Of the line, one way, e.g. 20ms")] = "0ms",
@@ -83,16 +84,15 @@ def plan(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Also write it here")] = None,
 ) -> None:
     """Predict run times over a line for every cut and schedule, and name the best cut within limits."""
-    from privhier.errors import ConfigError
+    from privhier.config import load_config
     from privhier.planner.baselines import Images
-    from privhier.planner.devices import Machines, load_device
     from privhier.planner.leakage_by_cut import LeakageByCut
     from privhier.planner.line import Link
     from privhier.planner.plan import Limits, make_plan
     from privhier.planner.profile import profile
-    from privhier.planner.text import lines, tables
     from privhier.planner.timing_process import Side
     from privhier.planner.timing_whole import time_jpeg
+    from privhier.planner.units import parse_bitrate, parse_bytes, parse_seconds
     from privhier.storage.files import write_json
 
     resolved = load_config(config, [*(overrides or ()), *([f"release.quantize={wire}"] if wire else [])])
@@ -104,21 +104,9 @@ def plan(
             rule="needs a sweep that says what leaks",
             remedy="Give its folder with --frontier",
         )
-    if cloud_device is not None and cloud_speed != 1:
-        raise ConfigError(
-            key="--cloud-speed",
-            value=cloud_speed,
-            rule="and --cloud-device exclude each other",
-            remedy="Give one of them",
-        )
+    machines = _machines(edge_device, cloud_device, cloud_speed)
     limits = Limits(parse_bytes(memory) if memory else None, max_leakage)
-    machines = Machines(
-        load_device(edge_device) if edge_device else None,
-        load_device(cloud_device) if cloud_device else None,
-        cloud_speed,
-    )
     known = LeakageByCut(frontier) if frontier else None
-    console = Console(stderr=True, highlight=False)
     threads = int(resolved.runtime.threads)
     with console.status("looking at the data") as status:
         counts, task_classes, sensitive_classes, sample = _workload(resolved, records)
@@ -135,19 +123,34 @@ def plan(
             scratch=scratch,
             progress=lambda text, done, total: status.update(f"{text} ({done + 1} of {total})"),
         )
+    images = [Images("raw", 3 * resolved.dataset.image_size**2), Images(f"JPEG {jpeg_quality}", *jpeg)]
     made = make_plan(
-        resolved,
-        found,
-        counts,
-        link,
-        machines=machines,
-        limits=limits,
-        images=[
-            Images("raw", 3 * resolved.dataset.image_size**2),
-            Images(f"JPEG {jpeg_quality}", *jpeg),
-        ],
-        frontier=known,
+        resolved, found, counts, link, machines=machines, limits=limits, images=images, frontier=known
     )
+    _show(made)
+    if out is not None:
+        write_json(out, made.to_dict())
+        say(f"plan: {out}")
+
+
+def _machines(edge: Path | None, cloud: Path | None, cloud_speed: float) -> Machines:
+    """The two sides' devices, read from their files."""
+    from privhier.planner.devices import Machines, load_device
+
+    if cloud is not None and cloud_speed != 1:
+        raise ConfigError(
+            key="--cloud-speed",
+            value=cloud_speed,
+            rule="and --cloud-device exclude each other",
+            remedy="Give one of them",
+        )
+    return Machines(load_device(edge) if edge else None, load_device(cloud) if cloud else None, cloud_speed)
+
+
+def _show(made: Plan) -> None:
+    """Print its tables, then its sentences."""
+    from privhier.planner.text import lines, tables
+
     page = Console(highlight=False, soft_wrap=True)
     if not page.is_terminal:
         page.width = _WIDTH
@@ -156,15 +159,13 @@ def plan(
         page.print()
     for line in lines(made):
         page.print(line, markup=False)
-    if out is not None:
-        write_json(out, made.to_dict())
-        page.print(f"plan: {out}", markup=False)
 
 
 def _workload(
     config: RunConfig, images: int | None
 ) -> tuple[Records, dict[str, int], dict[str, int], ImageArray]:
     """Records, classes of tasks and of sensitive attributes, and some images for their JPEG bytes."""
+    from privhier.config import DatasetConfig
     from privhier.datasets.load import load_dataset
     from privhier.planner.stages import Records
     from privhier.training.prepare import prepare

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from privhier.errors import InterruptedRunError
+from privhier.cli.console import console, interruptible, say
+
+_KEPT = "the sweep stopped before its end; finished points and the state of half-done ones are kept"
 
 
 def sweep(
@@ -35,23 +36,11 @@ def sweep(
 
     parts = ["privhier", "sweep", str(sweep), *(["--engine", engine] if engine != "local" else [])]
     parts += [*(["--workers", str(workers)] if workers else []), *(["--out", str(out)] if out else [])]
-    try:
-        with show_standing(Console(stderr=True, highlight=False)) as progress:
-            summary = run_sweep(sweep, engine=engine, workers=workers, out=out, progress=progress)
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            key="Ctrl-C",
-            value="interrupted",
-            rule="the sweep stopped before its end; finished points and the state of half-done ones are kept",
-            remedy=f"Go on with: {shlex.join(parts)}",
-        ) from error
-    console = Console(highlight=False, soft_wrap=True)
-    for line in summary.lines():
-        console.print(line, markup=False)
+    with interruptible(shlex.join(parts), kept=_KEPT), show_standing(console) as progress:
+        summary = run_sweep(sweep, engine=engine, workers=workers, out=out, progress=progress)
+    say(*summary.lines())
     if summary.done:
         page, problem = publish(summary.folder)
-        console.print(f"report: {page}", markup=False)
-        if problem:
-            console.print(f"warning: MLflow: {problem}", markup=False)
+        say(f"report: {page}", *([f"warning: MLflow: {problem}"] if problem else []))
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

@@ -1,0 +1,123 @@
+"""The verbs ``privhier run``, ``train``, ``attack``, ``audit`` and ``report``: one run and its parts."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from privhier.cli.arguments import ConfigArgument, Moved, Overrides, ResumeOption, RunArgument
+from privhier.cli.console import interruptible, progress_bar, say
+
+if TYPE_CHECKING:
+    from privhier.config import RunConfig
+
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-HASH", show_default=False)
+]
+
+
+def run(
+    config: ConfigArgument, overrides: Overrides = None, out: OutOption = None, resume: ResumeOption = False
+) -> None:
+    """The main job: train, attack, account, log to MLflow, write the report."""
+    from privhier import session as job
+    from privhier.config import load_config
+    from privhier.report.summary import summarize
+
+    resolved = load_config(config, overrides or ())
+    folder = _folder(resolved, out)
+    command = _command("run", config, overrides, folder)
+    with interruptible(f"{command} --resume"), progress_bar() as progress:
+        session = job.open_session(resolved, folder, resume=resume, progress=progress)
+        result = job.run(session, command=command)
+    say(*summarize(result), f"report: {session.folder.report}")
+
+
+def train(
+    config: ConfigArgument, overrides: Overrides = None, out: OutOption = None, resume: ResumeOption = False
+) -> None:
+    """Train only: edge, cloud and the unprotected references; `attack` goes on from there."""
+    from privhier import session as job
+    from privhier.config import load_config
+
+    resolved = load_config(config, overrides or ())
+    folder = _folder(resolved, out)
+    command = _command("train", config, overrides, folder)
+    with interruptible(f"{command} --resume"), progress_bar() as progress:
+        session = job.open_session(resolved, folder, resume=resume, progress=progress)
+        job.train(session)
+    say(f"trained: {folder}", f"next:    privhier attack {folder}")
+
+
+def attack(run: RunArgument, overrides: Moved = None) -> None:
+    """Attack a trained run with fresh attackers, account, and write result.json."""
+    from privhier import session as job
+    from privhier.training.trained import load_trained
+
+    with interruptible(f"privhier attack {run}"), progress_bar() as progress:
+        session = job.reopen_session(run, overrides or (), progress=progress)
+        trained = load_trained(session.config, session.prepared.data, session.folder)
+        job.attack(session, trained)
+    say(f"attacked: {session.folder.result}", f"next:     privhier report {run}")
+
+
+def audit(
+    run: RunArgument,
+    overrides: Moved = None,
+    draws: Annotated[int, typer.Option("--draws", min=1000, help="Trials of the main rows")] = 1_000_000,
+    canaries: Annotated[
+        int,
+        typer.Option("--canaries", min=0, help="Gradient canaries for DP-SGD on the edge; 0: none"),
+    ] = 5000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything the auditor draws")] = 0,
+) -> None:
+    """Hold a run's claims against draws through its own code; exits with 1 if one is refuted.
+
+    Where the edge was trained under DP-SGD it is trained once more with canaries, which needs the data set.
+    """
+    from privhier.audit.audit import audit_run
+    from privhier.audit.dp_sgd import canary_rows
+
+    more = (partial(canary_rows, canaries=canaries),) if canaries else ()
+    with interruptible(f"privhier audit {run}"), progress_bar() as progress:
+        report = audit_run(
+            run, draws=draws, seed=seed, more=more, overrides=overrides or (), progress=progress
+        )
+    say(*report.lines(), f"audit: {run / 'audit.json'}")
+    if report.refuted:
+        raise typer.Exit(1)
+
+
+def report(run: RunArgument, overrides: Moved = None) -> None:
+    """Write report.html again from a finished run, or a sweep's page from its points."""
+    from privhier.evaluation.points import is_sweep
+
+    if is_sweep(run):
+        from privhier.sweep.publish import publish
+
+        with progress_bar() as progress:
+            page, problem = publish(run, progress=progress)
+        say(f"report: {page}", *([f"warning: MLflow: {problem}"] if problem else []))
+        return
+    from privhier import session as job
+    from privhier.evaluation.result import Result
+    from privhier.training.trained import load_trained
+
+    with progress_bar() as progress:
+        session = job.reopen_session(run, overrides or (), progress=progress)
+        trained = load_trained(session.config, session.prepared.data, session.folder)
+        result = Result.of_run(session.folder.sealed, session.folder.result)
+        path = job.report(session, result, trained, command=f"privhier report {run}")
+    say(f"report: {path}")
+
+
+def _folder(config: RunConfig, given: Path | None) -> Path:
+    return given if given is not None else Path("runs") / f"{config.name}-{config.hash()[:10]}"
+
+
+def _command(verb: str, config: Path, overrides: list[str] | None, folder: Path) -> str:
+    return shlex.join(["privhier", verb, str(config), *(overrides or ()), "--out", str(folder)])
