@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from privhier.config import RunConfig, parse_config, read_config
 from privhier.config import load_config as load_file
 from privhier.datasets.base import FaceDataset
-from privhier.errors import ConfigError, InterruptedRunError, ResultError
+from privhier.errors import ConfigError, ResultError
 from privhier.evaluation.result import Result
 from privhier.figures.style import Drawing
 from privhier.process.progress import Report, shown_progress
-from privhier.process.stopping import sigterm_interrupts
+from privhier.process.stopping import interruptible, sigterm_interrupts
 from privhier.report.summary import summarize
 from privhier.training.folder import RunFolder
 
@@ -115,7 +115,7 @@ class FinishedRun:
         from privhier.assessment.single import score_attack, view_of
 
         chosen = view if view is not None else "white_box" if attack.white_box else "curious_cloud"
-        with _interruptible("the same call again"), _shown(progress) as report:
+        with interruptible("the same call again"), _shown(progress) as report:
             context = self._context
             context.subject.progress = report
             with self._session.hold(wait=True):
@@ -246,7 +246,7 @@ def run(
     if resume and RunFolder(folder).result.exists() and RunFolder(folder).report.exists():
         return _same(FinishedRun(folder, dataset=dataset), resolved)
     again = f"privhier.run(..., out={str(folder)!r}, resume=True)"
-    with _interruptible(again), _shown(progress) as report, sigterm_interrupts():
+    with interruptible(again), _shown(progress) as report, sigterm_interrupts():
         session = job.open_session(resolved, folder, resume=resume, progress=report, dataset=dataset)
         job.run(session, command=f"privhier run {folder / 'config.yaml'}")
     return FinishedRun(folder, dataset=dataset)
@@ -294,7 +294,7 @@ def sweep(
     from privhier.sweep.publish import publish
 
     folder = Path(out) if out is not None else None
-    with _interruptible("the same call again"), _shown(progress) as report, sigterm_interrupts():
+    with interruptible("the same call again"), _shown(progress) as report, sigterm_interrupts():
         show = None if report is None else lambda now: report(str(now), now.done + now.failed, now.total)
         summary = run_sweep(spec, engine=engine, workers=workers, out=folder, progress=show)
         page = publish(summary.folder)[0] if summary.done else None
@@ -384,16 +384,3 @@ def _shown(progress: Progress) -> Iterator[Report | None]:
             yield report
     else:
         yield None
-
-
-@contextmanager
-def _interruptible(again: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            key="Ctrl-C",
-            value="interrupted",
-            rule="it stopped before its end; everything up to its last finished step is kept",
-            remedy=f"Go on with {again}",
-        ) from error

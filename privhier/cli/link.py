@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from privhier.cli.arguments import ConfigArgument, Overrides, ResumeOption
-from privhier.cli.console import interruptible, note, say
+from privhier.cli.console import note, say
 from privhier.errors import ConfigError, OutputError
+from privhier.process.stopping import interruptible
 
 if TYPE_CHECKING:
     from privhier.config.shared import SharedConfig

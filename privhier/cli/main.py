@@ -15,13 +15,13 @@ import privhier
 from privhier.cli import data, link
 from privhier.cli.catalog import list_names
 from privhier.cli.certs import certs
-from privhier.cli.console import console, interrupted, say
+from privhier.cli.console import console, say
 from privhier.cli.plan import plan
 from privhier.cli.run import attack, audit, report, run, train
 from privhier.cli.sweep import sweep
 from privhier.cli.ui import ui
 from privhier.errors import ConfigError, OutputError, PrivhierError
-from privhier.process.stopping import sigterm_interrupts
+from privhier.process.stopping import interrupted, sigterm_interrupts
 
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "run": (run, "configs/debug.yaml release.sigma=0.5 --out runs/try"),

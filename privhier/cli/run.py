@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from privhier.cli.arguments import ConfigArgument, Moved, Overrides, ResumeOption, RunArgument
-from privhier.cli.console import interruptible, progress_bar, say
+from privhier.cli.console import progress_bar, say
+from privhier.process.stopping import interruptible
 
 if TYPE_CHECKING:
     from privhier.config import RunConfig

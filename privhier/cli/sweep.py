@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from privhier.cli.console import console, interruptible, say
+from privhier.cli.console import console, say
+from privhier.process.stopping import interruptible
 
 _KEPT = "the sweep stopped before its end; finished points and the state of half-done ones are kept"
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from privhier.errors import InterruptedRunError
+
 _PAUSE = 3.0
 """Seconds in which further signals are one with the first: a group and its parent are often both told."""
 
@@ -43,3 +45,29 @@ def sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def interrupted(rule: str, remedy: str) -> InterruptedRunError:
+    """The typed ending of a Ctrl-C or SIGTERM: what is kept, and how to go on."""
+    return InterruptedRunError(key="Ctrl-C", value="interrupted", rule=rule, remedy=remedy)
+
+
+@contextmanager
+def interruptible(
+    command: str,
+    *,
+    kept: str = "the run stopped before its end; everything up to its last finished step is kept",
+) -> Iterator[None]:
+    """Turn a Ctrl-C (and SIGTERM) in the block into a typed ending that says how to go on.
+
+    Args:
+        command: What to type to go on.
+        kept: What stopped, and what of it is kept.
+
+    Raises:
+        InterruptedRunError: It was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise interrupted(kept, f"Go on with: {command}") from error
