@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,16 +16,42 @@ from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 
 
+@dataclass(frozen=True)
+class AuxiliarySource:
+    """The data set as far as it becomes the attacker's.
+
+    Attributes:
+        images: uint8 ``(N, 3, H, W)``, all images.
+        rows: Rows of the auxiliary records.
+        labels: Attribute to labels int64 ``(N,)``; only the auxiliary rows are handed on.
+        n_classes: Attribute to its number of classes.
+        groups: int64 ``(N,)``.
+    """
+
+    images: ImageArray
+    rows: IntArray
+    labels: Mapping[str, IntArray]
+    n_classes: Mapping[str, int]
+    groups: IntArray
+
+    def owned(self, *, draws: int, releases: Callable[[int], FloatArray]) -> AuxiliarySet:
+        """The auxiliary records, with the releases the attacker has made of them."""
+        return AuxiliarySet(
+            images=frozen(self.images[self.rows]),
+            labels={name: frozen(values[self.rows]) for name, values in self.labels.items()},
+            n_classes=dict(self.n_classes),
+            groups=frozen(self.groups[self.rows]),
+            draws=draws,
+            releases=releases,
+        )
+
+
 def curious_cloud_view(
     *,
     edges: Sequence[EdgeSegment],
     mechanism: ReleaseMechanism,
     victims: FloatArray,
-    images: ImageArray,
-    aux: IntArray,
-    labels: Mapping[str, IntArray],
-    n_classes: Mapping[str, int],
-    groups: IntArray,
+    source: AuxiliarySource,
     draws: int,
     seed: int,
     device: torch.device,
@@ -39,16 +66,14 @@ def curious_cloud_view(
         edges: The edge states that made the victims' T releases, in order.
         mechanism: How a release is made.
         victims: float32 ``(n, T, *shape)``.
-        images: uint8 ``(N, 3, H, W)``, all images.
-        aux: Rows of the auxiliary records.
-        labels: Attribute to labels int64 ``(N,)``; only the auxiliary rows are handed on.
-        n_classes: Attribute to its number of classes.
-        groups: int64 ``(N,)``.
+        source: Where the attacker's records come from.
         draws: K.
         seed: The attackers' seed; the noise of their own draws is a stream of it.
         tail: The cloud tail.
     """
-    features = torch.stack([edge_features(edge, images, aux, device=device) for edge in edges], dim=1)
+    features = torch.stack(
+        [edge_features(edge, source.images, source.rows, device=device) for edge in edges], dim=1
+    )
 
     made: dict[int, FloatArray] = {}  # one draw: what the attacks of a bench ask for again and again
 
@@ -62,12 +87,8 @@ def curious_cloud_view(
     return View(
         threat_model="curious_cloud",
         releases=frozen(victims),
-        image_shape=_image_shape(images),
-        aux=AuxiliarySet(
-            images=frozen(images[aux]),
-            labels={name: frozen(values[aux]) for name, values in labels.items()},
-            n_classes=dict(n_classes),
-            groups=frozen(groups[aux]),
+        image_shape=_image_shape(source.images),
+        aux=source.owned(
             draws=1 if mechanism.deterministic else draws,
             releases=releases,
         ),
@@ -88,32 +109,21 @@ def _drawn(features: torch.Tensor, mechanism: ReleaseMechanism, seed: int, draw:
 
 def raw_image_view(
     *,
-    images: ImageArray,
     victims: IntArray,
-    aux: IntArray,
-    labels: Mapping[str, IntArray],
-    n_classes: Mapping[str, int],
-    groups: IntArray,
+    source: AuxiliarySource,
     seed: int,
     device: torch.device,
 ) -> View:
     """The reference: the same attackers given the raw images, scaled to [-1, 1], as a "release"."""
 
     def pixels(rows: IntArray) -> FloatArray:
-        return np.asarray(images[rows], dtype=np.float32)[:, None] / np.float32(127.5) - np.float32(1)
+        return np.asarray(source.images[rows], dtype=np.float32)[:, None] / np.float32(127.5) - np.float32(1)
 
     return View(
         threat_model="raw_image",
         releases=frozen(pixels(victims)),
-        image_shape=_image_shape(images),
-        aux=AuxiliarySet(
-            images=frozen(images[aux]),
-            labels={name: frozen(values[aux]) for name, values in labels.items()},
-            n_classes=dict(n_classes),
-            groups=frozen(groups[aux]),
-            draws=1,
-            releases=lambda draw: pixels(aux),
-        ),
+        image_shape=_image_shape(source.images),
+        aux=source.owned(draws=1, releases=lambda draw: pixels(source.rows)),
         seed=seed,
         device=str(device),
     )

@@ -18,7 +18,7 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 # isort: split
 import torch
 
-from privhier.attacks.curious_cloud import curious_cloud_view
+from privhier.attacks.curious_cloud import AuxiliarySource, curious_cloud_view
 from privhier.attacks.inversion import InversionAttack
 from privhier.attacks.matching import Misfit
 from privhier.attacks.threat_models import white_box
@@ -57,11 +57,7 @@ def main() -> None:
             edges=[edge],
             mechanism=ReleaseMechanism(),
             victims=edge_features(edge, images, victims, device=cpu).numpy()[:, None],
-            images=images,
-            aux=aux,
-            labels={},
-            n_classes={},
-            groups=np.arange(len(images)),
+            source=AuxiliarySource(images, aux, {}, {}, np.arange(len(images))),
             draws=1,
             seed=0,
             device=cpu,

@@ -12,7 +12,7 @@ import sys
 import time
 
 from privhier.audit.paths import AuditedReleases
-from privhier.audit.release import audit_release
+from privhier.audit.release import Claimed, audit_release
 from privhier.audit.row import AuditRow
 from privhier.audit.trials import Kind
 from privhier.config import parse_config
@@ -39,11 +39,7 @@ def cell(kind: Kind, releases: int, epsilon: float, draws: int, values: int = 8)
     mechanism = ReleaseMechanism(kind, 1.0, solve_sigma(kind, epsilon, DELTA, 1.0, releases))
     return audit_release(
         AuditedReleases(config, mechanism).training,
-        kind=kind,
-        clip=1.0,
-        claimed_epsilon=epsilon,
-        delta=DELTA,
-        releases=releases,
+        Claimed(kind, 1.0, epsilon, DELTA, releases),
         shape=(values,),
         draws=draws,
     )

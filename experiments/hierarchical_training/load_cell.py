@@ -33,6 +33,7 @@ from privhier.config.shared import shared_part
 from privhier.distributed.remote import Cloud, open_cloud
 from privhier.uplink.certificates import make_certificates
 from privhier.uplink.chain import digest
+from privhier.uplink.inbox import Capacity
 from privhier.uplink.journal import Journal
 from privhier.uplink.spool import Spool
 from privhier.uplink.tls import server_credentials
@@ -121,8 +122,7 @@ def cloud_process(plan: Plan, root: Path, pipe: Connection) -> None:
             "127.0.0.1:0",
             credentials=server_credentials(root / "certs" / "cloud") if plan.tls else None,
             device=torch.device("cpu"),
-            edges=plan.edges,
-            queue=plan.queue if plan.training else UNBOUNDED,
+            capacity=Capacity(plan.edges, plan.queue if plan.training else UNBOUNDED),
             sync=plan.sync,
             stack=stack,
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from privhier.assessment.context import Context
-from privhier.attacks.curious_cloud import curious_cloud_view, raw_image_view
+from privhier.attacks.curious_cloud import AuxiliarySource, curious_cloud_view, raw_image_view
 from privhier.attacks.threat_models import (
     THREAT_MODELS,
     eavesdropper,
@@ -29,17 +29,13 @@ from privhier.training.trained import build_model
 
 def cloud_view(context: Context) -> View:
     """The curious cloud's view: test victims first, training victims after them."""
-    victims, prepared, trained = context.victims, context.prepared, context.trained
+    victims, trained = context.victims, context.trained
     releases = [trained.test_releases[victims.test_rows], trained.training_releases]
     return curious_cloud_view(
         edges=edge_states(context),
         mechanism=trained.mechanism,
         victims=np.concatenate(releases),
-        images=prepared.data.images,
-        aux=victims.aux,
-        labels=_labels(context),
-        n_classes=_n_classes(context),
-        groups=_attacker_groups(context),
+        source=_source(context),
         draws=context.config.attacks.draws,
         seed=context.config.seed,
         device=context.device,
@@ -128,12 +124,8 @@ def smaller_views(context: Context, cloud: View) -> list[View]:
 def raw_view(context: Context) -> View:
     """The same victims and auxiliary records as raw images."""
     return raw_image_view(
-        images=context.prepared.data.images,
         victims=np.concatenate([context.victims.test, context.victims.training]),
-        aux=context.victims.aux,
-        labels=_labels(context),
-        n_classes=_n_classes(context),
-        groups=_attacker_groups(context),
+        source=_source(context),
         seed=context.config.seed,
         device=context.device,
     )
@@ -170,11 +162,13 @@ def _labels(context: Context) -> dict[str, IntArray]:
     return ({"identity": identity} if identity is not None else {}) | labels
 
 
-def _n_classes(context: Context) -> dict[str, int]:
-    return {name: int(values.max()) + 1 for name, values in _labels(context).items()}
-
-
-def _attacker_groups(context: Context) -> IntArray:
-    dataset = context.prepared.dataset
+def _source(context: Context) -> AuxiliarySource:
+    dataset, labels = context.prepared.dataset, _labels(context)
     known = context.config.dataset.identity_protocol == "known_people"
-    return dataset.duplicate_group if known else dataset.group
+    return AuxiliarySource(
+        images=context.prepared.data.images,
+        rows=context.victims.aux,
+        labels=labels,
+        n_classes={name: int(values.max()) + 1 for name, values in labels.items()},
+        groups=dataset.duplicate_group if known else dataset.group,
+    )

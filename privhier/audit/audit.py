@@ -9,7 +9,7 @@ from pathlib import Path
 
 from privhier.audit.file import AuditReport
 from privhier.audit.paths import AuditedReleases
-from privhier.audit.release import ALARM, audit_release, strength_of
+from privhier.audit.release import ALARM, Claimed, audit_release, strength_of
 from privhier.audit.reload import audit_reload
 from privhier.audit.row import AuditRow
 from privhier.audit.trials import Kind
@@ -192,11 +192,13 @@ def _releases(context: AuditContext, path: str) -> list[AuditRow]:
     shape = edge.edge.release_shape
     return audit_release(
         paths.training if training else paths.evaluation,
-        kind=claim.kind,
-        clip=edge.mechanism.clip,
-        claimed_epsilon=claim.epsilon if training else claim.of(releases),
-        delta=claim.delta,
-        releases=releases,
+        Claimed(
+            kind=claim.kind,
+            clip=edge.mechanism.clip,
+            epsilon=claim.epsilon if training else claim.of(releases),
+            delta=claim.delta,
+            releases=releases,
+        ),
         shape=shape,
         draws=context.draws,
         seed=context.seed,

@@ -8,6 +8,7 @@ confidence 1 - 1e-6 over everything that one call looks at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -51,14 +52,29 @@ def strength_of(kind: Kind, epsilon: float, delta: float) -> float:
     return gaussian_mu(solve_sigma("gaussian", epsilon, delta, 1.0, 1), 1.0, 1)
 
 
+@dataclass(frozen=True)
+class Claimed:
+    """What is claimed of all releases of one record.
+
+    Attributes:
+        kind: ``"gaussian"`` (L2 clip) or ``"laplace"`` (L1 clip).
+        clip: C, in feature units.
+        epsilon: Replace-one, of all ``releases`` together.
+        delta: Of the claim; not used by laplace.
+        releases: T, at least 1.
+    """
+
+    kind: Kind
+    clip: float
+    epsilon: float
+    delta: float
+    releases: int
+
+
 def audit_release(
     release: ReleaseFunction,
+    claimed: Claimed,
     *,
-    kind: Kind,
-    clip: float,
-    claimed_epsilon: float,
-    delta: float,
-    releases: int,
     shape: Sequence[int],
     draws: int = 1_000_000,
     seed: int = 0,
@@ -70,11 +86,7 @@ def audit_release(
     Args:
         release: The run's own code path; called with batches of a few thousand records, each call with
             its own batch number, epochs from 0.
-        kind: ``"gaussian"`` (L2 clip) or ``"laplace"`` (L1 clip).
-        clip: C, in feature units.
-        claimed_epsilon: Replace-one epsilon of all ``releases`` releases of one record.
-        delta: Of the claim; not used by laplace.
-        releases: T, at least 1.
+        claimed: What is held against it.
         shape: Shape of one record's features.
         draws: Trials of the main row, both inputs together, at least 1,000; very wide features get fewer
             (the row says how many).
@@ -91,6 +103,7 @@ def audit_release(
         ConfigError: An argument is out of its range.
         ReleaseError: The code refused ordinary features, e.g. since its noise is no noise.
     """
+    kind, clip, releases = claimed.kind, claimed.clip, claimed.releases
     if draws < 1000 or releases < 1 or clip <= 0:
         raise ConfigError(
             key="--draws",
@@ -98,7 +111,7 @@ def audit_release(
             rule="must be at least 1000 (and releases at least 1, the clip above 0)",
             remedy="Use 1000000, the default",
         )
-    whole = strength_of(kind, claimed_epsilon, delta)
+    whole = strength_of(kind, claimed.epsilon, claimed.delta)
     first = (seed + 1) * 2**20
     trials = Trials(release, kind=kind, clip=clip, shape=shape, first_batch=first, draws=draws)
     single = whole / (np.sqrt(releases) if kind == "gaussian" else releases)
@@ -147,7 +160,7 @@ def audit_release(
             gross,
         )
     tests = sum(len(group[0]) + 1 for group in groups.values())
-    judge = Judge(kind, delta if kind == "gaussian" else 0.0, 1 - ALARM / tests)
+    judge = Judge(kind, claimed.delta if kind == "gaussian" else 0.0, 1 - ALARM / tests)
     rows = [
         judge.row(f"{name}: {title}", what, adjacency, claim, found, count)
         for title, (found, what, adjacency, claim, count) in groups.items()

@@ -95,6 +95,7 @@ def cloud(
 
     from privhier.config.shared import load_shared
     from privhier.distributed.remote import open_cloud
+    from privhier.uplink.inbox import Capacity
     from privhier.uplink.tls import server_credentials
 
     secure = _secured(listen, certs, plain, key="--listen")
@@ -111,9 +112,7 @@ def cloud(
             listen,
             credentials=credentials,
             device=device,
-            edges=edges,
-            queue=queue,
-            most_records=records,
+            capacity=Capacity(edges, queue, records),
             resume=resume,
             sync=sync,
             stack=stack,

@@ -29,7 +29,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
 from privhier.training.private_edge import check_private
 from privhier.uplink.grpc_link import GrpcUplink
-from privhier.uplink.inbox import MOST_RECORDS
+from privhier.uplink.inbox import ONE_EDGE, Capacity
 from privhier.uplink.server import UplinkServer
 
 Report = Callable[[str], None]
@@ -233,9 +233,7 @@ def open_cloud(
     *,
     credentials: grpc.ServerCredentials | None,
     device: torch.device,
-    edges: int = 1,
-    queue: int = 4,
-    most_records: int = MOST_RECORDS,
+    capacity: Capacity = ONE_EDGE,
     resume: bool = False,
     sync: bool = True,
     stack: ExitStack,
@@ -248,9 +246,7 @@ def open_cloud(
         listen: ``HOST:PORT``.
         credentials: Mutual TLS; None: plain text.
         device: Where to compute.
-        edges: Edges of every run.
-        queue: Messages of a joint epoch that may wait for training.
-        most_records: Records that one edge may own.
+        capacity: Edges of every run, and what of each may wait for training.
         resume: Go on in folders that are not empty.
         sync: Flush every message to the disk before it is acknowledged.
         stack: Closed by the caller when the cloud is done: it holds the folders.
@@ -285,9 +281,7 @@ def open_cloud(
                 config,
                 folder,
                 device=device,
-                edges=edges,
-                queue=queue,
-                most_records=most_records,
+                capacity=capacity,
                 sync=sync,
                 report=None if report is None else _prefixed(report, config.name, many=len(runs) > 1),
             )
@@ -297,7 +291,7 @@ def open_cloud(
         inboxes,
         listen,
         credentials=credentials,
-        streams=edges * len(jobs),
+        streams=capacity.edges * len(jobs),
         max_bytes=max(job.largest for job in jobs),
         report=report,
     )

@@ -28,7 +28,7 @@ from privhier.training.cloud_folder import CloudFolder
 from privhier.training.labels import flips
 from privhier.uplink.codec import MAX_BYTES
 from privhier.uplink.frames import Hello, frame_error
-from privhier.uplink.inbox import MOST_RECORDS, Inbox
+from privhier.uplink.inbox import ONE_EDGE, Capacity, Inbox
 from privhier.uplink.journal import Journal
 from privhier.uplink.sizes import ReleaseFormat
 
@@ -44,9 +44,7 @@ class CloudJob:
         config: What this side knows of the run.
         folder: Where it keeps everything; what is there already is taken up.
         device: Where to compute.
-        edges: How many edges the run has.
-        queue: Messages of a joint epoch that may wait for training.
-        most_records: Records that one edge may own.
+        capacity: How many edges the run has, and what waits for training.
         sync: Whether every message is flushed to the disk before it is acknowledged.
         bfloat16: Whether to compute under autocast.
         report: Called with a line of text after every epoch.
@@ -58,14 +56,12 @@ class CloudJob:
         folder: CloudFolder,
         *,
         device: torch.device,
-        edges: int = 1,
-        queue: int = 4,
-        most_records: int = MOST_RECORDS,
+        capacity: Capacity = ONE_EDGE,
         sync: bool = True,
         bfloat16: bool = False,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        self.config, self.folder, self.device, self._edges = config, folder, device, edges
+        self.config, self.folder, self.device, self._edges = config, folder, device, capacity.edges
         self._bfloat16, self._report = bfloat16, report or (lambda text: None)
         probe, _ = self._network(dict.fromkeys(config.task, 2))
         schedule = config.schedule
@@ -75,22 +71,20 @@ class CloudJob:
             run_id=config.run_id,
             shape=probe.release_shape,
             wire=config.release.quantize,
-            edges=edges,
+            capacity=capacity,
             epochs={"joint": schedule.joint_epochs, "cloud": min(1, schedule.cloud_epochs)},
             journal=self._journal,
-            queue=queue,
             agree=self._agree,
             bind=self._bind,
-            most_records=most_records,
         )
         self._hellos: dict[int, Hello] = {}
         if folder.edges.exists():
             for text in folder.sealed.read_json(folder.edges):
                 hello = Hello.decode(text.encode())
-                if hello.edges != edges:
+                if hello.edges != capacity.edges:
                     raise ConfigError(
                         key="--edges",
-                        value=edges,
+                        value=capacity.edges,
                         rule=f"this run has {hello.edges} edges",
                         remedy=f"Give --edges {hello.edges}",
                     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from privhier.errors import PrivhierError, UplinkError
 from privhier.uplink.codec import MAX_BYTES, ReleaseMessage, decode
@@ -20,6 +21,24 @@ _scales = threading.Lock()
 Agree = Callable[[Hello], None]
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """How much of one run a cloud takes at a time.
+
+    Attributes:
+        edges: How many edges the run has.
+        queue: Messages of a joint epoch that may wait for training before their sender has to wait.
+        most_records: Records that one edge may own in all its splits.
+    """
+
+    edges: int = 1
+    queue: int = 4
+    most_records: int = MOST_RECORDS
+
+
+ONE_EDGE = Capacity()
+
+
 class Inbox:
     """One run's way in; thread-safe, one thread per connected edge.
 
@@ -31,13 +50,11 @@ class Inbox:
         run_id: Which run.
         shape: One record's release.
         wire: Type of its values on the wire.
-        edges: How many edges the run has.
+        capacity: How many edges the run has, and what may wait.
         epochs: Phase to its number of epochs in which releases go up.
         journal: Where messages are kept.
-        queue: Messages of a joint epoch that may wait for training before their sender has to wait.
         agree: Called with every fitting greeting; refuses by raising.
         bind: Called with a greeting before its edge is bound to it.
-        most_records: Records that one edge may own in all its splits.
 
     Attributes:
         trained: Messages, in order of arrival, that training is through with.
@@ -53,16 +70,21 @@ class Inbox:
         run_id: str,
         shape: tuple[int, ...],
         wire: str,
-        edges: int,
+        capacity: Capacity,
         epochs: Mapping[str, int],
         journal: Journal,
-        queue: int,
         agree: Agree,
         bind: Agree | None = None,
-        most_records: int = MOST_RECORDS,
     ) -> None:
-        self._expected = {"config": config, "run_id": run_id, "edges": edges, "shape": shape, "wire": wire}
-        self._epochs, self._queue, self._agree, self._most = epochs, queue, agree, most_records
+        self._expected = {
+            "config": config,
+            "run_id": run_id,
+            "edges": capacity.edges,
+            "shape": shape,
+            "wire": wire,
+        }
+        self._epochs, self._agree = epochs, agree
+        self._queue, self._most = capacity.queue, capacity.most_records
         self._bind = bind or (lambda hello: None)
         self.journal = journal
         self.trained = 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from privhier.attacks.curious_cloud import curious_cloud_view
+from privhier.attacks.curious_cloud import AuxiliarySource, curious_cloud_view
 from privhier.attacks.threat_models import white_box
 from privhier.attacks.view import View
 from privhier.config import BottleneckConfig, ModelConfig
@@ -77,11 +77,7 @@ def scene():
             edges=edges,
             mechanism=mechanism,
             victims=np.stack(releases, axis=1),
-            images=images,
-            aux=np.arange(N_AUX),
-            labels={},
-            n_classes={},
-            groups=np.arange(len(images)),
+            source=AuxiliarySource(images, np.arange(N_AUX), {}, {}, np.arange(len(images))),
             draws=2,
             seed=5,
             device=cpu,

@@ -11,7 +11,7 @@ import torch
 
 from privhier.attacks.base import AttackResult
 from privhier.attacks.bench import run_bench, stored_result
-from privhier.attacks.curious_cloud import curious_cloud_view, raw_image_view
+from privhier.attacks.curious_cloud import AuxiliarySource, curious_cloud_view, raw_image_view
 from privhier.attacks.view import AuxiliarySet, View
 from privhier.config import ModelConfig
 from privhier.models.network import build_network
@@ -65,11 +65,7 @@ def cloud_view(edge, sigma=0.3, draws=3):
         edges=[edge, edge],
         mechanism=mechanism,
         victims=np.zeros((5, 2, 4), dtype=np.float32),
-        images=IMAGES,
-        aux=np.arange(15, 30),
-        labels=LABELS,
-        n_classes={"a": 2, "identity": 10},
-        groups=GROUPS,
+        source=AuxiliarySource(IMAGES, np.arange(15, 30), LABELS, {"a": 2, "identity": 10}, GROUPS),
         draws=draws,
         seed=0,
         device=CPU,
@@ -122,12 +118,8 @@ def test_the_view_holds_labels_of_auxiliary_records_only(edge):
 
 def test_raw_images_are_scaled_to_one():
     view = raw_image_view(
-        images=IMAGES,
         victims=np.arange(4),
-        aux=np.arange(15, 30),
-        labels=LABELS,
-        n_classes={"a": 2},
-        groups=GROUPS,
+        source=AuxiliarySource(IMAGES, np.arange(15, 30), LABELS, {"a": 2}, GROUPS),
         seed=0,
         device=CPU,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from privhier.audit.release import audit_release, strength_of
+from privhier.audit.release import Claimed, audit_release, strength_of
 from privhier.errors import ConfigError
 from privhier.privacy.accounting import gaussian_mu, solve_sigma
 from privhier.privacy.noise import SeededNoise
@@ -24,11 +24,7 @@ def audit(kind, epsilon, *, releases=1, draws=20_000, shape=(8,), clip=1.0, seed
     mechanism = ReleaseMechanism(kind, clip, sigma, quantize)
     return audit_release(
         lambda features, *, epoch, batch: mechanism.sanitize(features, SeededNoise(0, "t", epoch, batch)),
-        kind=kind,
-        clip=clip,
-        claimed_epsilon=epsilon,
-        delta=DELTA,
-        releases=releases,
+        Claimed(kind, clip, epsilon, DELTA, releases),
         shape=shape,
         draws=draws,
         seed=seed,
@@ -114,8 +110,10 @@ def test_strength_inverts_the_accountant():
     assert strength_of("gaussian", 0.0, DELTA) == pytest.approx(2.5e-5, rel=0.01)
 
 
-@pytest.mark.parametrize("wrong", [{"draws": 10}, {"releases": 0}, {"claimed_epsilon": float("inf")}])
+@pytest.mark.parametrize("wrong", [{"draws": 10}, {"releases": 0}, {"epsilon": float("inf")}])
 def test_nonsense_is_refused(wrong):
-    good = {"kind": "gaussian", "clip": 1.0, "claimed_epsilon": 1.0, "delta": DELTA, "releases": 1}
+    good = {"kind": "gaussian", "clip": 1.0, "epsilon": 1.0, "delta": DELTA, "releases": 1}
+    draws = wrong.get("draws", 2000)
+    claimed = Claimed(**{**good, **{key: value for key, value in wrong.items() if key != "draws"}})
     with pytest.raises(ConfigError):
-        audit_release(lambda z, *, epoch, batch: z, shape=(2,), **{**good, "draws": 2000, **wrong})
+        audit_release(lambda z, *, epoch, batch: z, claimed, shape=(2,), draws=draws)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from privhier.audit.paths import AuditedReleases
-from privhier.audit.release import audit_release
+from privhier.audit.release import Claimed, audit_release
 from privhier.config import parse_config
 from privhier.errors import ReleaseError, UplinkError
 from privhier.privacy.accounting import solve_sigma
@@ -53,11 +53,7 @@ def audit(
     batches = paths.batches(path, RECORDS, (8,))
     rows = audit_release(
         getattr(paths, path),
-        kind=kind,
-        clip=1.0,
-        claimed_epsilon=epsilon,
-        delta=DELTA,
-        releases=joint,
+        Claimed(kind, 1.0, epsilon, DELTA, joint),
         shape=(8,),
         draws=draws,
         name=path,
@@ -286,9 +282,8 @@ def test_sensitivity_c_charged_for_2c(kind, epsilon):
     right = solve_sigma(kind, epsilon, DELTA, 1.0, 1)
     paths = AuditedReleases(config_of(kind, epsilon, 1), ReleaseMechanism(kind, 1.0, right / 2))
     rows = audit_release(
-        paths.training, kind=kind, clip=1.0, claimed_epsilon=epsilon, delta=DELTA, releases=1, shape=(8,),
-        draws=40_000,
-    )  # fmt: skip
+        paths.training, Claimed(kind, 1.0, epsilon, DELTA, releases=1), shape=(8,), draws=40_000
+    )
     assert rows[0].refuted
     assert rows[0].lower_95 > 1.1 * epsilon
 

@@ -100,7 +100,8 @@ def test_a_cloud_of_its_own_ends_typed(tmp_path, link, schedule):
     config = link.make_config(*schedule, training={"batch_size": 24, "cloud": EXPLODES})
     with ExitStack() as stack:
         own = [(link.shared_part(config), tmp_path / "cloud")]
-        settings = {"credentials": None, "device": link.CPU, "queue": 1000, "stack": stack}
+        many = link.Capacity(queue=1000)
+        settings = {"credentials": None, "device": link.CPU, "capacity": many, "stack": stack}
         cloud = link.open_cloud(own, "127.0.0.1:0", **settings)
         cloud.server.start()
         try:

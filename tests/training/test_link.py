@@ -34,7 +34,7 @@ def same(first, second) -> bool:
 def test_two_processes_end_in_the_weights_of_one(tmp_path, link, pretrain, joint, cloud, queue):
     config = link.make_config(pretrain, joint, cloud, link={"queue": queue})
     one = link.in_process(config, tmp_path / "one")
-    link.run_both(config, tmp_path, queue=queue)
+    link.run_both(config, tmp_path, capacity=link.Capacity(queue=queue))
     assert same(weights(tmp_path / "one"), weights(tmp_path / "cloud"))
     edges = [load_file(tmp_path / name / "edge.safetensors") for name in ("one", "edge")]
     assert same(*edges)
@@ -69,7 +69,7 @@ def test_several_edges_train_one_tail(tmp_path, link):
     from privhier.distributed.remote import Shard
 
     config = link.make_config(0, 2, 1)
-    with link.cloud_at(config, tmp_path / "cloud", edges=2) as (cloud, thread):
+    with link.cloud_at(config, tmp_path / "cloud", capacity=link.Capacity(2)) as (cloud, thread):
         jobs = [link.edge_at(config, tmp_path / f"edge{i}", shard=Shard(i, 2)) for i in range(2)]
         uplinks = [link.uplink_of(job, cloud.server.port) for job in jobs]
         for job, uplink in zip(jobs, uplinks, strict=True):
@@ -260,5 +260,8 @@ def test_the_number_of_edges_cannot_change(tmp_path, link):
 
     config = link.make_config(0, 1, 0)
     link.run_both(config, tmp_path)
-    with pytest.raises(ConfigError, match="1 edges"), link.cloud_at(config, tmp_path / "cloud", edges=2):
+    with (
+        pytest.raises(ConfigError, match="1 edges"),
+        link.cloud_at(config, tmp_path / "cloud", capacity=link.Capacity(2)),
+    ):
         pass

@@ -31,7 +31,7 @@ from privhier.uplink.codec import ReleaseMessage, encode
 from privhier.uplink.frames import METHOD, PROTOCOL, Hello, decode_ack, encode_frame
 from privhier.uplink.grid import rounded
 from privhier.uplink.header import DTYPES, read_header, write_header
-from privhier.uplink.inbox import Inbox
+from privhier.uplink.inbox import Capacity, Inbox
 from privhier.uplink.journal import Journal
 
 RUN, CONFIG = "0123456789abcdef", hashlib.sha256(b"fuzz").hexdigest()
@@ -51,8 +51,8 @@ _NASTY: list[Any] = [
 def inbox(folder: Path, *, edges: int = HELLO.edges) -> Inbox:
     """What a cloud of this run would serve, with a queue that never fills."""
     return Inbox(
-        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, edges=edges, epochs=EPOCHS,
-        journal=Journal(folder, sync=False), queue=10**6, agree=lambda hello: None,
+        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, capacity=Capacity(edges, 10**6),
+        epochs=EPOCHS, journal=Journal(folder, sync=False), agree=lambda hello: None,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from privhier.errors import ConfigError, UplinkError
 from privhier.uplink.certificates import Certificates, _Authority, edges_named, make_certificates
 from privhier.uplink.frames import decode_frame
 from privhier.uplink.grpc_link import GrpcUplink
-from privhier.uplink.inbox import Inbox
+from privhier.uplink.inbox import Capacity, Inbox
 from privhier.uplink.journal import Journal
 from privhier.uplink.server import OPTIONS, UplinkServer
 from privhier.uplink.spool import Spool
@@ -34,8 +34,9 @@ def made(tmp_path_factory) -> Certificates:
 
 def inbox_of_two(fuzzing, folder: Path) -> Inbox:
     return Inbox(
-        config=fuzzing.CONFIG, run_id=fuzzing.RUN, shape=fuzzing.SHAPE, wire=fuzzing.HELLO.wire, edges=2,
-        epochs=fuzzing.EPOCHS, journal=Journal(folder, sync=False), queue=10**6, agree=lambda hello: None,
+        config=fuzzing.CONFIG, run_id=fuzzing.RUN, shape=fuzzing.SHAPE, wire=fuzzing.HELLO.wire,
+        capacity=Capacity(2, 10**6), epochs=fuzzing.EPOCHS, journal=Journal(folder, sync=False),
+        agree=lambda hello: None,
     )  # fmt: skip
 
 
