@@ -15,7 +15,7 @@ from privhier.defenses.base import build_defense
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
 from privhier.models.tail import CloudTail
-from privhier.planner.timing import Task, made_up_data
+from privhier.planner.timing import TimingJob, made_up_data
 from privhier.privacy.dpsgd import FASTEST
 from privhier.privacy.noise import SeededNoise
 from privhier.seeding import isolated_rng, torch_stream
@@ -93,10 +93,10 @@ def saved_bytes(work: Callable[[], object], *modules: nn.Module) -> int:
     return total
 
 
-def count_edge(task: Task, edge: EdgeSegment) -> Count:
+def count_edge(job: TimingJob, edge: EdgeSegment) -> Count:
     """The edge segment, trained as ``EdgeTrainer`` does: exits, defense and adversary steps included."""
-    config = task.for_timing
-    data = made_up_data(task, _RECORDS, 1)
+    config = job.for_timing
+    data = made_up_data(job, _RECORDS, 1)
     with isolated_rng(config.seed, "init", "defense"):
         defense = build_defense(config.defense)
     trainer = EdgeTrainer(
@@ -119,9 +119,9 @@ def count_edge(task: Task, edge: EdgeSegment) -> Count:
     return Count(forward / _RECORDS, step / _RECORDS, memory)
 
 
-def count_cloud(task: Task, tail: CloudTail, shape: tuple[int, ...]) -> Count:
+def count_cloud(job: TimingJob, tail: CloudTail, shape: tuple[int, ...]) -> Count:
     """The cloud tail on releases of ``shape``."""
-    config, data = task.for_timing, made_up_data(task, _RECORDS, 1)
+    config, data = job.for_timing, made_up_data(job, _RECORDS, 1)
     payload, labels = torch.zeros(_RECORDS, *shape), data.task[data.splits.train]
 
     def loss() -> Tensor:
@@ -130,9 +130,9 @@ def count_cloud(task: Task, tail: CloudTail, shape: tuple[int, ...]) -> Count:
     return _count((tail,), lambda: tail(payload), loss, config.training.cloud, config.training.batch_size)
 
 
-def count_whole(task: Task, edge: EdgeSegment, tail: CloudTail) -> Count:
+def count_whole(job: TimingJob, edge: EdgeSegment, tail: CloudTail) -> Count:
     """The undivided network: ``edge`` without exits and ``tail`` as one (see ``whole_network``)."""
-    config, data = task.for_timing, made_up_data(task, _RECORDS, 1)
+    config, data = job.for_timing, made_up_data(job, _RECORDS, 1)
     images, labels = normalize(data.pixels(data.splits.train)), data.task[data.splits.train]
 
     def forward() -> list[Tensor]:

@@ -22,7 +22,7 @@ from privhier.models.tail import CloudTail
 from privhier.planner.counting import Count, count_cloud, count_edge, count_whole
 from privhier.planner.line import FULL_SPEED, Slowdown
 from privhier.planner.stages import CloudTimes, EdgeTimes, WholeTimes
-from privhier.planner.timing import Classes, Task
+from privhier.planner.timing import Classes, TimingJob
 from privhier.planner.timing_cloud import CloudTimer
 from privhier.planner.timing_edge import EdgeTimer
 from privhier.planner.timing_process import Laps, Side, Worker, laps_together
@@ -123,20 +123,20 @@ def profile(
         raise ConfigError(
             key="together", value=False, rule="pins no side to cores", remedy="Profile them together"
         )
-    task = Task(config, task_classes, sensitive_classes, steps)
-    undivided = whole_network(task)
-    tasks, counts, skipped = _usable(task, cuts or stages_of(undivided[0], undivided[1]))
+    job = TimingJob(config, task_classes, sensitive_classes, steps)
+    undivided = whole_network(job)
+    jobs, counts, skipped = _usable(job, cuts or stages_of(undivided[0], undivided[1]))
     with _crew(edge, cloud, together, scratch) as crew:
         found: dict[str, CutProfile] = {}
-        for number, (cut, chosen) in enumerate(tasks.items()):
+        for number, (cut, chosen) in enumerate(jobs.items()):
             if progress is not None:
-                progress(f"profile {cut}", number, len(tasks) + whole)
+                progress(f"profile {cut}", number, len(jobs) + whole)
             found[cut] = crew.cut(cut, chosen, counts[cut], split=whole)
         all_of_it = None
         if whole:
             if progress is not None:
-                progress("profile the undivided network", len(tasks), len(tasks) + 1)
-            all_of_it = WholeProfile(*crew.whole(task), count_whole(task, *undivided))
+                progress("profile the undivided network", len(jobs), len(jobs) + 1)
+            all_of_it = WholeProfile(*crew.whole(job), count_whole(job, *undivided))
     return Profile(found, skipped, all_of_it, together)
 
 
@@ -149,47 +149,49 @@ def stages_of(edge: EdgeSegment, tail: CloudTail) -> list[str]:
 Counts = tuple[Count, Count]
 
 
-def _usable(task: Task, cuts: Sequence[str]) -> tuple[dict[str, Task], dict[str, Counts], dict[str, str]]:
+def _usable(
+    job: TimingJob, cuts: Sequence[str]
+) -> tuple[dict[str, TimingJob], dict[str, Counts], dict[str, str]]:
     """The cuts that can be built and sent, counted; and why others cannot."""
-    config, tasks, counts, skipped = task.config, dict[str, Task](), dict[str, Counts](), dict[str, str]()
+    config, jobs, counts, skipped = job.config, dict[str, TimingJob](), dict[str, Counts](), dict[str, str]()
     reason: ConfigError | None = None
     for cut in cuts:
         model = config.model.model_copy(update={"cut": cut, "weights": "none"})
-        chosen = Task(
-            config.model_copy(update={"model": model}), task.task_classes, task.sensitive_classes, task.steps
+        chosen = TimingJob(
+            config.model_copy(update={"model": model}), job.task_classes, job.sensitive_classes, job.steps
         )
         size = config.dataset.image_size
         try:
-            edge, tail = network_of(chosen.config, size, task.task_classes, task.sensitive_classes)
+            edge, tail = network_of(chosen.config, size, job.task_classes, job.sensitive_classes)
         except ConfigError as error:
             if not error.key.startswith("model.bottleneck"):
                 raise
             skipped[cut], reason = f"{error.key}={error.value!r} {error.rule}", error
             continue
-        form = ReleaseFormat(edge.release_shape, "float32", len(task.task_classes))
+        form = ReleaseFormat(edge.release_shape, "float32", len(job.task_classes))
         if (need := form.bytes_of(config.training.batch_size, phase="joint")) > MAX_BYTES:
             skipped[cut] = f"a batch of releases has {need} bytes, a message at most {MAX_BYTES}"
             continue
-        tasks[cut] = chosen
+        jobs[cut] = chosen
         counts[cut] = count_edge(chosen, edge), count_cloud(chosen, tail, edge.release_shape)
-    if not tasks:
+    if not jobs:
         raise reason or ConfigError(
             key="training.batch_size",
             value=config.training.batch_size,
             rule=f"makes every cut's messages too large: {skipped}",
             remedy="Choose a smaller batch or a bottleneck",
         )
-    return tasks, counts, skipped
+    return jobs, counts, skipped
 
 
 class _Crew(Protocol):
     """Who does the timing."""
 
-    def cut(self, cut: str, task: Task, counts: Counts, *, split: bool) -> CutProfile:
+    def cut(self, cut: str, job: TimingJob, counts: Counts, *, split: bool) -> CutProfile:
         """One cut."""
         ...
 
-    def whole(self, task: Task) -> tuple[WholeTimes, WholeTimes]:
+    def whole(self, job: TimingJob) -> tuple[WholeTimes, WholeTimes]:
         """The undivided network with the edge's threads and with the cloud's."""
         ...
 
@@ -211,9 +213,9 @@ class _Together:
     edge: Worker
     cloud: Worker
 
-    def cut(self, cut: str, task: Task, counts: Counts, *, split: bool) -> CutProfile:
-        self.edge.prepare(task)
-        self.cloud.prepare(task)
+    def cut(self, cut: str, job: TimingJob, counts: Counts, *, split: bool) -> CutProfile:
+        self.edge.prepare(job)
+        self.cloud.prepare(job)
         edge, form = self.edge.edge_times(split=split)
         cloud = self.cloud.cloud_times(form, split=split)
         alone: list[list[Laps]] = [[(edge.step, edge.pack)], [(cloud.receive, cloud.step)]]
@@ -236,8 +238,8 @@ class _Together:
             *counts,
         )
 
-    def whole(self, task: Task) -> tuple[WholeTimes, WholeTimes]:
-        return self.edge.whole(task), self.cloud.whole(task)
+    def whole(self, job: TimingJob) -> tuple[WholeTimes, WholeTimes]:
+        return self.edge.whole(job), self.cloud.whole(job)
 
 
 @dataclass(frozen=True)
@@ -248,24 +250,24 @@ class _Apart:
     cloud: Side
     folder: Path
 
-    def cut(self, cut: str, task: Task, counts: Counts, *, split: bool) -> CutProfile:
-        device = pick_device(task.config)
+    def cut(self, cut: str, job: TimingJob, counts: Counts, *, split: bool) -> CutProfile:
+        device = pick_device(job.config)
         with _threads(self.edge.threads):
-            edge, form = EdgeTimer(task, self.folder / cut / "edge", device).times(split=split)
+            edge, form = EdgeTimer(job, self.folder / cut / "edge", device).times(split=split)
         with _threads(self.cloud.threads):
-            timer = CloudTimer(task, self.folder / cut / "cloud", device)
+            timer = CloudTimer(job, self.folder / cut / "cloud", device)
             with closing(timer):
                 cloud = timer.times(form, split=split)
         return CutProfile(cut, form, edge, cloud, FULL_SPEED, *counts)
 
-    def whole(self, task: Task) -> tuple[WholeTimes, WholeTimes]:
-        device = pick_device(task.config)
+    def whole(self, job: TimingJob) -> tuple[WholeTimes, WholeTimes]:
+        device = pick_device(job.config)
         with _threads(self.edge.threads):
-            edge = time_whole(task, device)
+            edge = time_whole(job, device)
         if self.cloud == self.edge:
             return edge, edge
         with _threads(self.cloud.threads):
-            return edge, time_whole(task, device)
+            return edge, time_whole(job, device)
 
 
 @contextmanager

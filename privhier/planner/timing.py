@@ -23,7 +23,7 @@ Enough = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Task:
+class TimingJob:
     """What to measure.
 
     Attributes:
@@ -61,10 +61,10 @@ class Task:
         return config.model_copy(update=changes)
 
 
-def made_up_data(task: Task, train: int, val: int) -> TrainingData:
+def made_up_data(job: TimingJob, train: int, val: int) -> TrainingData:
     """Uniform pixels of the configured size; labels that go round all classes."""
-    size, total = task.config.dataset.image_size, train + val
-    images = numpy_stream(task.config.seed, "timing").integers(0, 256, (total, 3, size, size), dtype=np.uint8)
+    size, total = job.config.dataset.image_size, train + val
+    images = numpy_stream(job.config.seed, "timing").integers(0, 256, (total, 3, size, size), dtype=np.uint8)
     numbers, none = np.arange(total, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
     def labels(classes: Classes) -> torch.Tensor:
@@ -72,10 +72,10 @@ def made_up_data(task: Task, train: int, val: int) -> TrainingData:
 
     return TrainingData(
         images=images,
-        task=labels(task.task_classes),
-        sensitive=labels(task.sensitive_classes),
-        task_classes=task.task_classes,
-        sensitive_classes=task.sensitive_classes,
+        task=labels(job.task_classes),
+        sensitive=labels(job.sensitive_classes),
+        task_classes=job.task_classes,
+        sensitive_classes=job.sensitive_classes,
         splits=Splits(train=numbers[:train], val=numbers[train:], aux=none, test=none),
     )
 
@@ -89,10 +89,10 @@ def seconds(work: Callable[[], object], device: torch.device | None = None) -> f
     return time.perf_counter() - started
 
 
-def typical(work: Callable[[], object], task: Task, device: torch.device) -> float:
-    """Median seconds of as many calls as ``task`` wants, after one that does not count."""
+def typical(work: Callable[[], object], job: TimingJob, device: torch.device) -> float:
+    """Median seconds of as many calls as ``job`` wants, after one that does not count."""
     work()
     laps: list[float] = []
-    while len(laps) < task.steps or (sum(laps) < task.least_seconds and len(laps) < MOST_LAPS):
+    while len(laps) < job.steps or (sum(laps) < job.least_seconds and len(laps) < MOST_LAPS):
         laps.append(seconds(work, device))
     return median(laps)

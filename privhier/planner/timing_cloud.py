@@ -13,7 +13,7 @@ import torch
 
 from privhier.config.shared import shared_part
 from privhier.planner.stages import CloudTimes
-from privhier.planner.timing import MOST_LAPS, Enough, Task, seconds, typical
+from privhier.planner.timing import MOST_LAPS, Enough, TimingJob, seconds, typical
 from privhier.seeding import numpy_stream
 from privhier.training.checkpoint import save_state
 from privhier.training.cloud import CloudTrainer
@@ -33,10 +33,10 @@ _NONE = np.zeros(0, dtype=np.int64)
 class CloudTimer:
     """The cloud with one cut, warmed up; see ``EdgeTimer``."""
 
-    def __init__(self, task: Task, folder: Path, device: torch.device) -> None:
-        self._task, self._folder, self._device = task, folder, device
-        config = task.for_timing
-        edge, tail = network_of(config, config.dataset.image_size, task.task_classes, task.sensitive_classes)
+    def __init__(self, job: TimingJob, folder: Path, device: torch.device) -> None:
+        self._job, self._folder, self._device = job, folder, device
+        config = job.for_timing
+        edge, tail = network_of(config, config.dataset.image_size, job.task_classes, job.sensitive_classes)
         self._shape, self._wire = edge.release_shape, config.release.quantize
         self._size = config.training.batch_size
         self._trainer = CloudTrainer(
@@ -45,7 +45,7 @@ class CloudTimer:
             total_steps=_ALL_STEPS,
             device=device,
             keep=_NONE,
-            flips=flips(config.privacy.label_epsilon, task.task_classes),
+            flips=flips(config.privacy.label_epsilon, job.task_classes),
             bfloat16=config.runtime.precision == "bfloat16",
         )
         self._seed, self._numbers = config.seed, count()
@@ -57,8 +57,8 @@ class CloudTimer:
         laps: list[tuple[float, float]] = []
         while True:
             laps.append(self._joint())
-            long = sum(map(sum, laps)) > self._task.least_seconds or len(laps) > MOST_LAPS
-            if long and len(laps) >= self._task.steps and enough():
+            long = sum(map(sum, laps)) > self._job.least_seconds or len(laps) > MOST_LAPS
+            if long and len(laps) >= self._job.steps and enough():
                 return median(lap[0] for lap in laps), median(lap[1] for lap in laps)
 
     def times(self, form: ReleaseFormat, *, split: bool = True) -> CloudTimes:
@@ -68,7 +68,7 @@ class CloudTimer:
         order = numpy_stream(self._seed, "timing", "order").permutation(self._size)
         cached = typical(
             lambda: self._trainer.train_step(torch.from_numpy(payload[order]), labels[order]),
-            self._task,
+            self._job,
             self._device,
         )
         take = [self._receive(self._encoded(form.rows, "val"))[0] for _ in range(3)]
@@ -122,7 +122,7 @@ class CloudTimer:
 
     def _labels(self, rows: int) -> npt.NDArray[np.int64]:
         numbers = np.arange(rows, dtype=np.int64)
-        return np.stack([numbers % classes for classes in self._task.task_classes.values()], axis=1)
+        return np.stack([numbers % classes for classes in self._job.task_classes.values()], axis=1)
 
     def _split(self) -> float:
         """Split learning's cloud: a step that also makes the gradient of the features, and sends it."""
@@ -137,4 +137,4 @@ class CloudTimer:
             gradient = z.grad.cpu().numpy()
             encode(ReleaseMessage("timing", "train", "split", 0, 0, message.records, gradient))
 
-        return typical(step, self._task, self._device)
+        return typical(step, self._job, self._device)

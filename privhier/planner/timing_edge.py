@@ -12,7 +12,7 @@ import torch
 from privhier.models.inputs import augment, normalize
 from privhier.models.weights import save_weights
 from privhier.planner.stages import EdgeTimes
-from privhier.planner.timing import MOST_LAPS, Enough, Task, made_up_data, seconds, typical
+from privhier.planner.timing import MOST_LAPS, Enough, TimingJob, made_up_data, seconds, typical
 from privhier.seeding import torch_stream
 from privhier.training.checkpoint import save_checkpoint
 from privhier.training.edge_side import EdgeSide
@@ -32,17 +32,17 @@ class EdgeTimer:
     """The edge with one cut, warmed up.
 
     Args:
-        task: What to measure.
+        job: What to measure.
         folder: Scratch, on the disk that a run would use.
         device: Where to compute.
     """
 
-    def __init__(self, task: Task, folder: Path, device: torch.device) -> None:
-        self._task, self._device = task, device
-        self.config = config = task.for_timing
+    def __init__(self, job: TimingJob, folder: Path, device: torch.device) -> None:
+        self._job, self._device = job, device
+        self.config = config = job.for_timing
         folder.mkdir(parents=True, exist_ok=True)
-        self._data = made_up_data(task, (task.steps + 1) * config.training.batch_size, VALIDATION)
-        edge, _ = network_of(config, config.dataset.image_size, task.task_classes, task.sensitive_classes)
+        self._data = made_up_data(job, (job.steps + 1) * config.training.batch_size, VALIDATION)
+        edge, _ = network_of(config, config.dataset.image_size, job.task_classes, job.sensitive_classes)
         mechanism = build_mechanism(config, len(self._data.splits.train))
         self._side = EdgeSide(config, self._data, mechanism, RunFolder(folder), edge, device=device)
         self._outbox = _Outbox(folder / "spool", self._side)
@@ -58,8 +58,8 @@ class EdgeTimer:
             for step, pack in self._joint():
                 steps.append(step)
                 packs.append(pack)
-            long = sum(steps) + sum(packs) > self._task.least_seconds or len(steps) > MOST_LAPS
-            if long and len(steps) >= self._task.steps and enough():
+            long = sum(steps) + sum(packs) > self._job.least_seconds or len(steps) > MOST_LAPS
+            if long and len(steps) >= self._job.steps and enough():
                 return median(steps), median(packs)
 
     def times(self, *, split: bool = True) -> tuple[EdgeTimes, ReleaseFormat]:
@@ -71,7 +71,7 @@ class EdgeTimer:
         form = ReleaseFormat(
             shape=side.edge.release_shape,
             wire=self.config.release.quantize,
-            tasks=len(self._task.task_classes),
+            tasks=len(self._job.task_classes),
             rows=max(outbox.rows),
         )
         times = EdgeTimes(
@@ -107,8 +107,8 @@ class EdgeTimer:
 
     def _split(self) -> float:
         """Split learning's edge: features up, and back through a gradient that came down."""
-        config, task, size = self.config, self._task, self.config.training.batch_size
-        edge, _ = network_of(config, config.dataset.image_size, task.task_classes, task.sensitive_classes)
+        config, job, size = self.config, self._job, self.config.training.batch_size
+        edge, _ = network_of(config, config.dataset.image_size, job.task_classes, job.sensitive_classes)
         edge.to(self._device).train()
         optimizer = build_optimizer(
             [*edge.trunk.parameters(), *edge.bottleneck.parameters()], config.training.edge
@@ -128,7 +128,7 @@ class EdgeTimer:
             z.backward(gradient.to(self._device))  # type: ignore[no-untyped-call]
             optimizer.step()
 
-        return typical(step, task, self._device)
+        return typical(step, job, self._device)
 
 
 class _Outbox:

@@ -21,7 +21,7 @@ import torch
 
 from privhier.errors import PrivhierError
 from privhier.planner.stages import CloudTimes, EdgeTimes, WholeTimes
-from privhier.planner.timing import Task
+from privhier.planner.timing import TimingJob
 from privhier.planner.timing_cloud import CloudTimer
 from privhier.planner.timing_edge import EdgeTimer
 from privhier.planner.timing_whole import time_whole
@@ -79,14 +79,14 @@ class Worker:
             self._process.kill()
             self._process.wait()
 
-    def whole(self, task: Task) -> WholeTimes:
+    def whole(self, job: TimingJob) -> WholeTimes:
         """Times of the undivided network."""
-        times: WholeTimes = self._ask("whole", task)
+        times: WholeTimes = self._ask("whole", job)
         return times
 
-    def prepare(self, task: Task) -> None:
+    def prepare(self, job: TimingJob) -> None:
         """Build and warm up one cut."""
-        self._ask("prepare", task)
+        self._ask("prepare", job)
 
     def edge_times(self, *, split: bool) -> tuple[EdgeTimes, ReleaseFormat]:
         """All stages of an edge."""

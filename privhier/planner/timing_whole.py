@@ -14,7 +14,7 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
 from privhier.models.tail import CloudTail
 from privhier.planner.stages import WholeTimes
-from privhier.planner.timing import Task, made_up_data, seconds, typical
+from privhier.planner.timing import TimingJob, made_up_data, seconds, typical
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.cloud import task_loss
 from privhier.training.optimize import build_optimizer
@@ -23,13 +23,13 @@ from privhier.training.trained import network_of
 _VALIDATION = 256
 
 
-def whole_network(task: Task) -> tuple[EdgeSegment, CloudTail]:
+def whole_network(job: TimingJob) -> tuple[EdgeSegment, CloudTail]:
     """Both halves without a bottleneck between them: together the backbone as it is."""
-    config = task.for_timing
+    config = job.for_timing
     with isolated_rng(config.seed, "timing", "whole"):
         stages = build_backbone(
             config.model.backbone,
-            n_outputs=sum(task.task_classes.values()),
+            n_outputs=sum(job.task_classes.values()),
             image_size=config.dataset.image_size,
             norm=config.model.norm,
             stem=config.model.stem,
@@ -40,16 +40,16 @@ def whole_network(task: Task) -> tuple[EdgeSegment, CloudTail]:
     return network_of(
         config.model_copy(update={"model": model}),
         config.dataset.image_size,
-        task.task_classes,
-        task.sensitive_classes,
+        job.task_classes,
+        job.sensitive_classes,
     )
 
 
-def time_whole(task: Task, device: torch.device) -> WholeTimes:
+def time_whole(job: TimingJob, device: torch.device) -> WholeTimes:
     """Training and validation of the undivided network."""
-    config, size = task.for_timing, task.config.training.batch_size
-    data, options = made_up_data(task, size, _VALIDATION), config.training.augment
-    edge, tail = whole_network(task)
+    config, size = job.for_timing, job.config.training.batch_size
+    data, options = made_up_data(job, size, _VALIDATION), config.training.augment
+    edge, tail = whole_network(job)
     edge.to(device).train()
     tail.to(device).train()
     optimizer = build_optimizer([*edge.trunk.parameters(), *tail.parameters()], config.training.cloud)
@@ -66,10 +66,10 @@ def time_whole(task: Task, device: torch.device) -> WholeTimes:
     def validate() -> None:
         tail(edge.features(normalize(data.pixels(data.splits.val).to(device))))[0].cpu()
 
-    trained = typical(step, task, device)
+    trained = typical(step, job, device)
     edge.eval()
     tail.eval()
-    return WholeTimes(step=trained, metrics=typical(validate, task, device) / _VALIDATION)
+    return WholeTimes(step=trained, metrics=typical(validate, job, device) / _VALIDATION)
 
 
 def time_jpeg(images: ImageArray, *, quality: int) -> tuple[float, float, float]:

@@ -26,10 +26,10 @@ from privhier.training.claim import (
     saved_config,
     with_absolute_paths,
 )
+from privhier.training.commons import Commons
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, pick_device, prepare
 from privhier.training.private_edge import check_private
-from privhier.training.shared import Shared
 from privhier.training.trained import build_model
 
 
@@ -40,13 +40,13 @@ class Session(Subject):
     Attributes:
         mechanism: Clip and noise of every release.
         timing: Wall seconds by stage, filled as they end.
-        shared: What the runs of a sweep have in common; None: nothing.
+        commons: What the runs of a sweep have in common; None: nothing.
         nesting: The MLflow run this one belongs to.
     """
 
     mechanism: ReleaseMechanism
     timing: dict[str, float] = field(default_factory=dict)
-    shared: Shared | None = None
+    commons: Commons | None = None
     nesting: Nesting | None = None
     _holding: bool = False
 
@@ -63,7 +63,7 @@ class Session(Subject):
             device=self.device,
             progress=self._labelled(name),
             mechanism=build_mechanism(config, len(self.prepared.data.splits.train)),
-            shared=self.shared,
+            commons=self.commons,
         )
 
     @contextmanager
@@ -89,7 +89,7 @@ class Session(Subject):
 
     def claim_training(self) -> AbstractContextManager[None]:
         """Hold while training; of the runs of a sweep with the same network, one at a time trains."""
-        return nullcontext() if self.shared is None else self.shared.training(self.folder, self.config)
+        return nullcontext() if self.commons is None else self.commons.training(self.folder, self.config)
 
     def _labelled(self, name: str) -> Progress | None:
         progress = self.progress
@@ -123,7 +123,7 @@ def open_session(
     resume: bool = False,
     progress: Progress | None = None,
     dataset: FaceDataset | None = None,
-    shared: Path | None = None,
+    commons: Path | None = None,
     nesting: Nesting | None = None,
     wait: bool = False,
 ) -> Session:
@@ -135,7 +135,7 @@ def open_session(
         resume: Go on with the run in ``out``, if there is one.
         progress: Called with a description, steps done and steps in all.
         dataset: The faces ``config`` names, if they are loaded already.
-        shared: A folder for what several runs have in common (see ``privhier.training.shared``).
+        commons: A folder for what several runs have in common (see ``privhier.training.commons``).
         nesting: Which MLflow run this one belongs to.
         wait: Wait for another process that works in ``out``.
 
@@ -173,12 +173,12 @@ def open_session(
     with session.hold(wait=wait):
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
         claim(folder, config, dataset.fingerprint)
-    if shared is not None:
-        session.shared = Shared(shared, dataset.fingerprint)
+    if commons is not None:
+        session.commons = Commons(commons, dataset.fingerprint)
         references: dict[str, RunConfig] = {
             name: reference_config(config, name) for name in config.evaluation.references
         }
-        session.shared.link(folder, config, references)
+        session.commons.link(folder, config, references)
     return session
 
 

@@ -12,13 +12,13 @@ from typing import Literal
 
 from privhier.config import RunConfig
 from privhier.errors import ConfigError, PrivhierError
+from privhier.sweep.assignment import Assignment, Ending, Engine, shares_of
 from privhier.sweep.local import LocalEngine, default_workers
 from privhier.sweep.progress import Show, Standing
 from privhier.sweep.ray_engine import RayEngine
 from privhier.sweep.search import check_search, run_search
 from privhier.sweep.spec import Point, Sweep, load_sweep
 from privhier.sweep.state import Index, SweepFolder
-from privhier.sweep.task import Engine, Outcome, Task, shares_of
 from privhier.tracking.sweep import ParentRun
 
 EngineName = Literal["local", "ray"]
@@ -196,8 +196,8 @@ class _Run:
                 digest=self.sweep.hash(),
                 params=self.sweep.file.model_dump(mode="json", include={"axes", "seeds"}),
             )
-        tasks = [
-            Task(
+        assignments = [
+            Assignment(
                 id=point.id,
                 config_hash=point.config_hash,
                 config=point.config.model_dump(mode="json"),
@@ -207,7 +207,7 @@ class _Run:
             )
             for point in todo
         ]
-        engine.run(tasks, self)
+        engine.run(assignments, self)
 
     def started(self, name: str) -> None:
         """See ``Reporter``."""
@@ -219,12 +219,12 @@ class _Run:
         self.index.set(name, "pending")
         self._show()
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, ending: Ending) -> None:
         """See ``Reporter``."""
-        done = outcome.status == "done"
+        done = ending.status == "done"
         if done:
-            self._seconds.append(outcome.seconds)
-        self.index.set(outcome.id, "done" if done else "failed", seconds=outcome.seconds, error=outcome.error)
+            self._seconds.append(ending.seconds)
+        self.index.set(ending.id, "done" if done else "failed", seconds=ending.seconds, error=ending.error)
         self._show()
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:

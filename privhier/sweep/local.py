@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from privhier.sweep.assignment import Assignment, Ending, Reporter, keep_error
 from privhier.sweep.state import SweepFolder
-from privhier.sweep.task import Outcome, Reporter, Task, keep_error
 
 ATTEMPTS = 3
 BUSY_PAUSE = 2.0
@@ -29,7 +29,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection[object, object]
     log: Path
-    task: Task | None = None
+    assignment: Assignment | None = None
     since: float = 0.0
 
 
@@ -50,32 +50,35 @@ class LocalEngine:
     def prepare(self) -> None:
         """Nothing to check: workers are hired as they are needed."""
 
-    def run(self, tasks: Iterable[Task], report: Reporter) -> None:
+    def run(self, assignments: Iterable[Assignment], report: Reporter) -> None:
         """See ``Engine``. The workers stay for the next call; ``close`` sends them home."""
-        pending, later = list(tasks), dict[str, float]()
+        pending, later = list(assignments), dict[str, float]()
         lost: Counter[str] = Counter()
         computed: set[str] = set()
         try:
-            while pending or any(worker.task for worker in self._crew):
+            while pending or any(worker.assignment for worker in self._crew):
                 self._hire(len(pending))
                 for worker in self._crew:
-                    if worker.task is None and (task := self._next(pending, later, computed)) is not None:
-                        self._give(worker, task, report)
+                    if (
+                        worker.assignment is None
+                        and (assignment := self._next(pending, later, computed)) is not None
+                    ):
+                        self._give(worker, assignment, report)
                 for worker in self._listen(bool(pending)):
-                    outcome = self._outcome(worker)
-                    task, worker.task = worker.task, None
-                    if task is None:
+                    ending = self._ending(worker)
+                    assignment, worker.assignment = worker.assignment, None
+                    if assignment is None:
                         continue
-                    if outcome is None:
-                        outcome = self._lose(worker, task, lost)
-                    if outcome is None or outcome.status == "busy":
-                        pending.append(task)
-                        if outcome is not None:
-                            later[task.id] = time.monotonic() + BUSY_PAUSE
-                        report.put_back(task.id)
+                    if ending is None:
+                        ending = self._lose(worker, assignment, lost)
+                    if ending is None or ending.status == "busy":
+                        pending.append(assignment)
+                        if ending is not None:
+                            later[assignment.id] = time.monotonic() + BUSY_PAUSE
+                        report.put_back(assignment.id)
                     else:
-                        computed |= task.shares if outcome.status == "done" else set()
-                        report.ended(outcome)
+                        computed |= assignment.shares if ending.status == "done" else set()
+                        report.ended(ending)
         except BaseException:
             self.close(interrupt=True)
             raise
@@ -97,20 +100,22 @@ class LocalEngine:
             worker.connection.close()
         self._crew.clear()
 
-    def _next(self, pending: list[Task], later: dict[str, float], computed: set[str]) -> Task | None:
+    def _next(
+        self, pending: list[Assignment], later: dict[str, float], computed: set[str]
+    ) -> Assignment | None:
         """The first point that need not wait for what another one is computing, else the first."""
         now = time.monotonic()
-        ready = [task for task in pending if later.get(task.id, 0.0) <= now]
+        ready = [assignment for assignment in pending if later.get(assignment.id, 0.0) <= now]
         if not ready:
             return None
-        in_work = set[str]().union(*(worker.task.shares for worker in self._crew if worker.task))
-        free = (task for task in ready if not (task.shares - computed) & in_work)
-        task = next(free, ready[0])
-        pending.remove(task)
-        return task
+        in_work = set[str]().union(*(worker.assignment.shares for worker in self._crew if worker.assignment))
+        free = (assignment for assignment in ready if not (assignment.shares - computed) & in_work)
+        assignment = next(free, ready[0])
+        pending.remove(assignment)
+        return assignment
 
     def _hire(self, waiting: int) -> None:
-        busy = sum(worker.task is not None for worker in self._crew)
+        busy = sum(worker.assignment is not None for worker in self._crew)
         while len(self._crew) < min(self.workers, busy + waiting):
             ours, theirs = socket.socketpair()
             self._hired += 1
@@ -128,31 +133,31 @@ class LocalEngine:
                 )
             self._crew.append(_Worker(process, Connection(ours.detach()), log))
 
-    def _give(self, worker: _Worker, task: Task, report: Reporter) -> None:
-        worker.task, worker.since = task, time.perf_counter()
+    def _give(self, worker: _Worker, assignment: Assignment, report: Reporter) -> None:
+        worker.assignment, worker.since = assignment, time.perf_counter()
         with suppress(OSError):  # a worker that died while idle is found by the next listen
-            worker.connection.send(task)
-        report.started(task.id)
+            worker.connection.send(assignment)
+        report.started(assignment.id)
 
     def _listen(self, impatient: bool) -> list[_Worker]:
         ready = wait([worker.connection for worker in self._crew], timeout=0.5 if impatient else None)
         return [worker for worker in self._crew if worker.connection in ready]
 
-    def _outcome(self, worker: _Worker) -> Outcome | None:
+    def _ending(self, worker: _Worker) -> Ending | None:
         """What the worker says; None if it is gone."""
         try:
-            outcome = worker.connection.recv()
+            ending = worker.connection.recv()
         except (EOFError, OSError):
             worker.connection.close()
             worker.process.wait()
             self._crew.remove(worker)
             return None
-        assert isinstance(outcome, Outcome)
-        return outcome
+        assert isinstance(ending, Ending)
+        return ending
 
-    def _lose(self, worker: _Worker, task: Task, lost: Counter[str]) -> Outcome | None:
-        lost[task.id] += 1
-        if lost[task.id] < ATTEMPTS:
+    def _lose(self, worker: _Worker, assignment: Assignment, lost: Counter[str]) -> Ending | None:
+        lost[assignment.id] += 1
+        if lost[assignment.id] < ATTEMPTS:
             return None
         code = worker.process.returncode
         end = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -162,7 +167,7 @@ class LocalEngine:
             "traceback": worker.log.read_bytes()[-_TAIL:].decode(errors="replace"),
             "seconds": round(time.perf_counter() - worker.since, 3),
         }
-        return keep_error(self.folder, task.id, error)
+        return keep_error(self.folder, assignment.id, error)
 
 
 def default_workers(threads: int) -> int:

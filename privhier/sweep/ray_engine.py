@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from privhier.errors import ConfigError, PrivhierError
+from privhier.sweep.assignment import Assignment, Ending, Reporter, keep_error, work_on
 from privhier.sweep.spec import Resources
 from privhier.sweep.state import SweepFolder
-from privhier.sweep.task import Outcome, Reporter, Task, keep_error, run_task
 
 RETRIES = 2
 PROBE_SECONDS = 30
@@ -55,7 +55,7 @@ class RayEngine:
     _ray: Any = field(default=None, repr=False)
     _token: Path | None = None
 
-    def run(self, tasks: Iterable[Task], report: Reporter) -> None:
+    def run(self, assignments: Iterable[Assignment], report: Reporter) -> None:
         """See ``Engine``."""
         self.prepare()
         ray = self._ray
@@ -64,26 +64,28 @@ class RayEngine:
             self._token.touch()
         needs = {"num_cpus": self._cpus(), "num_gpus": self._gpus()}
         remote = ray.remote(max_retries=RETRIES, **needs)(_run_on_node)
-        waiting = list(tasks)
-        references: dict[Any, Task] = {remote.remote(task, str(self._token)): task for task in waiting}
+        waiting = list(assignments)
+        references: dict[Any, Assignment] = {
+            remote.remote(assignment, str(self._token)): assignment for assignment in waiting
+        }
         begun: set[str] = set()
         slots = self._slots(ray, needs)
         try:
             while references:
                 # Ray begins tasks in the order they were given: these are the ones at work.
-                for task in list(references.values())[:slots]:
-                    if task.id not in begun:
-                        begun.add(task.id)
-                        report.started(task.id)
+                for assignment in list(references.values())[:slots]:
+                    if assignment.id not in begun:
+                        begun.add(assignment.id)
+                        report.started(assignment.id)
                 for reference in ray.wait(list(references), timeout=1.0)[0]:
-                    task = references.pop(reference)
-                    outcome = self._collect(ray, reference, task)
-                    if outcome.status == "busy":
-                        begun.discard(task.id)
-                        report.put_back(task.id)
-                        references[remote.remote(task, str(self._token))] = task
+                    assignment = references.pop(reference)
+                    ending = self._collect(ray, reference, assignment)
+                    if ending.status == "busy":
+                        begun.discard(assignment.id)
+                        report.put_back(assignment.id)
+                        references[remote.remote(assignment, str(self._token))] = assignment
                     else:
-                        report.ended(outcome)
+                        report.ended(ending)
         except BaseException:
             for reference in references:
                 ray.cancel(reference, force=True)
@@ -146,22 +148,22 @@ class RayEngine:
                     remedy=f"Lower runtime.threads or ray.{name}, or add a larger node",
                 )
 
-    def _collect(self, ray: Any, reference: Any, task: Task) -> Outcome:
+    def _collect(self, ray: Any, reference: Any, assignment: Assignment) -> Ending:
         try:
-            outcome, archive = ray.get(reference)
+            ending, archive = ray.get(reference)
         except (ray.exceptions.RayError, OSError) as error:
             lines = str(error).strip().splitlines()
             text = lines[0] if lines else type(error).__name__
             failure = {"type": type(error).__name__, "message": text, "traceback": str(error), "seconds": 0.0}
-            return keep_error(self.folder, task.id, failure)
+            return keep_error(self.folder, assignment.id, failure)
         if archive is not None:
             try:
-                unpack(archive, self.folder.point(task.id).root)
+                unpack(archive, self.folder.point(assignment.id).root)
             except OSError as error:
                 failure = {"type": "OSError", "message": str(error), "traceback": "", "seconds": 0.0}
-                return keep_error(self.folder, task.id, failure)
-        assert isinstance(outcome, Outcome)
-        return outcome
+                return keep_error(self.folder, assignment.id, failure)
+        assert isinstance(ending, Ending)
+        return ending
 
     def _cpus(self) -> float:
         return float(self.resources.num_cpus or self.threads)
@@ -177,25 +179,27 @@ class RayEngine:
         return max(1, int(min(slots)))
 
 
-def _run_on_node(task: Task, token: str) -> tuple[Outcome, bytes | None]:
+def _run_on_node(assignment: Assignment, token: str) -> tuple[Ending, bytes | None]:
     """Work in the head's folder where this node sees it, else in one of its own."""
     if Path(token).exists():
-        return run_task(task), None
-    return run_apart(task, Path(tempfile.gettempdir()) / "privhier-sweeps")
+        return work_on(assignment), None
+    return run_apart(assignment, Path(tempfile.gettempdir()) / "privhier-sweeps")
 
 
-def run_apart(task: Task, place: Path) -> tuple[Outcome, bytes]:
+def run_apart(assignment: Assignment, place: Path) -> tuple[Ending, bytes]:
     """Work on a point in a folder of this node; returns the point's folder as an archive too.
 
     An MLflow store in a file of the head's cannot be reached from here: such a point is not tracked.
     """
-    root = place / Path(task.sweep).name
-    nesting = task.nesting if task.nesting and task.nesting.store.startswith("http") else None
-    config = task.config
+    root = place / Path(assignment.sweep).name
+    nesting = (
+        assignment.nesting if assignment.nesting and assignment.nesting.store.startswith("http") else None
+    )
+    config = assignment.config
     if nesting is None:
         config = config | {"tracking": {**config["tracking"], "enabled": False}}
-    outcome = run_task(replace(task, sweep=str(root), nesting=nesting, config=config), wait=True)
-    return outcome, pack(SweepFolder(root).point(task.id).root)
+    ending = work_on(replace(assignment, sweep=str(root), nesting=nesting, config=config), wait=True)
+    return ending, pack(SweepFolder(root).point(assignment.id).root)
 
 
 def pack(folder: Path) -> bytes:

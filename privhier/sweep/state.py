@@ -54,8 +54,8 @@ class SweepFolder:
         return self.root / "points.json"
 
     @property
-    def shared(self) -> Path:
-        """What points share."""
+    def commons(self) -> Path:
+        """What points have in common (``privhier.training.commons``)."""
         return self.root / "shared"
 
     @property

@@ -1,4 +1,4 @@
-"""A worker of the local engine: ``python -m privhier.sweep.worker FD``, tasks in, outcomes out.
+"""A worker of the local engine: ``python -m privhier.sweep.worker FD``, assignments in, endings out.
 
 A process of its own and not a fork: torch's thread pools do not survive one, and the parent's main
 module need not be importable.
@@ -14,7 +14,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from privhier.process.stopping import hear_sigterm
-from privhier.sweep.task import Memory, Task, run_task
+from privhier.sweep.assignment import Assignment, Memory, work_on
 
 
 def main() -> None:
@@ -22,25 +22,25 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     hear_sigterm()
     connection: Connection[object, object] = Connection(int(sys.argv[1]))
-    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+    assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, assignments), daemon=True).start()
     memory = Memory()
     try:
         while True:
-            connection.send(run_task(tasks.get(), memory))
+            connection.send(work_on(assignments.get(), memory))
     except KeyboardInterrupt:
         pass
 
 
-def _receive(connection: Connection[object, object], tasks: queue.SimpleQueue[Task]) -> None:
+def _receive(connection: Connection[object, object], assignments: queue.SimpleQueue[Assignment]) -> None:
     while True:
         try:
-            task = connection.recv()
+            assignment = connection.recv()
         except (EOFError, OSError):
             # The parent closed, or was killed. A new parent may start at once: leave its points alone.
             os._exit(0)
-        assert isinstance(task, Task)
-        tasks.put(task)
+        assert isinstance(assignment, Assignment)
+        assignments.put(assignment)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from privhier.training.batches import TrainingData, batch_count
 from privhier.training.begun import Begun
 from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
+from privhier.training.commons import training_key
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits
 from privhier.training.finite import exploded, logits_text, loss_text, weights_text
@@ -34,7 +35,6 @@ from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
-from privhier.training.shared import training_key
 from privhier.uplink.base import Uplink
 
 Metrics = dict[str, float]

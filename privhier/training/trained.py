@@ -18,8 +18,8 @@ from privhier.privacy.release import ReleaseMechanism
 from privhier.storage.sealed import altered
 from privhier.training.batches import TrainingData
 from privhier.training.clip import mechanism_of
+from privhier.training.commons import training_key
 from privhier.training.folder import RunFolder
-from privhier.training.shared import training_key
 
 
 @dataclass(frozen=True)

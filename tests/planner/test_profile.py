@@ -12,7 +12,7 @@ from privhier.models.network import build_network
 from privhier.planner.counting import count_cloud, count_edge, count_operations, count_whole, saved_bytes
 from privhier.planner.devices import Device, Machines, load_device
 from privhier.planner.profile import profile
-from privhier.planner.timing import Task, typical
+from privhier.planner.timing import TimingJob, typical
 from privhier.planner.timing_process import Side, Worker
 from privhier.planner.timing_whole import time_jpeg, whole_network
 from privhier.training.trained import network_of
@@ -26,9 +26,9 @@ def config(repository) -> RunConfig:
     return load_config(repository / "configs" / "debug.yaml", ["training.batch_size=16", "runtime.threads=1"])
 
 
-def task(config: RunConfig, steps: int = 1, **model: object) -> Task:
+def job(config: RunConfig, steps: int = 1, **model: object) -> TimingJob:
     chosen = config.model.model_copy(update=model)
-    return Task(config.model_copy(update={"model": chosen}), *CLASSES, steps)
+    return TimingJob(config.model_copy(update={"model": chosen}), *CLASSES, steps)
 
 
 def test_operations_of_a_convolution_are_twice_its_multiply_accumulates():
@@ -48,9 +48,7 @@ def test_saved_bytes_are_what_the_backward_pass_needs_once_and_without_weights()
 
 
 def test_counted_edge_and_cloud_make_up_the_network(config):
-    chosen = task(
-        config, bottleneck=config.model.bottleneck.model_copy(update={"kind": "none", "size": None})
-    )
+    chosen = job(config, bottleneck=config.model.bottleneck.model_copy(update={"kind": "none", "size": None}))
     edge, tail = network_of(chosen.config, 32, *CLASSES)
     whole = count_whole(chosen, *whole_network(chosen))
     first, second = count_edge(chosen, edge), count_cloud(chosen, tail, edge.release_shape)
@@ -66,7 +64,7 @@ def test_memory_grows_with_the_batch_and_operations_an_image_do_not(config):
     counts = []
     for size in (16, 64):
         training = config.training.model_copy(update={"batch_size": size})
-        chosen = Task(config.model_copy(update={"training": training}), *CLASSES, 1)
+        chosen = TimingJob(config.model_copy(update={"training": training}), *CLASSES, 1)
         edge, _ = network_of(chosen.config, 32, *CLASSES)
         counts.append(count_edge(chosen, edge))
     assert counts[1].memory.activations == 4 * counts[0].memory.activations
@@ -78,8 +76,8 @@ def test_sgd_with_momentum_keeps_one_value_a_weight_and_dp_sgd_one_gradient_a_re
     optimizer = config.training.edge.model_copy(update={"name": "sgd"})
     training = config.training.model_copy(update={"edge": optimizer})
     private = config.edge.model_validate({"dp_sgd": {"noise_multiplier": 1.0, "physical_batch_size": 8}})
-    plain = Task(config.model_copy(update={"training": training}), *CLASSES, 1)
-    hooked = Task(config.model_copy(update={"training": training, "edge": private}), *CLASSES, 1)
+    plain = TimingJob(config.model_copy(update={"training": training}), *CLASSES, 1)
+    hooked = TimingJob(config.model_copy(update={"training": training, "edge": private}), *CLASSES, 1)
     found = []
     for chosen in (plain, hooked):
         edge, _ = network_of(chosen.config, 32, *CLASSES)
@@ -91,7 +89,7 @@ def test_sgd_with_momentum_keeps_one_value_a_weight_and_dp_sgd_one_gradient_a_re
 
 def test_every_usable_cut_is_profiled_and_the_others_say_why_not(config):
     wide = config.model.bottleneck.model_copy(update={"kind": "channels", "size": 30})
-    chosen = task(config, bottleneck=wide)
+    chosen = job(config, bottleneck=wide)
     found = profile(
         chosen.config, *CLASSES, edge=Side(1), cloud=Side(1), together=False, whole=False, steps=1,
         cuts=["stage1", "stage2"],
@@ -115,7 +113,7 @@ def test_the_settings_of_a_run_change_what_is_timed_but_nothing_is_solved_for(co
     data = config.model_dump(mode="json") | {"release": release | {"quantize": "int8"}}
     data["edge"] = {"dp_sgd": {"target_epsilon": 3.0}}
     data["defense"] = {"name": "none"}
-    chosen = Task(RunConfig.model_validate(data), *CLASSES, 1)
+    chosen = TimingJob(RunConfig.model_validate(data), *CLASSES, 1)
     ready = chosen.for_timing
     assert ready.release.sigma == 0.1
     assert ready.release.quantile is None
@@ -164,7 +162,7 @@ def test_a_side_that_fails_says_so_and_ends(config, tmp_path):
         Worker("edge", Side(1), tmp_path) as worker,
         pytest.raises(PrivhierError, match=r"model.cut.*stage9"),
     ):
-        worker.prepare(task(config, cut="stage9"))
+        worker.prepare(job(config, cut="stage9"))
 
 
 def test_the_median_of_as_many_laps_as_asked():
@@ -224,7 +222,7 @@ def test_a_file_that_is_no_device_is_refused(tmp_path, text):
 
 
 def test_the_whole_network_is_the_backbone_without_a_bottleneck(config):
-    edge, tail = whole_network(task(config))
+    edge, tail = whole_network(job(config))
     reference, _ = build_network(
         config.model, image_size=32, task_classes=CLASSES[0], sensitive_classes=CLASSES[1], seed=0
     )

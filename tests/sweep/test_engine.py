@@ -16,12 +16,12 @@ from privhier import session as job
 from privhier.errors import CheckpointError, ConfigError
 from privhier.evaluation.result import Result
 from privhier.storage.sealed import Sealed
+from privhier.sweep.assignment import Assignment, work_on
 from privhier.sweep.job import run_sweep
 from privhier.sweep.progress import Standing
 from privhier.sweep.publish import publish
 from privhier.sweep.spec import load_sweep
 from privhier.sweep.state import SweepFolder
-from privhier.sweep.task import Task, run_task
 
 DRIVER = """
 import sys
@@ -223,7 +223,7 @@ def test_points_that_differ_only_in_the_attackers_share_training_and_releases(wr
 def test_a_full_disk_fails_the_point_and_loses_nothing(spec, finished, numbers, tmp_path, monkeypatch):
     point = load_sweep(spec).points()[0]
     out = tmp_path / "full"
-    task = Task(
+    assignment = Assignment(
         id=point.id,
         config_hash=point.config_hash,
         config=point.config.model_dump(mode="json"),
@@ -234,16 +234,16 @@ def test_a_full_disk_fails_the_point_and_loses_nothing(spec, finished, numbers, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Sealed, "write_array", full)
-    outcome = run_task(task)
-    assert outcome.status == "failed"
-    assert outcome.error is not None
-    assert outcome.error["type"] == "OSError"
-    assert "No space left" in outcome.error["message"]
+    ending = work_on(assignment)
+    assert ending.status == "failed"
+    assert ending.error is not None
+    assert ending.error["type"] == "OSError"
+    assert "No space left" in ending.error["message"]
     folder = SweepFolder(out).point(point.id)
-    assert json.loads((folder.root / "error.json").read_text()) == outcome.error
+    assert json.loads((folder.root / "error.json").read_text()) == ending.error
     assert folder.checkpoint.exists()
     monkeypatch.undo()
-    assert run_task(task).status == "done"
+    assert work_on(assignment).status == "done"
     assert not (folder.root / "error.json").exists()
     assert numbers(out)[point.id] == numbers(finished)[point.id]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from privhier.errors import ConfigError
+from privhier.sweep.assignment import Assignment
 from privhier.sweep.job import run_sweep
 from privhier.sweep.ray_engine import EngineError, RayEngine, run_apart, unpack
 from privhier.sweep.spec import Resources, load_sweep
 from privhier.sweep.state import SweepFolder, is_done
-from privhier.sweep.task import Task
 
 
 def engine(tmp_path: Path, **resources: object) -> RayEngine:
@@ -26,14 +26,14 @@ def test_a_node_without_the_heads_folder_sends_the_point(write_sweep, numbers, t
     spec = write_sweep(tmp_path / "s.yaml", seeds=[0])
     point = load_sweep(spec).points()[0]
     head = SweepFolder(tmp_path / "head")
-    task = Task(
+    assignment = Assignment(
         id=point.id,
         config_hash=point.config_hash,
         config=point.config.model_dump(mode="json"),
         sweep=str(head.root),
     )
-    outcome, archive = run_apart(task, tmp_path / "node")
-    assert outcome.status == "done"
+    ending, archive = run_apart(assignment, tmp_path / "node")
+    assert ending.status == "done"
     assert not head.root.exists()
     unpack(archive, head.point(point.id).root)
     assert is_done(head.point(point.id), point.config_hash)

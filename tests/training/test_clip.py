@@ -13,10 +13,10 @@ from privhier.errors import CheckpointError, ConfigError, GuaranteeError
 from privhier.privacy.ledger import Ledger
 from privhier.training import clip as room
 from privhier.training.claim import claim
+from privhier.training.commons import Commons
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.shared import Shared
 from privhier.training.trainer import Trainer
 
 QUANTILE = {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0}
@@ -75,11 +75,11 @@ def test_resumed_it_is_read_back_and_not_drawn_again(tmp_path, monkeypatch):
 
 
 def test_a_network_shared_in_a_sweep_brings_its_bound_along(tmp_path):
-    config, shared = make_config(), Shared(tmp_path / "shared", "data")
+    config, commons = make_config(), Commons(tmp_path / "shared", "data")
     first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
-    with shared.training(first, config):
+    with commons.training(first, config):
         trained = trainer(config, first).run()
-    with shared.training(second, config):
+    with commons.training(second, config):
         assert second.training.exists()
     claim(second, config, "0" * 64)  # as a run does
     assert load_edge(second.root).mechanism == trained.mechanism

@@ -1,4 +1,4 @@
-"""One point of a sweep as a task: the same on a local worker and on a cluster's."""
+"""One point of a sweep as an assignment: the same on a local worker and on a cluster's."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from privhier.storage.files import write_json
 from privhier.storage.locks import exclusive
 from privhier.sweep.state import SweepFolder, is_done, seconds_of
 from privhier.tracking.tracker import Nesting
-from privhier.training.shared import raw_image_key, reference_key, training_key
+from privhier.training.commons import raw_image_key, reference_key, training_key
 
 if TYPE_CHECKING:
     from privhier.datasets.base import FaceDataset
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """A point to be worked on; plain enough to be sent to another process or machine.
 
     Attributes:
@@ -45,8 +45,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a task ended. ``busy``: another machine works on that point."""
+class Ending:
+    """How an assignment ended. ``busy``: another machine works on that point."""
 
     id: str
     status: Literal["done", "failed", "busy"]
@@ -63,12 +63,12 @@ class Reporter(Protocol):
     def put_back(self, name: str) -> None:
         """A point's worker was lost, or another machine holds the point; it will be tried again."""
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, ending: Ending) -> None:
         """A point is done, or failed for good."""
 
 
 class Engine(Protocol):
-    """Works on tasks, several at a time."""
+    """Works on assignments, several at a time."""
 
     @property
     def workers(self) -> int:
@@ -77,8 +77,8 @@ class Engine(Protocol):
     def prepare(self) -> None:
         """Raise what makes work impossible, before any has begun."""
 
-    def run(self, tasks: Iterable[Task], report: Reporter) -> None:
-        """Work until every task has ended. A Ctrl-C leaves no worker behind."""
+    def run(self, assignments: Iterable[Assignment], report: Reporter) -> None:
+        """Work until every assignment has ended. A Ctrl-C leaves no worker behind."""
 
     def close(self) -> None:
         """Send the workers home."""
@@ -113,27 +113,27 @@ def shares_of(config: RunConfig) -> frozenset[str]:
     return frozenset(keys)
 
 
-def run_task(task: Task, memory: Memory | None = None, *, wait: bool = False) -> Outcome:
-    """Work on a point from wherever it was left; an error is kept in its folder and in the outcome.
+def work_on(assignment: Assignment, memory: Memory | None = None, *, wait: bool = False) -> Ending:
+    """Work on a point from wherever it was left; an error is kept in its folder and in the ending.
 
     Args:
-        task: The point.
+        assignment: The point.
         memory: What the worker keeps between points.
         wait: Wait for another process that holds the point, instead of answering ``busy``.
     """
-    folder, started = SweepFolder(Path(task.sweep)), time.perf_counter()
+    folder, started = SweepFolder(Path(assignment.sweep)), time.perf_counter()
     try:
-        with exclusive(folder.lock(task.id), wait=wait) as held:
+        with exclusive(folder.lock(assignment.id), wait=wait) as held:
             if not held:
-                return Outcome(task.id, "busy")
-            point = folder.point(task.id)
-            if is_done(point, task.config_hash):
-                return Outcome(task.id, "done", seconds_of(point) or 0.0)
-            _work(task, folder, memory or Memory())
+                return Ending(assignment.id, "busy")
+            point = folder.point(assignment.id)
+            if is_done(point, assignment.config_hash):
+                return Ending(assignment.id, "done", seconds_of(point) or 0.0)
+            _work(assignment, folder, memory or Memory())
     except Exception as error:  # whatever it is, the sweep goes on, and the error is kept
         return keep_error(
             folder,
-            task.id,
+            assignment.id,
             {
                 "type": type(error).__name__,
                 "message": str(error),
@@ -141,29 +141,29 @@ def run_task(task: Task, memory: Memory | None = None, *, wait: bool = False) ->
                 "seconds": round(time.perf_counter() - started, 3),
             },
         )
-    return Outcome(task.id, "done", round(time.perf_counter() - started, 3))
+    return Ending(assignment.id, "done", round(time.perf_counter() - started, 3))
 
 
-def keep_error(folder: SweepFolder, name: str, error: dict[str, Any]) -> Outcome:
-    """Write a point's ``error.json``, room permitting, and make the outcome of it."""
+def keep_error(folder: SweepFolder, name: str, error: dict[str, Any]) -> Ending:
+    """Write a point's ``error.json``, room permitting, and make the ending of it."""
     with suppress(Exception):
         write_json(folder.point(name).root / "error.json", error)
-    return Outcome(name, "failed", float(error["seconds"]), error)
+    return Ending(name, "failed", float(error["seconds"]), error)
 
 
-def _work(task: Task, folder: SweepFolder, memory: Memory) -> None:
+def _work(assignment: Assignment, folder: SweepFolder, memory: Memory) -> None:
     from privhier import session as job
 
-    config = RunConfig.model_validate(task.config)
-    point = folder.point(task.id)
+    config = RunConfig.model_validate(assignment.config)
+    point = folder.point(assignment.id)
     _clear(point.root, point.config)
     session = job.open_session(
         config,
         point.root,
         resume=True,
         dataset=memory.load(config),
-        shared=folder.shared,
-        nesting=task.nesting,
+        commons=folder.commons,
+        nesting=assignment.nesting,
     )
     job.run(session, command=shlex.join(["privhier", "run", str(point.config)]))
 

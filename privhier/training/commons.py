@@ -1,9 +1,9 @@
-"""What runs of one sweep share: trained networks, unprotected references, attacks on raw images.
+"""What runs of one sweep have in common: trained networks, unprotected references, attacks on raw images.
 
 Each lies under a hash of everything that determines it, the data's fingerprint included. A run folder
 links to its references and raw-image attacks; a finished training is copied in (hard links where the
-file is never changed). Under ``privacy.noise_source: system`` a shared training means the very same
-releases, attacked again: nothing more is released, and the ledger says so.
+file is never changed). Under ``privacy.noise_source: system`` one training for several runs means the
+very same releases, attacked again: nothing more is released, and the ledger says so.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def raw_image_key(config: RunConfig) -> str:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """The shared folder of a sweep.
+class Commons:
+    """The folder of what a sweep's runs have in common; on disk it is called ``shared``.
 
     Attributes:
         root: The folder.
