@@ -25,6 +25,7 @@ from privhier.datasets.load import load_dataset
 from privhier.planner.plan import predict
 from privhier.planner.profile import CutProfile, Side, profile
 from privhier.planner.stages import Records
+from privhier.planner.timing import TimingJob
 from privhier.storage.files import write_atomic
 from privhier.training.prepare import prepare
 
@@ -38,14 +39,11 @@ def profiled(config: RunConfig) -> tuple[CutProfile, Records]:
     splits = data.splits
     records = Records(len(splits.train), len(splits.val), len(splits.test), config.training.batch_size)
     found = profile(
-        config,
-        dict(data.task_classes),
-        dict(data.sensitive_classes),
+        TimingJob(config, dict(data.task_classes), dict(data.sensitive_classes), steps=12),
         edge=Side(1, (0,)),
         cloud=Side(1, (1,)),
         cuts=[config.model.cut],
         whole=False,
-        steps=12,
     )
     return found.cuts[config.model.cut], records
 

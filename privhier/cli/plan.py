@@ -90,6 +90,7 @@ def plan(
     from privhier.planner.line import Link
     from privhier.planner.plan import Limits, make_plan
     from privhier.planner.profile import profile
+    from privhier.planner.timing import TimingJob
     from privhier.planner.timing_process import Side
     from privhier.planner.timing_whole import time_jpeg
     from privhier.planner.units import parse_bitrate, parse_bytes, parse_seconds
@@ -112,14 +113,11 @@ def plan(
         counts, task_classes, sensitive_classes, sample = _workload(resolved, records)
         jpeg = time_jpeg(sample, quality=jpeg_quality)
         found = profile(
-            resolved,
-            task_classes,
-            sensitive_classes,
+            TimingJob(resolved, task_classes, sensitive_classes, steps),
             edge=Side(edge_threads or threads),
             cloud=Side(cloud_threads or threads),
             cuts=cut,
             together=machines.one if together is None else together,
-            steps=steps,
             scratch=scratch,
             progress=lambda text, done, total: status.update(f"{text} ({done + 1} of {total})"),
         )

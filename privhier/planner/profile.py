@@ -15,14 +15,13 @@ from typing import Protocol
 
 import torch
 
-from privhier.config import RunConfig
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.models.tail import CloudTail
 from privhier.planner.counting import Count, count_cloud, count_edge, count_whole
 from privhier.planner.line import FULL_SPEED, Slowdown
 from privhier.planner.stages import CloudTimes, EdgeTimes, WholeTimes
-from privhier.planner.timing import Classes, TimingJob
+from privhier.planner.timing import TimingJob
 from privhier.planner.timing_cloud import CloudTimer
 from privhier.planner.timing_edge import EdgeTimer
 from privhier.planner.timing_process import Laps, Side, Worker, laps_together
@@ -88,31 +87,25 @@ class Profile:
 
 
 def profile(
-    config: RunConfig,
-    task_classes: Classes,
-    sensitive_classes: Classes,
+    job: TimingJob,
     *,
     edge: Side,
     cloud: Side,
     cuts: Sequence[str] | None = None,
     together: bool = True,
     whole: bool = True,
-    steps: int = 5,
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Time and count every cut, with made-up pixels of the configured size and batches as configured.
 
     Args:
-        config: The run; its own cut does not matter where ``cuts`` says which.
-        task_classes: Task attribute to its number of classes.
-        sensitive_classes: Sensitive attribute to its number of classes.
+        job: The run; its own cut does not matter where ``cuts`` says which.
         edge: The edge's threads and cores.
         cloud: The cloud's.
         cuts: Which; None: all the backbone has.
         together: Two processes, timed alone and together; else one after the other, in this process.
         whole: Whether the undivided network and split learning are timed too.
-        steps: Least number of laps whose median counts.
         scratch: Folder on the disk that a run would use; None: the system's temporary folder.
         progress: Called with a description, what is done and how much there is.
 
@@ -123,7 +116,6 @@ def profile(
         raise ConfigError(
             key="together", value=False, rule="pins no side to cores", remedy="Profile them together"
         )
-    job = TimingJob(config, task_classes, sensitive_classes, steps)
     undivided = whole_network(job)
     jobs, counts, skipped = _usable(job, cuts or stages_of(undivided[0], undivided[1]))
     with _crew(edge, cloud, together, scratch) as crew:

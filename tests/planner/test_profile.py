@@ -91,7 +91,7 @@ def test_every_usable_cut_is_profiled_and_the_others_say_why_not(config):
     wide = config.model.bottleneck.model_copy(update={"kind": "channels", "size": 30})
     chosen = job(config, bottleneck=wide)
     found = profile(
-        chosen.config, *CLASSES, edge=Side(1), cloud=Side(1), together=False, whole=False, steps=1,
+        TimingJob(chosen.config, *CLASSES, 1), edge=Side(1), cloud=Side(1), together=False, whole=False,
         cuts=["stage1", "stage2"],
     )  # fmt: skip
     assert list(found.cuts) == ["stage2"]
@@ -120,7 +120,7 @@ def test_the_settings_of_a_run_change_what_is_timed_but_nothing_is_solved_for(co
     assert ready.edge.dp_sgd is not None
     assert ready.edge.dp_sgd.target_epsilon is None
     found = profile(
-        chosen.config, *CLASSES, edge=Side(1), cloud=Side(1), together=False, whole=False, steps=1,
+        TimingJob(chosen.config, *CLASSES, 1), edge=Side(1), cloud=Side(1), together=False, whole=False,
         cuts=["stage1"],
     )  # fmt: skip
     assert found.cuts["stage1"].form.wire == "int8"
@@ -132,7 +132,7 @@ def test_a_batch_that_no_message_holds_is_no_cut(config):
     model = config.model.model_copy(update={"bottleneck": none})
     with pytest.raises(ConfigError) as caught:
         profile(
-            config.model_copy(update={"training": training, "model": model}), *CLASSES,
+            TimingJob(config.model_copy(update={"training": training, "model": model}), *CLASSES),
             edge=Side(1), cloud=Side(1), together=False, cuts=["stage1"],
         )  # fmt: skip
     assert "a message at most" in str(caught.value)
@@ -140,12 +140,12 @@ def test_a_batch_that_no_message_holds_is_no_cut(config):
 
 def test_cores_need_processes(config):
     with pytest.raises(ConfigError):
-        profile(config, *CLASSES, edge=Side(1, (0,)), cloud=Side(1), together=False)
+        profile(TimingJob(config, *CLASSES), edge=Side(1, (0,)), cloud=Side(1), together=False)
 
 
 def test_both_sides_are_timed_in_processes_of_their_own(config, tmp_path):
     found = profile(
-        config, *CLASSES, edge=Side(1, (0,)), cloud=Side(1), cuts=["stage3"], steps=1, scratch=tmp_path
+        TimingJob(config, *CLASSES, 1), edge=Side(1, (0,)), cloud=Side(1), cuts=["stage3"], scratch=tmp_path
     )
     cut = found.cuts["stage3"]
     assert found.together
