@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from privhier.sweep.job import run_sweep
+from privhier.sweeps.job import run_sweep
 
 CONFIG = Path(__file__).parents[1] / "configs" / "debug.yaml"
 LIMIT = 0.65

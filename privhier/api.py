@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from privhier.attacks.base import Attack
     from privhier.attacks.view import View
     from privhier.session import Session
-    from privhier.sweep.job import SweepSummary
+    from privhier.sweeps.job import SweepSummary
     from privhier.training.deploy import ReleasingEdge
 
 __all__ = [
@@ -290,8 +290,8 @@ def sweep(
         PrivhierError: As on the command line. A point that fails is in ``summary.failed``.
         InterruptedRunError: Ctrl-C; what is finished is kept.
     """
-    from privhier.sweep.job import run_sweep
-    from privhier.sweep.publish import publish
+    from privhier.sweeps.job import run_sweep
+    from privhier.sweeps.publish import publish
 
     folder = Path(out) if out is not None else None
     with interruptible("the same call again"), _shown(progress) as report, sigterm_interrupts():

@@ -26,7 +26,7 @@ FLOORS = [
     ["attacks", "tracking", "planner"],
     ["assessment", "audit", "report"],
     ["session"],
-    ["distributed", "sweep"],
+    ["distributed", "sweeps"],
     ["api"],
     ["cli"],
 ]

@@ -98,7 +98,7 @@ def report(run: RunArgument, overrides: Moved = None) -> None:
     from privhier.evaluation.points import is_sweep
 
     if is_sweep(run):
-        from privhier.sweep.publish import publish
+        from privhier.sweeps.publish import publish
 
         with progress_bar() as progress:
             page, problem = publish(run, progress=progress)

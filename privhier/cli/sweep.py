@@ -31,9 +31,9 @@ def sweep(
     ] = None,
 ) -> None:
     """Work on every point of a sweep that is not done yet; the same command goes on after a kill."""
-    from privhier.sweep.job import run_sweep
-    from privhier.sweep.progress import show_standing
-    from privhier.sweep.publish import publish
+    from privhier.sweeps.job import run_sweep
+    from privhier.sweeps.progress import show_standing
+    from privhier.sweeps.publish import publish
 
     parts = ["privhier", "sweep", str(sweep), *(["--engine", engine] if engine != "local" else [])]
     parts += [*(["--workers", str(workers)] if workers else []), *(["--out", str(out)] if out else [])]

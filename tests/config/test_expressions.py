@@ -11,7 +11,7 @@ from privhier.config import load_config, parse_config
 from privhier.config.expressions import join_calls, quote_calls
 from privhier.config.shared import load_shared, shared_part
 from privhier.errors import ConfigError
-from privhier.sweep.spec import load_sweep
+from privhier.sweeps.spec import load_sweep
 
 BINS = "bin(age, 20, 40, 60)"
 SPELLINGS = {

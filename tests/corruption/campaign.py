@@ -43,7 +43,7 @@ from privhier.audit.audit import audit_run
 from privhier.distributed.join import join
 from privhier.errors import PrivhierError
 from privhier.evaluation.result import Result
-from privhier.sweep.publish import publish
+from privhier.sweeps.publish import publish
 from privhier.training.deploy import load_edge
 from privhier.training.trained import load_trained
 from privhier.training.trainer import Trainer

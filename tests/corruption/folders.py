@@ -16,7 +16,7 @@ from privhier.config import RunConfig, load_config
 from privhier.config.shared import shared_part
 from privhier.distributed.remote import open_cloud, open_edge
 from privhier.errors import PrivhierError
-from privhier.sweep.job import SweepSummary, run_sweep
+from privhier.sweeps.job import SweepSummary, run_sweep
 from privhier.training.edge_job import EdgeJob
 from privhier.training.trainer import Trainer
 from privhier.uplink.grpc_link import GrpcUplink

@@ -95,7 +95,7 @@ def test_the_installed_command_sees_it(probe):
     assert probe.read_text().split() == [OURS]
 
 
-@pytest.mark.parametrize("module", ["privhier.sweep.worker", "privhier.planner.timing_process"])
+@pytest.mark.parametrize("module", ["privhier.sweeps.worker", "privhier.planner.timing_process"])
 def test_workers_of_sweeps_and_timers_see_it(probe, module):
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -120,10 +120,10 @@ def test_shadow_models_processes_see_it(probe):
 
 @pytest.mark.parametrize(
     "module",
-    ["privhier", "privhier.sweep.ray_engine", "privhier.distributed.remote", "privhier.session.stages"],
+    ["privhier", "privhier.sweeps.ray_engine", "privhier.distributed.remote", "privhier.session.stages"],
 )
 def test_whatever_part_is_imported_first_sets_it(probe, module):
-    """A worker of Ray's begins by importing ``privhier.sweep.ray_engine``."""
+    """A worker of Ray's begins by importing ``privhier.sweeps.ray_engine``."""
     start("-c", f"import {module}, torch")
     assert probe.read_text().split() == [OURS]
 

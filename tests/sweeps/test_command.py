@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from privhier.cli.sweep import sweep
 from privhier.errors import ConfigError
-from privhier.sweep.progress import Standing, show_standing
+from privhier.sweeps.progress import Standing, show_standing
 
 app = typer.Typer()
 app.command()(sweep)
@@ -59,5 +59,5 @@ def test_a_terminal_gets_the_line_and_a_pipe_gets_nothing():
 
 
 def test_the_sweep_room_imports_without_ray_optuna_and_mlflow():
-    code = "import sys, privhier.sweep.job; sys.exit(bool({'ray', 'optuna', 'mlflow'} & set(sys.modules)))"
+    code = "import sys, privhier.sweeps.job; sys.exit(bool({'ray', 'optuna', 'mlflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

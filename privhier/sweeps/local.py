@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from privhier.sweep.assignment import Assignment, Ending, Reporter, keep_error
-from privhier.sweep.state import SweepFolder
+from privhier.sweeps.assignment import Assignment, Ending, Reporter, keep_error
+from privhier.sweeps.state import SweepFolder
 
 ATTEMPTS = 3
 BUSY_PAUSE = 2.0
@@ -122,7 +122,7 @@ class LocalEngine:
             log = self.folder.logs / f"worker-{os.getpid()}-{self._hired}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             # Safe path: from the repository root, the folder datasets/ would shadow a library of that name.
-            command = [sys.executable, "-P", "-m", "privhier.sweep.worker", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "privhier.sweeps.worker", str(theirs.fileno())]
             with theirs, log.open("wb") as output:
                 process = subprocess.Popen(
                     command,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from privhier.errors import CheckpointError, OutputError
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import Sealed, altered, read_json
-from privhier.sweep.spec import Point, Sweep, load_sweep
+from privhier.sweeps.spec import Point, Sweep, load_sweep
 from privhier.training.folder import RunFolder
 
 SCHEMA = "privhier.sweep/1"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from privhier.errors import ConfigError
-from privhier.sweep.assignment import Assignment
-from privhier.sweep.job import run_sweep
-from privhier.sweep.ray_engine import EngineError, RayEngine, run_apart, unpack
-from privhier.sweep.spec import Resources, load_sweep
-from privhier.sweep.state import SweepFolder, is_done
+from privhier.sweeps.assignment import Assignment
+from privhier.sweeps.job import run_sweep
+from privhier.sweeps.ray_engine import EngineError, RayEngine, run_apart, unpack
+from privhier.sweeps.spec import Resources, load_sweep
+from privhier.sweeps.state import SweepFolder, is_done
 
 
 def engine(tmp_path: Path, **resources: object) -> RayEngine:

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 
 from privhier.errors import CheckpointError
-from privhier.sweep import search as module
-from privhier.sweep.spec import load_sweep
-from privhier.sweep.state import SweepFolder
+from privhier.sweeps import search as module
+from privhier.sweeps.spec import load_sweep
+from privhier.sweeps.state import SweepFolder
 
 pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
 

@@ -16,17 +16,17 @@ from privhier import session as job
 from privhier.errors import CheckpointError, ConfigError
 from privhier.evaluation.result import Result
 from privhier.storage.sealed import Sealed
-from privhier.sweep.assignment import Assignment, work_on
-from privhier.sweep.job import run_sweep
-from privhier.sweep.progress import Standing
-from privhier.sweep.publish import publish
-from privhier.sweep.spec import load_sweep
-from privhier.sweep.state import SweepFolder
+from privhier.sweeps.assignment import Assignment, work_on
+from privhier.sweeps.job import run_sweep
+from privhier.sweeps.progress import Standing
+from privhier.sweeps.publish import publish
+from privhier.sweeps.spec import load_sweep
+from privhier.sweeps.state import SweepFolder
 
 DRIVER = """
 import sys
 from pathlib import Path
-from privhier.sweep.job import run_sweep
+from privhier.sweeps.job import run_sweep
 run_sweep(sys.argv[1], workers=int(sys.argv[2]), out=Path(sys.argv[3]))
 """
 

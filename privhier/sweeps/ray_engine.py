@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from privhier.errors import ConfigError, PrivhierError
-from privhier.sweep.assignment import Assignment, Ending, Reporter, keep_error, work_on
-from privhier.sweep.spec import Resources
-from privhier.sweep.state import SweepFolder
+from privhier.sweeps.assignment import Assignment, Ending, Reporter, keep_error, work_on
+from privhier.sweeps.spec import Resources
+from privhier.sweeps.state import SweepFolder
 
 RETRIES = 2
 PROBE_SECONDS = 30

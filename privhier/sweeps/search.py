@@ -16,9 +16,9 @@ import numpy as np
 from privhier.errors import CheckpointError, ConfigError
 from privhier.evaluation.result import Result, WorstAttack
 from privhier.seeding import stream_seed
-from privhier.sweep.axis import Axis
-from privhier.sweep.spec import Point, Search, Sweep
-from privhier.sweep.state import SweepFolder
+from privhier.sweeps.axis import Axis
+from privhier.sweeps.spec import Point, Search, Sweep
+from privhier.sweeps.state import SweepFolder
 
 Steps = dict[str, Any]
 """Axis label to the step taken on it: a listed value's or variant's position, or a drawn number."""

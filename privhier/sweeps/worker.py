@@ -1,4 +1,4 @@
-"""A worker of the local engine: ``python -m privhier.sweep.worker FD``, assignments in, endings out.
+"""A worker of the local engine: ``python -m privhier.sweeps.worker FD``, assignments in, endings out.
 
 A process of its own and not a fork: torch's thread pools do not survive one, and the parent's main
 module need not be importable.
@@ -14,7 +14,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from privhier.process.stopping import hear_sigterm
-from privhier.sweep.assignment import Assignment, Memory, work_on
+from privhier.sweeps.assignment import Assignment, Memory, work_on
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ from typing import Literal
 
 from privhier.config import RunConfig
 from privhier.errors import ConfigError, PrivhierError
-from privhier.sweep.assignment import Assignment, Ending, Engine, shares_of
-from privhier.sweep.local import LocalEngine, default_workers
-from privhier.sweep.progress import Show, Standing
-from privhier.sweep.ray_engine import RayEngine
-from privhier.sweep.search import check_search, run_search
-from privhier.sweep.spec import Point, Sweep, load_sweep
-from privhier.sweep.state import Index, SweepFolder
+from privhier.sweeps.assignment import Assignment, Ending, Engine, shares_of
+from privhier.sweeps.local import LocalEngine, default_workers
+from privhier.sweeps.progress import Show, Standing
+from privhier.sweeps.ray_engine import RayEngine
+from privhier.sweeps.search import check_search, run_search
+from privhier.sweeps.spec import Point, Sweep, load_sweep
+from privhier.sweeps.state import Index, SweepFolder
 from privhier.tracking.sweep import ParentRun
 
 EngineName = Literal["local", "ray"]

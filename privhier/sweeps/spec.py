@@ -18,8 +18,8 @@ from yaml import YAMLError, safe_dump
 
 from privhier.config import RunConfig, Section, parse_config
 from privhier.errors import ConfigError
-from privhier.sweep.axis import Axis
-from privhier.sweep.keys import check_key, known_keys, look_up, put
+from privhier.sweeps.axis import Axis
+from privhier.sweeps.keys import check_key, known_keys, look_up, put
 
 
 class Search(Section):

@@ -9,8 +9,8 @@ import pytest
 from privhier.errors import CheckpointError, OutputError
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import Sealed
-from privhier.sweep.spec import load_sweep
-from privhier.sweep.state import Index, SweepFolder, is_done
+from privhier.sweeps.spec import load_sweep
+from privhier.sweeps.state import Index, SweepFolder, is_done
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from privhier.config import RunConfig
 from privhier.storage.files import write_json
 from privhier.storage.locks import exclusive
-from privhier.sweep.state import SweepFolder, is_done, seconds_of
+from privhier.sweeps.state import SweepFolder, is_done, seconds_of
 from privhier.tracking.tracker import Nesting
 from privhier.training.commons import raw_image_key, reference_key, training_key
 

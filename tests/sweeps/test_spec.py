@@ -8,8 +8,8 @@ import pytest
 
 from privhier.config import load_config
 from privhier.errors import ConfigError
-from privhier.sweep.job import check_points
-from privhier.sweep.spec import load_sweep
+from privhier.sweeps.job import check_points
+from privhier.sweeps.spec import load_sweep
 
 
 def axis(**keys: object) -> dict[str, object]:
