@@ -12,10 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from privhier.config import RunConfig, parse_config, read_config
 from privhier.config import load_config as load_file
 from privhier.datasets.base import FaceDataset
-from privhier.errors import ConfigError, ResultError
+from privhier.errors import ConfigError, DataError, ResultError
 from privhier.evaluation.result import Result
 from privhier.figures.style import Drawing
 from privhier.process.progress import Report, shown_progress
@@ -78,6 +81,36 @@ class FinishedRun:
     def edge(self) -> ReleasingEdge:
         """The trained edge: called with uint8 images ``(B, 3, S, S)``, it releases them."""
         return load_edge(self.folder)
+
+    @property
+    def faces(self) -> FaceDataset:
+        """The data set it was trained and attacked on; loaded when first asked for."""
+        return self._session.prepared.dataset
+
+    def release(self, images: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Sanitized releases of images by the trained edge, with fresh noise: one more release of each.
+
+        Args:
+            images: uint8 ``(B, 3, S, S)``, S as the run's.
+
+        Returns:
+            float32 ``(B, *release_shape)``.
+
+        Raises:
+            DataError: Another shape or type.
+        """
+        import torch
+
+        given, size = np.array(images), self.config.dataset.image_size
+        if given.dtype != np.uint8 or given.ndim != 4 or given.shape[1:] != (3, size, size):
+            raise DataError(
+                key="images",
+                value=f"{given.dtype} {given.shape}",
+                rule=f"must be uint8 (B, 3, {size}, {size})",
+                remedy="Resize them as the run's data set was",
+            )
+        sent: npt.NDArray[np.float32] = self.edge(torch.from_numpy(given)).numpy()
+        return sent
 
     def view(self, name: str = "curious_cloud") -> View:
         """What a threat model hands an attacker of this run: ``view.releases`` is ``(n, T, *shape)``.
@@ -329,9 +362,7 @@ def compare(runs: Iterable[FinishedRun | str | Path], *, every: bool = False) ->
     opened = [one if isinstance(one, FinishedRun) else open_run(one) for one in runs]
     names = [one.folder.resolve().name for one in opened]
     labels = names if len(set(names)) == len(names) else [str(one.folder) for one in opened]
-    return comparison(
-        {label: (one.config, one.result) for label, one in zip(labels, opened, strict=True)}, every=every
-    )
+    return comparison([(one.config, one.result) for one in opened], labels, every=every)
 
 
 def default_folder(config: RunConfig) -> Path:

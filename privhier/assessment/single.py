@@ -62,19 +62,20 @@ def score_attack(context: Context, attack: Attack, view: View) -> Scores:
     if attack.kind == "reconstruction":
         return _only(name, attack, list(reconstruction(context, [(name, attack)], {name: view}).values()))
     sensitive = context.config.dataset.sensitive
-    if attack.target not in sensitive:
+    target = "identity" if attack.kind == "verification" else attack.target
+    if target not in sensitive:
         raise ConfigError(
             key=f"{name}.target",
-            value=attack.target,
+            value=target,
             rule=f"must be one of this run's sensitive attributes: {', '.join(sensitive)}",
             remedy="Name one of them, or start a run that lists it in dataset.sensitive",
         )
     if attack.kind == "property":
-        return _only(name, attack, property_inference(context, attack.target, [(name, attack)], view))
+        return _only(name, attack, property_inference(context, target, [(name, attack)], view))
     views = {view.threat_model: view}
     if view.task_labels is not None:  # its score stands beside that without labels
         views = {"curious_cloud": cloud_view(context), **views}
-    found = leakage(context, attack.target, [(name, attack)], views)
+    found = leakage(context, target, [(name, attack)], views)
     return [*found.attacks_with_labels, *found.attacks][0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from privhier.config import RunConfig
@@ -18,11 +18,14 @@ _SILENT = ("name", "report", "tracking", "link", "runtime", "dataset.root", "dat
 """Keys of a configuration in which runs may differ without being another experiment."""
 
 
-def comparison(runs: Mapping[str, tuple[RunConfig, Result]], *, every: bool = False) -> pd.DataFrame:
+def comparison(
+    runs: Sequence[tuple[RunConfig, Result]], labels: Sequence[str], *, every: bool = False
+) -> pd.DataFrame:
     """One row a run: where their configurations differ, utility, leakage and epsilon.
 
     Args:
-        runs: Label to configuration and result; the labels are the index.
+        runs: Configurations and results.
+        labels: What each is called; the index.
         every: Add every metric of the results, under the names MLflow has them.
 
     Returns:
@@ -33,14 +36,14 @@ def comparison(runs: Mapping[str, tuple[RunConfig, Result]], *, every: bool = Fa
     """
     import pandas as pd
 
-    flat = {label: _settings(config) for label, (config, _) in runs.items()}
-    keys = sorted({key for settings in flat.values() for key in settings})
-    differing = [key for key in keys if len({settings.get(key) for settings in flat.values()}) > 1]
+    flat = [_settings(config) for config, _ in runs]
+    keys = sorted({key for settings in flat for key in settings})
+    differing = [key for key in keys if len({settings.get(key) for settings in flat}) > 1]
     rows = []
-    for label, (_, result) in runs.items():
-        row: dict[str, Any] = {key: _number(flat[label].get(key)) for key in differing}
+    for settings, (_, result) in zip(flat, runs, strict=True):
+        row: dict[str, Any] = {key: _number(settings.get(key)) for key in differing}
         rows.append(row | _headline(result) | (dict(result_metrics(result)) if every else {}))
-    return pd.DataFrame(rows, index=pd.Index(list(runs), name="run"))
+    return pd.DataFrame(rows, index=pd.Index(labels, name="run"))
 
 
 def _settings(config: RunConfig) -> dict[str, str]:

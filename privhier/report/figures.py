@@ -68,7 +68,7 @@ class _Reference:
 def draw_all(result: Result, history: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:
     """Every figure of the report by name: ``tradeoff``, ``leakage_<i>`` (in order), ``curves``."""
     with matplotlib.rc_context(RC):
-        drawings = [draw_tradeoff(result)]
+        drawings = [_tradeoff(result)]
         for index, (attribute, leakage) in enumerate(result.leakage.items()):
             drawings.append(_leakage(index, attribute, leakage, result))
         drawings.append(draw_curves(history))
@@ -132,6 +132,11 @@ def _references(result: Result, attribute: str, metric: Metric) -> list[_Referen
 
 def draw_tradeoff(result: Result) -> Drawing | None:
     """Task utility against leakage, a panel an attribute; None where nothing can be drawn."""
+    with matplotlib.rc_context(RC):
+        return _tradeoff(result)
+
+
+def _tradeoff(result: Result) -> Drawing | None:
     panels = [
         (attribute, leakage, metric, own)
         for attribute, leakage in result.leakage.items()
