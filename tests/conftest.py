@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-import privhier as privhier  # before any test imports torch: it limits how long OpenMP's threads spin
-from privhier.config import RunConfig
-from privhier.evaluation.result import Result
-from privhier.evaluation.sheets import ReconstructionSheet
-from privhier.storage.sealed import Sealed
+if TYPE_CHECKING:
+    from privhier.config import RunConfig
+    from privhier.evaluation.result import Result
+    from privhier.evaluation.sheets import ReconstructionSheet
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = {"privhier": "privhier", "privhier.attacks": "attacks", "privhier.datasets": "datasets"}
+"""Each with its folder in the tree."""
 MADE_UP = Path(__file__).parent / "made_up"
 """A made-up result and sweep; the pictures are random noise, no faces."""
 BROWSER_FLAGS = (
@@ -36,6 +38,28 @@ BROWSER_FLAGS = (
 )
 
 
+def _strangers() -> list[str]:
+    """The packages that would be imported from another tree than these tests, and from where."""
+    mutants, found = os.environ.get("MUTANTS_TREE"), []  # tests/mutants/run.py: a broken copy is wanted
+    for name, folder in PACKAGES.items():
+        # This loads privhier before any test loads torch: it limits how long OpenMP's threads spin.
+        spec = importlib.util.find_spec(name)
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        wanted = Path(mutants, *name.split(".")) if mutants else ROOT / folder
+        if [Path(place).resolve() for place in places] != [wanted.resolve()]:
+            found.append(f"{name} ({', '.join(places) or 'nowhere'})")
+    return found
+
+
+# Before anything of ours is imported: run from one checkout in another's environment, ``privhier`` is of
+# the one, ``privhier.attacks`` of the other, and the results are of neither.
+if _strangers():
+    raise pytest.UsageError(
+        f"not of this tree, {ROOT}: {'; '.join(_strangers())}. Run the tests in this tree's own environment "
+        "(`make test`), or install this tree into the one in use: pip install --no-deps --editable ."
+    )
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The repository's root."""
@@ -45,6 +69,8 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def put() -> Callable[[Path, str], None]:
     """Write a file of a run or sweep folder as the tool would: with its digest."""
+    from privhier.storage.sealed import Sealed
+
     return lambda path, text: Sealed(path.parent).write(path, text)
 
 
@@ -89,11 +115,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def result() -> Result:
+    from privhier.evaluation.result import Result
+
     return Result.read(MADE_UP / "example_result.json")
 
 
 @pytest.fixture
 def config() -> RunConfig:
+    from privhier.config import RunConfig
+
     return RunConfig.model_validate(
         {
             "name": "made_up_example",
@@ -115,6 +145,8 @@ def history() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def sheet() -> ReconstructionSheet:
+    from privhier.evaluation.sheets import ReconstructionSheet
+
     rng = np.random.default_rng(0)
     rows: list[Any] = []
     for label in ("best", "median", "worst"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +18,7 @@ from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, R
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.privacy.shown import claim
+from privhier.process.source import git_state
 from privhier.training.charges import checked_ledger
 from privhier.training.claim import resumptions
 from privhier.training.prepare import Prepared
@@ -176,19 +176,3 @@ def run_warnings(
     elif config.model.norm == "batch":
         found.append(f"{_MIXED}; the own-release rows bind who sees that record's own releases only")
     return found
-
-
-def git_state() -> dict[str, Any]:
-    """Commit and dirtiness of the repository around the current folder; nulls outside one."""
-
-    def ask(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, timeout=20, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = ask("status", "--porcelain", "--untracked-files=no")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from privhier.assessment.assess import Assessment, assess
-from privhier.assessment.claims import git_state, result_of
+from privhier.assessment.claims import result_of
 from privhier.assessment.membership import membership_scores
 from privhier.assessment.pictures import reconstruction_sheets
 from privhier.errors import TrackingError
@@ -51,8 +51,7 @@ def _run(session: Session, command: str) -> Result:
 
 def start_tracking(session: Session) -> Tracker:
     """Open the run's tracker with its parameters, tags and data set."""
-    tags = {f"git_{key}": str(value) for key, value in git_state().items()}
-    tracker = open_tracker(session.config, session.folder.root, tags=tags, nesting=session.nesting)
+    tracker = open_tracker(session.config, session.folder.root, nesting=session.nesting)
     splits = session.prepared.data.splits
     dataset = session.prepared.dataset
     sizes = {name: len(getattr(splits, name)) for name in ("train", "val", "aux", "test")}

@@ -10,6 +10,7 @@ from typing import Any
 from privhier.errors import TrackingError
 from privhier.evaluation.flat import clean_name, flatten
 from privhier.storage.sealed import Sealed
+from privhier.tracking.source import source_tags
 from privhier.tracking.sqlite import patient
 from privhier.tracking.store import experiment_id, first_line, opened, shown
 from privhier.tracking.tracker import STATE, Nesting, Status, store_uri
@@ -35,7 +36,7 @@ class ParentRun:
         self, folder: Path, experiment: str, *, name: str, digest: str, params: Mapping[str, Any]
     ) -> None:
         self.store = uri = patient(store_uri(folder))  # several workers write to one file
-        tags = {"mlflow.source.name": "privhier", "sweep": name, "sweep_hash": digest}
+        tags = {**source_tags(), "sweep": name, "sweep_hash": digest}
         try:
             with opened(uri):
                 self.run_id = _start(folder, experiment, uri, name, tags, params)

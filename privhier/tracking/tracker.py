@@ -34,6 +34,7 @@ from privhier.evaluation.result import AttackScores, Reconstruction, Result
 from privhier.storage.files import whole_file
 from privhier.storage.sealed import altered, read_json
 from privhier.tracking.model import log_model
+from privhier.tracking.source import source_tags
 from privhier.tracking.sqlite import patient
 from privhier.tracking.store import (
     experiment_id,
@@ -145,15 +146,12 @@ class NullTracker:
         """Do nothing."""
 
 
-def open_tracker(
-    config: RunConfig, run: Path, *, tags: Mapping[str, Any], nesting: Nesting | None = None
-) -> Tracker:
+def open_tracker(config: RunConfig, run: Path, *, nesting: Nesting | None = None) -> Tracker:
     """Start (or take up again) the MLflow run of the run folder ``run``.
 
     Args:
         config: The resolved configuration; logged as flat params, its hash as a tag.
         run: An existing run folder. Its ``tracking.json`` holds the ids a resumed run goes on with.
-        tags: More tags, for instance ``git.commit`` and ``git.dirty``.
         nesting: The sweep's run this one belongs to, if any.
 
     Raises:
@@ -165,7 +163,7 @@ def open_tracker(
     uri = nesting.store if nesting is not None else patient(store_uri(run))
     try:
         with opened(uri):
-            return MlflowTracker(config, run, uri, tags, nesting)
+            return MlflowTracker(config, run, uri, nesting)
     except (TrackingError, CheckpointError):
         raise
     except Exception as error:  # whatever the store's driver raises means the same to the user
@@ -204,13 +202,12 @@ class MlflowTracker:
         config: RunConfig,
         run: Path,
         uri: str,
-        tags: Mapping[str, Any],
         nesting: Nesting | None = None,
     ) -> None:
         from mlflow import MlflowClient
 
         self.failure: str | None = None
-        self._run, self._uri = run, uri
+        self._run, self._uri, self._source = run, uri, source_tags()
         self._config = str(safe_dump(config.to_publish(), sort_keys=False))
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._experiment = experiment_id(self._client, config.tracking.experiment, uri)
@@ -222,14 +219,11 @@ class MlflowTracker:
         self._steps: dict[str, set[int]] | None = None
         known = self._known(self._state.get("run_id"))
         if known is None:
-            texts = {str(key): str(value) for key, value in tags.items()}
-            texts |= {"config_hash": config.hash(), "mlflow.source.name": "privhier"}
-            if "git.commit" in texts:
-                texts["mlflow.source.git.commit"] = texts["git.commit"]
+            tags = {**self._source, "config_hash": config.hash()}
             if nesting is not None:
-                texts["mlflow.parentRunId"] = nesting.parent
+                tags["mlflow.parentRunId"] = nesting.parent
             name = nesting.name if nesting is not None else config.name
-            started = self._client.create_run(self._experiment, run_name=name, tags=texts)
+            started = self._client.create_run(self._experiment, run_name=name, tags=tags)
             self.run_id: str = started.info.run_id
             self._state = {"run_id": self.run_id, "attacks": {}}
             self._save()
@@ -325,7 +319,7 @@ class MlflowTracker:
         with self._guard("log_attack"):
             nested = self._known(self._state["attacks"].get(name))
             if nested is None:
-                tags = {"mlflow.parentRunId": self.run_id, "mlflow.source.name": "privhier"}
+                tags = {**self._source, "mlflow.parentRunId": self.run_id}
                 created = self._client.create_run(self._experiment, run_name=name, tags=tags)
                 nested = str(created.info.run_id)
                 self._state["attacks"][name] = nested

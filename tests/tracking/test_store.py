@@ -73,7 +73,7 @@ def test_the_store_lies_beside_the_run_whatever_the_folder_is_called(
     run.mkdir(parents=True)
     shutil.copy(empty_store, run.parent / "mlflow.db")
     (run / "config.yaml").write_text("name: stored\n")
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     tracker.log_artifacts(run)
     tracker.finish()
     assert tracker.failure is None
@@ -121,7 +121,7 @@ def test_a_run_that_logs_its_data_set_in_the_same_moment_as_another_loses_nothin
     for name in ("run", "other"):
         (tmp_path / name).mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    trackers = [tracking.open_tracker(config(), tmp_path / name, tags={}) for name in ("run", "other")]
+    trackers = [tracking.open_tracker(config(), tmp_path / name) for name in ("run", "other")]
     log_inputs, lost = MlflowClient.log_inputs, list[str]()
 
     def once(client: MlflowClient, run_id: str, inputs: object) -> None:
@@ -160,7 +160,7 @@ run = Path(sys.argv[1])
 run.mkdir()
 print("ready", flush=True)
 sys.stdin.readline()
-tracking.open_tracker(RunConfig.model_validate(data), run, tags={}).finish()
+tracking.open_tracker(RunConfig.model_validate(data), run).finish()
 """
     processes = [
         subprocess.Popen(
@@ -236,7 +236,7 @@ def test_a_deleted_experiment_is_refused_with_the_way_back(
         number = client.create_experiment("privhier")
         client.delete_experiment(number)
     with pytest.raises(TrackingError, match="was deleted in MLflow") as caught:
-        tracking.open_tracker(config(), run, tags={})
+        tracking.open_tracker(config(), run)
     assert caught.value.key == "tracking.experiment"
     assert caught.value.value == "privhier"
     assert f"mlflow experiments restore --experiment-id {number}" in caught.value.remedy
@@ -248,7 +248,7 @@ def test_a_deleted_experiment_is_refused_with_the_way_back(
     assert sqlite_path(address) == run.parent / "mlflow.db"
     with tracking_store.opened(uri):
         client.restore_experiment(number)
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     tracker.finish()
     assert tracker.failure is None
 

@@ -88,7 +88,7 @@ def test_importing_it_imports_no_mlflow() -> None:
 
 
 def test_off_writes_nothing_and_answers_everything(tmp_path: Path, result: Result) -> None:
-    tracker = tracking.open_tracker(config(tracking={"enabled": False}), tmp_path, tags={})
+    tracker = tracking.open_tracker(config(tracking={"enabled": False}), tmp_path)
     assert isinstance(tracker, tracking.NullTracker)
     tracker.log_epoch("joint", 0, {"loss": 1.0})
     tracker.log_dataset(name="synthetic", digest="ab", sizes={"train": 1})
@@ -114,7 +114,7 @@ def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.Monk
     (run / "figures").mkdir()
     (run / "figures" / "tradeoff.svg").write_text("<svg/>")
 
-    tracker = tracking.open_tracker(config(), run, tags={"git.commit": "c0ffee", "git.dirty": True})
+    tracker = tracking.open_tracker(config(), run)
     tracker.log_dataset(name="synthetic", digest="ab" * 32, sizes={"train": 30, "test": 10})
     tracker.log_epoch("pretrain", 1, {"val/race==0/auc": 0.7})
     tracker.log_epoch("cloud", 2, {"cloud_loss": 0.5})
@@ -131,9 +131,7 @@ def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.Monk
     assert logged.info.run_name == "tracked"
     assert logged.data.params["schedule.pretrain_epochs"] == "2"
     assert json.loads(logged.data.params["dataset.sensitive"]) == ["race==0"]
-    assert logged.data.tags["git.commit"] == "c0ffee"
-    assert logged.data.tags["mlflow.source.git.commit"] == "c0ffee"
-    assert logged.data.tags["git.dirty"] == "True"
+    assert logged.data.tags["mlflow.source.name"] == "privhier"
     assert logged.data.tags["config_hash"] == config().hash()
     assert logged.data.tags["dataset_fingerprint"] == "ab" * 32
     assert logged.data.tags["worst_attack/race_eq_0"] == "mlp"
@@ -169,7 +167,7 @@ def test_the_noise_seed_reaches_the_store_nowhere(run: Path, result: Result) -> 
     """Neither as a param nor in the configuration kept beside the report."""
     secret = config(privacy={"noise_seed": 987654321})
     (run / "config.yaml").write_text(secret.to_yaml())
-    tracker = tracking.open_tracker(secret, run, tags={})
+    tracker = tracking.open_tracker(secret, run)
     tracker.log_result(result)
     tracker.log_artifacts(run)
     tracker.finish()
@@ -186,13 +184,13 @@ def test_the_noise_seed_reaches_the_store_nowhere(run: Path, result: Result) -> 
 
 
 def test_a_resumed_run_goes_on_in_the_same_place(run: Path) -> None:
-    first = tracking.open_tracker(config(), run, tags={})
+    first = tracking.open_tracker(config(), run)
     first.log_epoch("pretrain", 0, {"loss": 1.0})
     first.log_epoch("pretrain", 1, {"loss": 0.9})
     first.log_attack("race==0", scores(0.6))
     name = run_id(run)  # killed here
 
-    second = tracking.open_tracker(config(), run, tags={})
+    second = tracking.open_tracker(config(), run)
     assert client(run).get_run(name).info.status == "RUNNING"
     second.log_epoch("pretrain", 1, {"loss": 0.9})
     second.log_epoch("cloud", 0, {"loss": 0.5})
@@ -210,7 +208,7 @@ def test_a_resumed_run_goes_on_in_the_same_place(run: Path) -> None:
 
 def test_an_emptied_store_gets_a_new_run(run: Path, empty_store: Path) -> None:
     (run / "tracking.json").write_text(json.dumps({"run_id": "0" * 32, "attacks": {}, "tail": "m-gone"}))
-    tracking.open_tracker(config(), run, tags={}).finish()
+    tracking.open_tracker(config(), run).finish()
     assert run_id(run) != "0" * 32
     assert "tail" not in json.loads((run / "tracking.json").read_text())
 
@@ -218,8 +216,8 @@ def test_an_emptied_store_gets_a_new_run(run: Path, empty_store: Path) -> None:
 def test_runs_side_by_side_do_not_mix(run: Path) -> None:
     other = run.parent / "other"
     other.mkdir()
-    a = tracking.open_tracker(config(), run, tags={})
-    b = tracking.open_tracker(config(name="second"), other, tags={})
+    a = tracking.open_tracker(config(), run)
+    b = tracking.open_tracker(config(name="second"), other)
     a.log_epoch("joint", 0, {"loss": 1.0})
     b.log_epoch("joint", 0, {"loss": 2.0})
     a.finish()
@@ -235,7 +233,7 @@ def test_the_tail_reloads_without_a_pickle_and_answers_alike(
     import mlflow
 
     tail = Tail().train()
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     uri = tracker.log_tail(tail, torch.zeros(1, 8))
     assert uri is not None
     assert tracker.log_tail(tail, torch.zeros(1, 8)) == uri
@@ -268,7 +266,7 @@ def test_the_real_tail_of_a_feature_map_can_be_logged(run: Path) -> None:
     edge, tail = build_network(
         model, image_size=32, task_classes={"gender": 2, "age": 4}, sensitive_classes={"race==0": 2}, seed=0
     )
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     assert tracker.log_tail(tail, np.zeros((2, *edge.release_shape), np.float32)) is not None
     assert tracker.failure is None
 
@@ -283,7 +281,7 @@ def test_a_store_that_does_not_open_stops_the_start(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(blocked=run / "blocked"))
     start = time.monotonic()
     with pytest.raises(TrackingError, match=r"tracking\.enabled=false") as caught:
-        tracking.open_tracker(config(), run, tags={})
+        tracking.open_tracker(config(), run)
     assert time.monotonic() - start < 20
     assert caught.value.key == "MLFLOW_TRACKING_URI"
     assert "hunter2" not in str(caught.value)
@@ -298,7 +296,7 @@ def test_the_environment_decides_where_it_goes(
     uri = f"sqlite:///{run.parent / 'central' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (run / "config.yaml").write_text("name: tracked\n")
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     tracker.log_artifacts(run)
     tracker.finish()
     assert list((run.parent / "central" / "mlartifacts").rglob("config.yaml"))
@@ -308,7 +306,7 @@ def test_the_environment_decides_where_it_goes(
 def test_a_store_that_fails_later_costs_no_result(
     run: Path, result: Result, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     assert isinstance(tracker, tracking.MlflowTracker)
     calls = []
 
@@ -332,7 +330,7 @@ def test_a_store_that_fails_later_costs_no_result(
 
 
 def test_interrupts_are_not_swallowed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = tracking.open_tracker(config(), run, tags={})
+    tracker = tracking.open_tracker(config(), run)
     assert isinstance(tracker, tracking.MlflowTracker)
 
     def interrupt(*args: Any, **kwargs: Any) -> None:
@@ -354,7 +352,7 @@ import torch
 from privhier.tracking import tracker as tracking
 from privhier.config import RunConfig
 assert sys.path[0] == ""
-tracker = tracking.open_tracker(RunConfig.model_validate({CONFIG!r}), Path({str(run)!r}), tags={{}})
+tracker = tracking.open_tracker(RunConfig.model_validate({CONFIG!r}), Path({str(run)!r}))
 tracker.log_dataset(name="synthetic", digest="ab" * 32, sizes={{"train": 3}})
 tracker.log_epoch("joint", 0, {{"loss": 1.0}})
 uri = tracker.log_tail(torch.nn.Linear(8, 2), np.zeros((2, 8), np.float32))
