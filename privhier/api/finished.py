@@ -1,28 +1,21 @@
-"""What ``import privhier`` offers: runs, sweeps and edges from Python, as on the command line.
-
-Everything here checks, writes and prints what the command line does, and raises the same typed errors.
-"""
+"""Finished runs and sweeps: read, attacked once more, drawn and compared."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from privhier.config import RunConfig, parse_config, read_config
-from privhier.config import load_config as load_file
+from privhier.api.given import Overrides, Progress, shown, texts
 from privhier.datasets.base import FaceDataset
-from privhier.errors import ConfigError, DataError, ResultError
+from privhier.errors import DataError, ResultError
 from privhier.evaluation.result import Result
 from privhier.figures.style import Drawing
-from privhier.process.progress import Report, shown_progress
-from privhier.process.stopping import interruptible, sigterm_interrupts
+from privhier.process.stopping import interruptible
 from privhier.report.summary import summarize
 from privhier.training.folder import RunFolder
 
@@ -36,20 +29,6 @@ if TYPE_CHECKING:
     from privhier.session import Session
     from privhier.sweeps.job import SweepSummary
     from privhier.training.deploy import ReleasingEdge
-
-__all__ = [
-    "FinishedRun",
-    "FinishedSweep",
-    "compare",
-    "load_config",
-    "load_edge",
-    "open_run",
-    "run",
-    "sweep",
-]
-
-Overrides = Sequence[str] | Mapping[str, Any]
-Progress = bool | Report
 
 
 class FinishedRun:
@@ -148,7 +127,7 @@ class FinishedRun:
         from privhier.assessment.single import score_attack, view_of
 
         chosen = view if view is not None else "white_box" if attack.white_box else "curious_cloud"
-        with interruptible("the same call again"), _shown(progress) as report:
+        with interruptible("the same call again"), shown(progress) as report:
             context = self._context
             context.subject.progress = report
             with self._session.hold(wait=True):
@@ -221,70 +200,6 @@ class FinishedSweep:
         return f"FinishedSweep({str(self.folder)!r}: {self.summary.done} of {self.summary.total} done)"
 
 
-def load_config(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> RunConfig:
-    """A run's configuration.
-
-    Args:
-        source: A YAML file, or plain data as such a file holds it.
-        overrides: ``["release.sigma=0.3", ...]`` as on the command line, or ``{"release.sigma": 0.3}``.
-
-    Raises:
-        ConfigError: Key, value, rule and remedy of the first thing wrong.
-
-    Example:
-        >>> data = {
-        ...     "name": "small",
-        ...     "dataset": {"name": "synthetic", "task": ["smiling"], "sensitive": ["male"]},
-        ...     "schedule": {"joint_epochs": 1},
-        ... }
-        >>> load_config(data, {"release.mechanism": "gaussian", "release.sigma": 0.3}).release.sigma
-        0.3
-    """
-    texts = _texts(overrides)
-    if isinstance(source, Mapping):
-        return parse_config(read_config(source, texts))
-    return load_file(source, texts)
-
-
-def run(
-    config: RunConfig | str | Path | Mapping[str, Any],
-    overrides: Overrides = (),
-    *,
-    out: str | Path | None = None,
-    resume: bool = False,
-    dataset: FaceDataset | None = None,
-    progress: Progress = True,
-) -> FinishedRun:
-    """Train, attack, account, log to MLflow and write the report: ``privhier run``.
-
-    Args:
-        config: A configuration, or what ``load_config`` takes.
-        overrides: As ``load_config`` takes them.
-        out: The run folder; default: ``runs/NAME-HASH``.
-        resume: Go on with the run in ``out`` after an interruption; a finished one is read.
-        dataset: Your own faces (``privhier.datasets.from_arrays``) in place of those ``config`` names.
-        progress: Show how far it is (a bar on a terminal, a line in a notebook), or a function that is told.
-
-    Raises:
-        PrivhierError: As on the command line; its ``remedy`` says what to do.
-        InterruptedRunError: Ctrl-C, or the notebook's stop button; what is finished is kept.
-    """
-    from privhier import session as job
-
-    resolved = config if isinstance(config, RunConfig) else load_config(config)
-    resolved = parse_config(read_config(resolved.model_dump(mode="json"), _texts(overrides)))
-    if dataset is not None:
-        resolved = _with_faces(resolved, dataset)
-    folder = Path(out) if out is not None else default_folder(resolved)
-    if resume and RunFolder(folder).result.exists() and RunFolder(folder).report.exists():
-        return _same(FinishedRun(folder, dataset=dataset), resolved)
-    again = f"privhier.run(..., out={str(folder)!r}, resume=True)"
-    with interruptible(again), _shown(progress) as report, sigterm_interrupts():
-        session = job.open_session(resolved, folder, resume=resume, progress=report, dataset=dataset)
-        job.run(session, command=f"privhier run {folder / 'config.yaml'}")
-    return FinishedRun(folder, dataset=dataset)
-
-
 def open_run(
     folder: str | Path, overrides: Overrides = (), *, dataset: FaceDataset | None = None
 ) -> FinishedRun:
@@ -299,39 +214,7 @@ def open_run(
         CheckpointError: No run folder, or one that was edited.
         ResultError: The run has no result yet.
     """
-    return FinishedRun(Path(folder), _texts(overrides), dataset)
-
-
-def sweep(
-    spec: str | Path,
-    *,
-    out: str | Path | None = None,
-    engine: Literal["local", "ray"] = "local",
-    workers: int | None = None,
-    progress: bool = True,
-) -> FinishedSweep:
-    """Work on every point of a sweep that is not done yet, and write its page: ``privhier sweep``.
-
-    Args:
-        spec: The sweep's YAML file.
-        out: The sweep folder; default: ``runs/NAME-HASH``. An existing one of this sweep goes on.
-        engine: ``local``: worker processes here; ``ray``: a cluster.
-        workers: Points at a time; default: as many as there are cores for.
-        progress: Show how many points are done.
-
-    Raises:
-        PrivhierError: As on the command line. A point that fails is in ``summary.failed``.
-        InterruptedRunError: Ctrl-C; what is finished is kept.
-    """
-    from privhier.sweeps.job import run_sweep
-    from privhier.sweeps.publish import publish
-
-    folder = Path(out) if out is not None else None
-    with interruptible("the same call again"), _shown(progress) as report, sigterm_interrupts():
-        show = None if report is None else lambda now: report(str(now), now.done + now.failed, now.total)
-        summary = run_sweep(spec, engine=engine, workers=workers, out=folder, progress=show)
-        page = publish(summary.folder)[0] if summary.done else None
-    return FinishedSweep(summary, page)
+    return FinishedRun(Path(folder), texts(overrides), dataset)
 
 
 def load_edge(run: str | Path) -> ReleasingEdge:
@@ -363,55 +246,3 @@ def compare(runs: Iterable[FinishedRun | str | Path], *, every: bool = False) ->
     names = [one.folder.resolve().name for one in opened]
     labels = names if len(set(names)) == len(names) else [str(one.folder) for one in opened]
     return comparison([(one.config, one.result) for one in opened], labels, every=every)
-
-
-def default_folder(config: RunConfig) -> Path:
-    """Where a run goes that is not told."""
-    return Path("runs") / f"{config.name}-{config.hash()[:10]}"
-
-
-def _texts(overrides: Overrides) -> list[str]:
-    if isinstance(overrides, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    if isinstance(overrides, str):
-        raise ConfigError(
-            key="overrides",
-            value=overrides,
-            rule="must be a list of texts or a mapping",
-            remedy=f"Write [{overrides!r}]",
-        )
-    return list(overrides)
-
-
-def _with_faces(config: RunConfig, faces: FaceDataset) -> RunConfig:
-    """The configuration with the data set that was handed over."""
-    chosen = config.dataset
-    for key, plain in (("limit", None), ("min_images_per_identity", 1), ("crop", "none")):
-        if (value := getattr(chosen, key)) != plain:
-            raise ConfigError(
-                key=f"dataset.{key}",
-                value=value,
-                rule="chooses while a data set is read; these faces were handed over",
-                remedy="Choose before you hand them over, and leave the key out",
-            )
-    size = int(faces.images.shape[-1])
-    handed = {"name": faces.name, "image_size": size, "root": None, "options": {}}
-    return parse_config(config.model_dump(mode="json") | {"dataset": chosen.model_dump(mode="json") | handed})
-
-
-def _same(done: FinishedRun, config: RunConfig) -> FinishedRun:
-    from privhier.training.claim import check_output
-
-    check_output(RunFolder(done.folder), config, resume=True)
-    return done
-
-
-@contextmanager
-def _shown(progress: Progress) -> Iterator[Report | None]:
-    if callable(progress):
-        yield progress
-    elif progress:
-        with shown_progress() as report:
-            yield report
-    else:
-        yield None
