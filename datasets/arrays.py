@@ -147,7 +147,8 @@ def _column(key: str, values: npt.ArrayLike, n: int) -> npt.NDArray[np.generic]:
 
 def _numbered(key: str, values: npt.ArrayLike, n: int) -> IntArray:
     column = _column(key, values, n)
-    return np.unique(column, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    numbers: IntArray = np.unique(column, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return numbers
 
 
 def _fingerprint(
