@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,20 +11,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.features import FeatureBank
-from privhier.attacks.mlp import class_probabilities, perceptron
-from privhier.attacks.nets import FitPlan, fit, take
-from privhier.attacks.options import option
-from privhier.attacks.selection import (
-    SCORED_DRAWS,
-    AttributeProblem,
-    attribute_refusal,
-    label_refusal,
-    pose_attribute,
-)
-from privhier.attacks.tabular import all_classes, fit_logistic
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.column_scores import all_classes, fit_logistic
+from privhier.attacks.parts.features import FeatureBank
+from privhier.attacks.parts.fitting import FitPlan, class_probabilities, fit, take
+from privhier.attacks.parts.nets import perceptron
+from privhier.attacks.parts.selection import SCORED_DRAWS, AttributeProblem, pose_attribute
+from privhier.attacks.refusals import attribute_refusal, label_refusal
 from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
 _FLOOR = 1e-6
@@ -72,8 +66,9 @@ class _Candidate:
     victims: FloatArray
 
 
+@attacks.register("averaging")
 @dataclass(frozen=True)
-class AveragingAttack:
+class AveragingAttack(Attack):
     """Class log-probabilities of single releases, averaged over a record's T releases.
 
     Base learners: logistic regression, one for all T or one for each t, and a perceptron that is told
@@ -97,9 +92,6 @@ class AveragingAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     penalties: tuple[float, ...] = option((0.01, 0.3, 10.0), low=1e-8)
     width: int = option(128, low=2)
     dropout: float = option(0.3, low=0.0, high=0.95)
@@ -120,7 +112,6 @@ class AveragingAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         problem = pose_attribute(view, self.target, "averaging")
         bank = FeatureBank(single_releases(view), max_columns=self.max_columns, name="averaging")
         candidates = list(self._logistic(view, problem, bank))
@@ -140,7 +131,6 @@ class AveragingAttack:
             validation=average_log(candidate.held_out, weights),
             victims=average_log(candidate.victims, weights),
             selected={"learner": candidate.name, "weights": weights_name},
-            seconds=time.perf_counter() - start,
             queries=bank.queries,
         )
 
@@ -232,6 +222,3 @@ def _posteriors(models: list[LogisticRegression], columns: FloatArray, n_classes
         for t, model in enumerate(models)
     ]
     return np.stack(each, axis=1)
-
-
-attacks.register("averaging")(AveragingAttack)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from privhier.attacks.once import clocked
+from privhier.attacks.refusals import Kind, usual_refusal
 from privhier.attacks.view import View
+from privhier.config.contracts import faults_of_call, faults_of_class, faults_of_flag, faults_of_options
 from privhier.registry import Registry
+
+__all__ = ["KINDS", "Attack", "AttackResult", "Kind", "attacks"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-Kind = Literal["attribute", "verification", "reconstruction", "property"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class AttackResult:
         own_loss: reconstruction: float32 ``(n,)``, the attacker's own estimate of its error.
         validation: The attacker's score on its own validation split (AUC, or -loss).
         selected: Hyper-parameters it chose there.
-        seconds: Wall time of training and inference; the bench adds what it found already computed for
-            other attacks on the same view, so that order does not matter.
+        seconds: Wall time of training and inference, with what was found already computed for other
+            attacks on the same view, so that order does not matter. Nobody fills it in by hand.
         queries: Releases of auxiliary records it used.
     """
 
@@ -50,31 +57,74 @@ class AttackResult:
     queries: int = 0
 
 
-@runtime_checkable
-class Attack(Protocol):
-    """A frozen dataclass of hyper-parameters.
+@dataclass(frozen=True)
+class Attack(ABC):
+    """A frozen dataclass of hyper-parameters with ``run``; a subclass adds its fields, each with a default.
 
     ``target`` (attribute attacks) names the attribute; other kinds leave it ``"identity"`` or ``""``.
     """
 
     kind: ClassVar[Kind]
-    white_box: ClassVar[bool]
+    """What it attacks; a subclass says it."""
+    white_box: ClassVar[bool] = False
     """Whether it needs the edge's weights; such an attack runs on the white-box view only."""
-    expensive: ClassVar[bool]
+    expensive: ClassVar[bool] = False
     """Whether it optimizes for every victim anew, so that it may be given fewer of them."""
-
-    @property
-    def target(self) -> str:
-        """Name of the attribute, ``"identity"`` or ``""``."""
-        ...
+    target: str = ""
 
     def refuses(self, view: View) -> str | None:
-        """Why this attack does not apply to this view (a reason for the report), or None."""
-        ...
+        """Why this attack does not apply to this view (a reason for the report), or None.
 
+        By default: where what its kind is trained on is missing. An attack that makes no use of task
+        labels also says ``label_refusal``, so that it is not run twice on the same releases.
+        """
+        return usual_refusal(view, self.kind, self.target, white_box=self.white_box)
+
+    @abstractmethod
     def run(self, view: View) -> AttackResult:
-        """Train on the view's auxiliary set, select on its own validation split, attack the victims."""
-        ...
+        """Train on the view's auxiliary set, select on its own validation split, attack the victims.
+
+        The result's ``seconds`` are filled in around it.
+        """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "run" in vars(cls):
+            type.__setattr__(cls, "run", _timed(cls.run))
 
 
-attacks: Registry[type[Attack]] = Registry("attacks", key="attacks")
+def _timed(run: Callable[[Any, View], AttackResult]) -> Callable[[Any, View], AttackResult]:
+    """``run`` with the wall time it would have taken with nobody before it, whoever calls it how often."""
+
+    @functools.wraps(run)
+    def timed(attack: Any, view: View) -> AttackResult:
+        result, seconds = clocked(view, lambda: run(attack, view))
+        return replace(result, seconds=seconds)
+
+    return timed
+
+
+def _faults(entry: Any) -> Iterator[str]:
+    """Why a class is no attack; one that does not inherit from ``Attack`` must have all of it itself."""
+    if not isinstance(entry, type):
+        yield f"it is a {type(entry).__name__}, not a class"
+        return
+    yield from faults_of_options(entry)
+    kind = getattr(entry, "kind", None)
+    if kind not in KINDS:
+        said = "lacks kind" if kind is None else f"has kind {kind!r}"
+        yield f"it {said}: kind: ClassVar[Kind] must be one of {', '.join(KINDS)}"
+    yield from faults_of_flag(entry, "white_box", "whether it needs the edge's weights")
+    yield from faults_of_flag(entry, "expensive", "whether it optimizes for every victim anew")
+    target = {one.name: one for one in fields(entry)}.get("target") if is_dataclass(entry) else None
+    if target is None or not target.init or not isinstance(target.default, str):
+        yield 'it lacks the field target: str = ""'
+    if issubclass(entry, Attack):
+        yield from faults_of_class(entry, Attack)
+    for name, gives in (("refuses", "a reason or None"), ("run", "an AttackResult")):
+        yield from faults_of_call(getattr(entry, name, None), f"{name}(view), which gives {gives}", "", "")
+
+
+attacks: Registry[type[Attack]] = Registry(
+    "attacks", key="attacks", builtin="privhier.attacks.builtin", check=_faults
+)

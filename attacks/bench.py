@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from privhier.attacks.base import Attack, AttackResult
-from privhier.attacks.sharing import run_and_time
+from privhier.attacks.once import clocked
 from privhier.attacks.view import View
 from privhier.errors import CheckpointError, TrainingError
 from privhier.storage.locks import exclusive
@@ -79,7 +79,7 @@ def _once(name: str, attack: Attack, view: View, folder: Path) -> AttackResult:
 def _run(name: str, attack: Attack, view: View) -> tuple[AttackResult, float]:
     where = f"attacks.{attack.kind}.{name}"
     try:
-        result, seconds = run_and_time(attack, view)
+        result, seconds = clocked(view, lambda: attack.run(view))
     except TrainingError as error:
         key = f"{where}.options.{error.key}" if error.key == "learning_rate" else error.key
         raise TrainingError(key=key, value=error.value, rule=error.rule, remedy=error.remedy) from error

@@ -1,54 +1,10 @@
-"""From a name and options in the configuration to an attack. Importing this fills the registry."""
+"""From a name and options in the configuration to an attack."""
 
 from __future__ import annotations
 
-import difflib
-import types
-
-from privhier.attacks import (
-    averaging,
-    cnn,
-    decensor,
-    decoder,
-    deep_prior,
-    embed_reconstructions,
-    fine_tune,
-    generative,
-    inversion,
-    kernel,
-    mlp,
-    property,
-    substitute,
-    tabular,
-    verification,
-)
 from privhier.attacks.base import Attack, Kind, attacks
-from privhier.attacks.options import from_options
 from privhier.config import Choice
-from privhier.errors import UnknownNameError
-
-FAMILIES: tuple[types.ModuleType, ...] = (
-    tabular,
-    mlp,
-    cnn,
-    verification,
-    decoder,
-    embed_reconstructions,
-    kernel,
-    averaging,
-    fine_tune,
-    decensor,
-    property,
-    inversion,
-    deep_prior,
-    generative,
-    substitute,
-)
-"""Modules that register the built-in attacks on import."""
-
-
-registry = attacks
-"""The registry with every built-in attack in it."""
+from privhier.config.choices import build
 
 
 def names_of(kind: Kind) -> list[str]:
@@ -73,21 +29,4 @@ def build_attack(choice: Choice, *, kind: Kind, target: str) -> Attack:
         >>> build_attack(Choice(name="mlp", options={"epochs": 10}), kind="attribute", target="age").target
         'age'
     """
-    known = names_of(kind)
-    if choice.name not in known:
-        near = difflib.get_close_matches(choice.name, known, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise UnknownNameError(
-            key=f"attacks.{kind}",
-            value=choice.name,
-            rule=f"must be one of the registered {kind} attacks",
-            remedy=f"{hint}Known: {', '.join(known)}",
-        )
-    made: Attack = from_options(
-        attacks.get(choice.name),
-        choice.options,
-        key=f"attacks.{kind}.{choice.name}.options",
-        remedy="Give all of them, or none",
-        target=target,
-    )
-    return made
+    return build(attacks, choice, key=f"attacks.{kind}", among=names_of(kind), target=target)

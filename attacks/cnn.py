@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,46 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.features import LastDraw
-from privhier.attacks.mlp import class_probabilities
-from privhier.attacks.nets import FitPlan, channel_norm, count_macs, fit, stack_releases, take, trunk
-from privhier.attacks.options import option
-from privhier.attacks.selection import SCORED_DRAWS, attribute_refusal, label_refusal, pose_attribute
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.features import LastDraw
+from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, class_probabilities, fit, take
+from privhier.attacks.parts.nets import channel_norm, jitter, stack_releases, trunk
+from privhier.attacks.parts.selection import SCORED_DRAWS, pose_attribute
+from privhier.attacks.refusals import attribute_refusal, label_refusal, map_refusal
 from privhier.attacks.view import FloatArray, View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, torch_stream
 
 
-def map_refusal(view: View) -> str | None:
-    """Why convolutions do not apply to these releases, or None."""
-    if view.releases.ndim != 5:
-        return "the release is a vector, not a feature map (C, h, w)"
-    if min(view.releases.shape[3:]) < 3:
-        return "the feature map is smaller than 3x3"
-    return None
-
-
-def affordable_epochs(network: nn.Module, example: Tensor, records: int, epochs: int, max_gmacs: int) -> int:
-    """Epochs that keep forward passes under ``max_gmacs`` billion multiply-accumulates; at least 3."""
-    per_epoch = count_macs(network, example) * records / 1e9
-    return max(min(epochs, 3), min(epochs, int(max_gmacs / max(per_epoch, 1e-9))))
-
-
-def jitter(x_bchw: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
-    """One random shift of up to a twelfth of the side for the batch, and a random flip per record."""
-    reach = max(1, x_bchw.shape[-1] // 12)
-    down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
-    padded = nn.functional.pad(x_bchw, (reach, reach, reach, reach), mode="replicate")
-    h, w = x_bchw.shape[2:]
-    moved = padded[:, :, reach + down : reach + down + h, reach + right : reach + right + w]
-    if not flip:
-        return moved
-    flipped = torch.rand(len(moved), generator=generator).to(moved.device) < 0.5
-    return torch.where(flipped.view(-1, 1, 1, 1), moved.flip(-1), moved)
-
-
+@attacks.register("cnn")
 @dataclass(frozen=True)
-class CnnAttack:
+class CnnAttack(Attack):
     """A small residual network over maps (C, h, w); T releases are stacked as channels beside their mean.
 
     Trained on a fresh draw every epoch, shifted at random, raw images also mirrored (and then
@@ -70,9 +43,6 @@ class CnnAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     width: int = option(16, low=4)
     learning_rates: tuple[float, ...] = option((2e-3,), low=1e-7)
     weight_decay: float = option(0.05, low=0.0)
@@ -88,7 +58,6 @@ class CnnAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         problem = pose_attribute(view, self.target, "cnn")
         train = problem.split.train
         drawn = LastDraw(view.aux)
@@ -142,7 +111,6 @@ class CnnAttack:
             validation=best[2],
             victims=best[3],
             selected={"network": best[1]},
-            seconds=time.perf_counter() - start,
             queries=drawn.queries,
         )
 
@@ -152,6 +120,3 @@ class CnnAttack:
         return nn.Sequential(
             channel_norm(maps), *layers, nn.Dropout(self.dropout), nn.Linear(features, n_classes)
         )
-
-
-attacks.register("cnn")(CnnAttack)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,18 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.cnn import affordable_epochs
-from privhier.attacks.edge_copy import RetrainedEdge, RetrainPlan, pixels, retrain_edge
-from privhier.attacks.fresh_noise import FreshReleases, feature_translator
-from privhier.attacks.mlp import class_probabilities
-from privhier.attacks.nets import FitPlan, apply_in_blocks, fit, take
-from privhier.attacks.options import option
-from privhier.attacks.selection import AttributeProblem, attribute_refusal, label_refusal, pose_attribute
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.edge_copy import RetrainedEdge, RetrainPlan, pixels, retrain_edge
+from privhier.attacks.parts.fitting import (
+    apply_in_blocks,
+    take,
+)
+from privhier.attacks.parts.fresh_noise import (
+    Candidate,
+    FreshPlan,
+    FreshReleases,
+    feature_translator,
+    train_classifier,
+)
+from privhier.attacks.parts.selection import AttributeProblem, pose_attribute
+from privhier.attacks.refusals import attribute_refusal, label_refusal, white_box_refusal
 from privhier.attacks.view import FloatArray, View
-from privhier.attacks.white_box import white_box_refusal
+from privhier.config.choices import option
 from privhier.models.exits import Exit
-from privhier.seeding import isolated_rng, torch_stream
+from privhier.seeding import isolated_rng
 
 
 class Translator(nn.Module):
@@ -48,8 +54,9 @@ class Translator(nn.Module):
         return torch.as_tensor(self.head(self.translate(releases) * self.spread + self.mean))
 
 
+@attacks.register("decensor")
 @dataclass(frozen=True)
-class DecensorAttack:
+class DecensorAttack(Attack):
     """De-censoring (Song and Shmatikov, 2020, section 3.3).
 
     The last stage of an edge copy is retrained on the auxiliary images to tell the target: its features
@@ -73,8 +80,6 @@ class DecensorAttack:
 
     kind: ClassVar[Kind] = "attribute"
     white_box: ClassVar[bool] = True
-    expensive: ClassVar[bool] = False
-    target: str = ""
     stages: int = option(1, low=1)
     retrain_epochs: int = option(12, low=1)
     class_weights: tuple[float, ...] = option((0.0, 1.0), low=0.0)
@@ -91,7 +96,6 @@ class DecensorAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         problem = pose_attribute(view, self.target, "decensor")
         plan = RetrainPlan(
             stages=self.stages,
@@ -110,12 +114,11 @@ class DecensorAttack:
             self._translate(view, problem, noise, held_out, retrained, uncensored, number)
             for number in range(len(self.class_weights))
         ]
-        _, chosen, own, victims = max(candidates, key=lambda candidate: candidate[0])
+        best, chosen = max(candidates, key=lambda candidate: candidate[0].score)
         return problem.result(
-            validation=own,
-            victims=victims,
+            validation=best.held_out,
+            victims=best.victims,
             selected={"class_weight": chosen, "uncensored": round(retrained.score, 4)},
-            seconds=time.perf_counter() - start,
             queries=noise.queries,
         )
 
@@ -128,8 +131,8 @@ class DecensorAttack:
         retrained: RetrainedEdge,
         uncensored: FloatArray,
         number: int,
-    ) -> tuple[float, float, FloatArray, FloatArray]:
-        """Score, weight of the cross-entropy, and posteriors of held-out draws and of the victims."""
+    ) -> tuple[Candidate, float]:
+        """The trained translation, and its weight of the cross-entropy."""
         train, device, weight = problem.split.train, view.device, self.class_weights[number]
         stream = (view.seed, "attack", "decensor", self.target, number)
         labels = torch.from_numpy(np.array(problem.labels[train]))
@@ -142,8 +145,6 @@ class DecensorAttack:
                 torch.from_numpy(mean),
                 torch.from_numpy(spread),
             ).to(device)
-            example = take(held_out, [0], device)
-            epochs = affordable_epochs(network, example, len(train), self.epochs, self.max_gmacs)
 
             def loss(epoch: int, positions: Tensor) -> Tensor:
                 rows = positions.numpy()
@@ -155,19 +156,9 @@ class DecensorAttack:
                 logits = network.head(features * network.spread + network.mean)
                 return error + weight * nn.functional.cross_entropy(logits, labels[positions].to(device))
 
-            def score() -> float:
-                return problem.score(class_probabilities(network, held_out, device))
-
-            value, _ = fit(
-                network,
-                FitPlan(epochs, self.batch, self.learning_rate, 0.01, self.patience),
-                records=len(train),
-                loss=loss,
-                score=score,
-                generator=torch_stream(*stream, "order"),
-            )
-            own = class_probabilities(network, held_out, device)
-            return value, weight, own, class_probabilities(network, view.releases, device)
+            plan = FreshPlan(self.epochs, self.batch, self.learning_rate, self.patience, self.max_gmacs)
+            made = train_classifier(network, view, problem, held_out, plan, loss, *stream, "order")
+            return made, weight
 
 
 def _constants(features: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -178,6 +169,3 @@ def _constants(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     # A value that never moves is worth no effort: its error is measured in units of the others'.
     spread = np.maximum(spread, max(1e-6, 1e-2 * float(spread.mean())))
     return mean.astype(np.float32), spread.astype(np.float32)
-
-
-attacks.register("decensor")(DecensorAttack)

@@ -2,167 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import torch
-from sklearn.linear_model import RidgeCV
-from torch import Tensor, nn
-
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.cnn import affordable_epochs
-from privhier.attacks.features import LastDraw
-from privhier.attacks.nets import FitPlan, channel_norm, fit, stack_releases, take
-from privhier.attacks.options import option
-from privhier.attacks.selection import MIN_RECORDS, label_refusal, own_split
-from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View
-from privhier.seeding import isolated_rng, numpy_stream, torch_stream
-
-_GRID = 12
-"""Side of the map a vector release is first turned into."""
-_RIDGE_ROWS = 300_000
-"""Positions (of all records) the closed-form start is fitted on."""
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.decoders import DecoderPlan, decode_victims
+from privhier.attacks.view import View
+from privhier.config.choices import option
 
 
-def as_maps(releases: FloatArray) -> FloatArray:
-    """Releases as (n, c, h, w): maps keep their shape, vectors become c = T*d [+ d] channels of 1x1."""
-    n, t = releases.shape[:2]
-    if releases.ndim == 5 and min(releases.shape[3:]) >= 3:
-        return stack_releases(releases)
-    return stack_releases(releases.reshape(n, t, -1, 1, 1))
-
-
-def window_ssim(x_bchw: Tensor, y_bchw: Tensor) -> Tensor:
-    """Structural similarity per image, (b,), range 1.0: Wang et al. 2004 with a uniform 7x7 window.
-
-    A training objective (a uniform window is many times cheaper than the Gaussian one); what is
-    reported is computed by ``privhier.metrics``.
-    """
-    size = min(7, x_bchw.shape[-1], x_bchw.shape[-2])
-
-    def mean(z: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(z, size, stride=1)
-
-    mx, my = mean(x_bchw), mean(y_bchw)
-    vx, vy = mean(x_bchw**2) - mx**2, mean(y_bchw**2) - my**2
-    vxy = mean(x_bchw * y_bchw) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    ratio = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-    return ratio.mean(dim=(1, 2, 3))
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions around an identity, without normalization (as in super-resolution nets)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
-        )
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        return x_bchw + 0.3 * torch.as_tensor(self.body(x_bchw))
-
-
-class Decoder(nn.Module):
-    """Release maps (b, c, h, w) to images (b, 3, H, W), as a linear start plus a learned residual.
-
-    The linear start is one convolution with sub-pixel output (for 1x1 maps a linear layer), fitted
-    in closed form; the residual network begins at zero, so training starts from the best linear
-    reconstruction.
-    """
-
-    def __init__(self, maps: FloatArray, image_shape: tuple[int, int, int], width: int, blocks: int) -> None:
-        super().__init__()
-        _, channels, h, w = maps.shape
-        self.image_size = image_shape[1:]
-        self.norm = channel_norm(maps)
-        self.ratio = max(1, math.ceil(max(image_shape[1] / h, image_shape[2] / w)))
-        self.start_size = (h * self.ratio, w * self.ratio)
-        kernel = 1 if h == 1 or channels * 9 > 1200 else 3 if channels * 25 > 1200 else 5
-        self.start = nn.Conv2d(channels, 3 * self.ratio**2, kernel, padding=kernel // 2)
-        if h * w > 256:
-            width = max(16, width // 2 if h * w <= 1024 else width // 4)
-        if h == 1:
-            self.enter: nn.Module = nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(channels, width * (_GRID // 2) ** 2),
-                nn.ReLU(),
-                nn.Unflatten(1, (width, _GRID // 2, _GRID // 2)),
-                nn.Upsample(scale_factor=2),
-                nn.Conv2d(width, width, 3, padding=1),
-            )
-            h = w = _GRID
-        else:
-            self.enter = nn.Conv2d(channels, width, 3, padding=1)
-        fine = max(1, math.ceil(max(image_shape[1] / h, image_shape[2] / w)))
-        self.body = nn.Sequential(nn.ReLU(), *(_Block(width) for _ in range(blocks)), nn.ReLU())
-        self.leave = nn.Sequential(nn.Conv2d(width, 8 * fine**2, 3, padding=1), nn.PixelShuffle(fine))
-        self.refine = nn.Sequential(
-            nn.Conv2d(11, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1)
-        )
-        last = self.refine[-1]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def linear(self, x_bchw: Tensor) -> Tensor:
-        """The linear start alone, (b, 3, H, W), from normalized maps."""
-        image = nn.functional.pixel_shuffle(self.start(x_bchw), self.ratio)
-        return _resize(image, self.image_size)
-
-    def forward(self, maps_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """Unclamped images (b, 3, H, W) and a description of each (b, f), to predict its error from."""
-        x = self.norm(maps_bchw)
-        start = self.linear(x)
-        hidden = self.body(self.enter(x))
-        detail = _resize(self.leave(hidden), self.image_size)
-        image = start + self.refine(torch.cat([start, detail], dim=1))
-        with torch.no_grad():
-            rough = (image[..., 1:] - image[..., :-1]).abs()
-            maps = [hidden, image, (image - start).abs(), (image - image.clamp(0, 1)).abs(), rough]
-            described = [torch.cat([m.mean(dim=(2, 3)), m.std(dim=(2, 3))], dim=1) for m in maps]
-        return image, torch.cat(described, dim=1)
-
-    @torch.no_grad()
-    def fit_start(self, maps: FloatArray, images: FloatArray) -> None:
-        """Ridge regression of image blocks on release patches; maps (n, c, h, w), images (n, 3, H, W).
-
-        The penalty is a thousandth of the mean patch energy: it settles collinear channels (the
-        mean beside T releases) and stays below any noise that matters.
-        """
-        kernel = self.start.kernel_size[0]
-        columns = self.start.in_channels * kernel**2 + 1
-        gram = torch.zeros(columns, columns, dtype=torch.float64)
-        cross = torch.zeros(columns, self.start.out_channels, dtype=torch.float64)
-        for begin in range(0, len(maps), 128):
-            x = self.norm.cpu()(torch.from_numpy(maps[begin : begin + 128]))
-            y = _resize(torch.from_numpy(images[begin : begin + 128]), self.start_size)
-            patches = nn.functional.unfold(x, kernel, padding=kernel // 2).transpose(1, 2).flatten(0, 1)
-            blocks = nn.functional.pixel_unshuffle(y, self.ratio).flatten(2).transpose(1, 2).flatten(0, 1)
-            rows = torch.cat([patches, torch.ones(len(patches), 1)], dim=1)
-            gram += (rows.T @ rows).double()
-            cross += (rows.T @ blocks).double()
-        penalty = 1e-3 * gram.diagonal()[:-1].mean() * torch.eye(columns, dtype=torch.float64)
-        penalty[-1, -1] = 1e-6
-        solution = torch.linalg.solve(gram + penalty, cross).float()
-        self.start.weight.copy_(solution[:-1].T.reshape(self.start.weight.shape))
-        assert self.start.bias is not None
-        self.start.bias.copy_(solution[-1])
-
-
-def _resize(x_bchw: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(x_bchw.shape[2:]) == tuple(size):
-        return x_bchw
-    return nn.functional.interpolate(x_bchw, size=tuple(size), mode="bilinear", align_corners=False)
-
-
+@attacks.register("decoder")
 @dataclass(frozen=True)
-class DecoderAttack:
+class DecoderAttack(Attack):
     """Linear sub-pixel start in closed form plus a residual network, on L1 + MSE + SSIM loss.
 
     A fresh draw every epoch; the epoch is chosen on the attacker's own validation split (a linear
@@ -180,9 +31,6 @@ class DecoderAttack:
     """
 
     kind: ClassVar[Kind] = "reconstruction"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     width: int = option(64, low=4)
     blocks: int = option(3, low=1)
     learning_rate: float = option(2e-3, low=1e-7)
@@ -190,129 +38,16 @@ class DecoderAttack:
     batch: int = option(32, low=2)
     max_gmacs: int = option(1200, low=1)
 
-    def refuses(self, view: View) -> str | None:
-        """See ``Attack``."""
-        if view.task_labels is not None:
-            return label_refusal(view)
-        if len(view.aux.images) < MIN_RECORDS:
-            return f"only {len(view.aux.images)} auxiliary images, {MIN_RECORDS} are needed"
-        if len(np.unique(view.aux.groups)) < 2:
-            return "the auxiliary set is one group: nothing is left to validate on"
-        return None
-
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
-        aux, device = view.aux, view.device
-        rng = numpy_stream(view.seed, "attack", "decoder", "split")
-        split = own_split(np.zeros(len(aux.images), np.int64), aux.groups, rng, share=0.15)
-        train = split.train
-        drawn = LastDraw(aux)
-        held_out = as_maps(drawn(0)[split.validation])
-        with isolated_rng(view.seed, "attack", "decoder"):
-            network = Decoder(held_out, view.image_shape, self.width, self.blocks)
-            rows = max(64, _RIDGE_ROWS // (held_out.shape[2] * held_out.shape[3]))
-            maps, images = self._start_data(drawn, aux, train, rows)
-            network.fit_start(maps, images)
-            del maps, images
-            network.to(device)
-            example = take(held_out, [0], device)
-            epochs = affordable_epochs(network, example, len(train), self.epochs, self.max_gmacs)
-
-            def loss(epoch: int, positions: Tensor) -> Tensor:
-                chosen = train[positions.numpy()]
-                maps = torch.from_numpy(as_maps(drawn(epoch)[chosen])).to(device)
-                images = _images(aux.images, chosen, device)
-                return _objective(network(maps)[0], images)[0].mean()
-
-            def score() -> float:
-                guesses, _ = _decode(network, held_out, device)
-                return -float(_errors(guesses, aux.images, split.validation)[0].mean())
-
-            begin = score()
-            before = {name: value.clone() for name, value in network.state_dict().items()}
-            value, epoch = fit(
-                network,
-                FitPlan(epochs, self.batch, self.learning_rate, 1e-4, epochs),
-                records=len(train),
-                loss=loss,
-                score=score,
-                generator=torch_stream(view.seed, "attack", "decoder", "order"),
-            )
-            if begin > value:
-                network.load_state_dict(before)
-                value, epoch = begin, 0
-            guesses, described = _decode(network, held_out, device)
-            errors = _errors(guesses, aux.images, split.validation)[1]
-            images_out, victims_described = _decode(network, as_maps(view.releases), device)
+        plan = DecoderPlan(
+            self.width, self.blocks, self.learning_rate, self.epochs, self.batch, self.max_gmacs
+        )
+        made = decode_victims(view, plan)
         return AttackResult(
-            reconstructions=images_out,
-            own_loss=_predicted_error(described, errors, victims_described),
-            validation=value,
-            selected={"epoch": epoch, "epochs": epochs},
-            seconds=time.perf_counter() - start,
-            queries=drawn.queries,
+            reconstructions=made.images,
+            own_loss=made.own_loss,
+            validation=made.validation,
+            selected={"epoch": made.epoch, "epochs": made.epochs},
+            queries=made.queries,
         )
-
-    @staticmethod
-    def _start_data(
-        drawn: LastDraw, aux: AuxiliarySet, train: IntArray, rows: int
-    ) -> tuple[FloatArray, FloatArray]:
-        """Maps and images for the closed-form start: some records, or several draws of all (at most 4)."""
-        chosen = train[:: max(1, len(train) // rows)]
-        draws = int(np.clip(rows // len(chosen), 1, min(4, aux.draws)))
-        maps = np.concatenate([as_maps(drawn(k)[chosen]) for k in range(draws)])
-        images: FloatArray = np.tile(
-            aux.images[chosen].astype(np.float32) / np.float32(255), (draws, 1, 1, 1)
-        )
-        return maps, images
-
-
-@torch.no_grad()
-def _decode(network: Decoder, maps: FloatArray, device: str) -> tuple[FloatArray, FloatArray]:
-    """Images (n, 3, H, W) in [0, 1] and their descriptions (n, f)."""
-    images: list[FloatArray] = []
-    described: list[FloatArray] = []
-    for begin in range(0, len(maps), 256):
-        guess, about = network(take(maps, np.arange(begin, min(begin + 256, len(maps))), device))
-        images.append(guess.clamp(0, 1).cpu().numpy())
-        described.append(about.cpu().numpy())
-    pictures: FloatArray = np.concatenate(images)
-    descriptions: FloatArray = np.concatenate(described)
-    return pictures, descriptions
-
-
-def _errors(guesses: FloatArray, images: ImageArray, indices: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Loss and mean absolute error (n,) of reconstructions of the attacker's own images ``indices``."""
-    each: list[FloatArray] = []
-    absolute: list[FloatArray] = []
-    for begin in range(0, len(guesses), 256):
-        truth = _images(images, indices[begin : begin + 256], "cpu")
-        loss, error = _objective(torch.from_numpy(guesses[begin : begin + 256]), truth)
-        each.append(loss.numpy())
-        absolute.append(error.numpy())
-    return np.concatenate(each), np.concatenate(absolute)
-
-
-def _predicted_error(described: FloatArray, errors: FloatArray, victims: FloatArray) -> FloatArray:
-    """The victims' L1 errors (n,) as foreseen by a ridge on log errors of the own validation records."""
-    mean, spread = described.mean(axis=0), np.maximum(described.std(axis=0), 1e-6)
-    ridge = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit((described - mean) / spread, np.log(errors + 1e-4))
-    # Victims far outside what was seen get no estimate beyond the range seen.
-    foreseen = np.exp(ridge.predict((victims - mean) / spread))
-    return np.asarray(np.clip(foreseen, errors.min() / 2, errors.max() * 2), dtype=np.float32)
-
-
-def _images(images: ImageArray, indices: IntArray, device: str) -> Tensor:
-    return torch.from_numpy(np.asarray(images[indices])).to(device).float() / 255
-
-
-def _objective(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-image training loss and mean absolute error, both (b,)."""
-    difference = guess - truth
-    absolute = difference.abs().mean(dim=(1, 2, 3))
-    squared = (difference**2).mean(dim=(1, 2, 3))
-    return absolute + squared + 0.5 * (1 - window_ssim(guess, truth)), absolute
-
-
-attacks.register("decoder")(DecoderAttack)

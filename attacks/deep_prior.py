@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.matching import (
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.matching import (
     Misfit,
     affordable_steps,
-    as_array,
+    descend,
     image_errors,
-    matching_refusal,
+    inverted_in_batches,
     mean_image,
     own_cases,
+    stops_at,
 )
-from privhier.attacks.options import option
 from privhier.attacks.view import View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, numpy_stream
 
 _STOPS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -86,8 +86,9 @@ class Generators(nn.Module):
         )
 
 
+@attacks.register("deep_prior")
 @dataclass(frozen=True)
-class DeepPriorAttack:
+class DeepPriorAttack(Attack):
     """Deep image prior (Ulyanov, Vedaldi and Lempitsky, 2018) in place of pixels: early stopping regularizes.
 
     The weights of an untrained convolutional network per victim are fitted so that the edge turns its
@@ -108,7 +109,6 @@ class DeepPriorAttack:
     kind: ClassVar[Kind] = "reconstruction"
     white_box: ClassVar[bool] = True
     expensive: ClassVar[bool] = True
-    target: str = ""
     steps: int = option(400, low=1)
     learning_rate: float = option(0.01, low=1e-7)
     width: int = option(32, low=2)
@@ -116,36 +116,29 @@ class DeepPriorAttack:
     batch: int = option(16, low=1)
     max_gmacs: int = option(200, low=1)
 
-    def refuses(self, view: View) -> str | None:
-        """See ``Attack``."""
-        return matching_refusal(view)
-
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        begin = time.perf_counter()
         own = own_cases(view, "deep_prior")
         misfit = Misfit(view, own.train)
         gmacs = self._generators(view, 1).gmacs() + misfit.gmacs()
         steps = affordable_steps(gmacs, self.steps, self.max_gmacs)
-        stops = sorted({round(share * steps) for share in _STOPS})
+        stops = stops_at(_STOPS, steps)
         mean = mean_image(view, own.train)
         iterates = self._descend(view, misfit, own.releases, mean, stops)
         errors = [float(image_errors(x, own.images).mean()) for x in iterates]
         stop = stops[int(np.argmin(errors))]
 
-        images, losses = [], []
-        for first in range(0, len(view.releases), self.batch):
-            part = torch.from_numpy(np.array(view.releases[first : first + self.batch])).to(view.device)
+        def inverted(part: Tensor) -> tuple[Tensor, Tensor]:
             (x,) = self._descend(view, misfit, part, mean, [stop])
-            images.append(x)
             with torch.no_grad():
-                losses.append(misfit(x, part))
+                return x, misfit(x, part)
+
+        images, losses = inverted_in_batches(view, self.batch, inverted)
         return AttackResult(
-            reconstructions=as_array(torch.cat(images)),
-            own_loss=as_array(torch.cat(losses)),
+            reconstructions=images,
+            own_loss=losses,
             validation=-min(errors),
             selected={"steps": stop, "of": steps},
-            seconds=time.perf_counter() - begin,
             queries=own.queries,
         )
 
@@ -159,22 +152,15 @@ class DeepPriorAttack:
         """Running means of the outputs (b, 3, H, W) after each of ``stops`` steps; after none, ``mean``."""
         rng = numpy_stream(view.seed, "attack", "deep_prior", "states")
         generators = self._generators(view, len(releases))
-        parameters = list(generators.parameters())
-        optimizer = torch.optim.Adam(parameters, self.learning_rate)
+        optimizer = torch.optim.Adam(generators.parameters(), self.learning_rate)
         average = mean.expand(len(releases), *mean.shape)
         kept = [average] if stops[0] == 0 else []
         for step in range(1, stops[-1] + 1):
             x = generators()
-            loss = misfit(x, releases, misfit.states(rng)).sum()
-            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+            descend(optimizer, misfit(x, releases, misfit.states(rng)).sum())
             with torch.no_grad():
                 # An early step counts more, so that the first outputs are soon forgotten.
                 average = average.lerp(x, max(1 - _AVERAGE, 1 / step))
             if step in stops:
                 kept.append(average.clone())
         return kept
-
-
-attacks.register("deep_prior")(DeepPriorAttack)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import yaml
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.decoder import DecoderAttack
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
 from privhier.attacks.embedders.base import FaceEmbedder, embedders
-from privhier.attacks.embedders.registry import build_embedder
-from privhier.attacks.options import option
-from privhier.attacks.selection import SCORED_DRAWS, label_refusal
-from privhier.attacks.verification import people_refusal, split_people, unit_rows, verification_auc
+from privhier.attacks.embedders.build import build_embedder
+from privhier.attacks.parts.decoders import DecoderPlan, decode_victims
+from privhier.attacks.parts.people import split_people, unit_rows, verification_auc
+from privhier.attacks.parts.selection import SCORED_DRAWS
+from privhier.attacks.refusals import auxiliary_refusal, label_refusal, people_refusal
 from privhier.attacks.view import AuxiliarySet, FloatArray, IntArray, View
 from privhier.config import Choice
+from privhier.config.choices import option
 from privhier.seeding import numpy_stream
 
 _KEY = "attacks.verification.embed_reconstructions.options.embedder"
@@ -57,11 +57,12 @@ class LinearMap:
         return unit_rows(np.asarray((rows - self.mean) @ self.matrix, dtype=np.float32))
 
 
+@attacks.register("embed_reconstructions")
 @dataclass(frozen=True)
-class EmbedReconstructionsAttack:
+class EmbedReconstructionsAttack(Attack):
     """A decoder's pictures of the victims, seen by a face embedder that was trained on other people.
 
-    The decoder (``DecoderAttack``) learns from the training people only. Its pictures of the held-out
+    The decoder (that of ``decoder``) learns from the training people only. Its pictures of the held-out
     people are therefore as good as its pictures of the victims; on those people the attacker, who
     owns their photos, fits a linear map from embeddings of pictures to embeddings of photos, and
     judges by cross-validation over people (verification AUC) whether it beats the embedding alone.
@@ -80,9 +81,6 @@ class EmbedReconstructionsAttack:
     """
 
     kind: ClassVar[Kind] = "verification"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     embedder: str = "onnx"
     path: str = ""
     settings: tuple[str, ...] = ()
@@ -108,20 +106,18 @@ class EmbedReconstructionsAttack:
         if not (self.path or self.settings) and embedders.get(self.embedder)().needs_file:
             return f"the embedder {self.embedder!r} has no file of weights: set the option path"
         split = split_people(view, self._stream(view, "split"))
-        return self._decoder().refuses(_training_view(view, split.train, view.releases[:0]))
+        return auxiliary_refusal(_training_view(view, split.train, view.releases[:0]))
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         aux, embedder = view.aux, self._build()
         split = split_people(view, self._stream(view, "split"))
         held_out, people = split.validation, aux.labels["identity"][split.validation]
         draws = int(np.clip(_MAX_HELD_OUT // len(held_out), 1, min(aux.draws, SCORED_DRAWS)))
         own = [aux.releases(k)[held_out] for k in range(draws)]
-        made = self._decoder().run(_training_view(view, split.train, np.concatenate([*own, view.releases])))
-        if made.reconstructions is None:
-            raise TypeError("the decoder gave no reconstructions")
-        embedded = embedder.embed(made.reconstructions)
+        everybody = _training_view(view, split.train, np.concatenate([*own, view.releases]))
+        made = decode_victims(everybody, self._decoder())
+        embedded = embedder.embed(made.images)
         seen, victims = embedded[: draws * len(held_out)], embedded[draws * len(held_out) :]
         photos = embedder.embed(aux.images[held_out].astype(np.float32) / np.float32(255))
         photos, folds = np.tile(photos, (draws, 1)), np.tile(self._folds(view, people), draws)
@@ -141,10 +137,10 @@ class EmbedReconstructionsAttack:
             validation=value,
             selected={
                 "embedding": name,
-                **{f"decoder_{key}": chosen_value for key, chosen_value in made.selected.items()},
+                "decoder_epoch": made.epoch,
+                "decoder_epochs": made.epochs,
                 **({"notes": list(embedder.notes)} if embedder.notes else {}),
             },
-            seconds=time.perf_counter() - start,
             queries=made.queries + draws * len(held_out) * view.releases.shape[1],
         )
 
@@ -157,8 +153,8 @@ class EmbedReconstructionsAttack:
             options[name] = yaml.safe_load(value)
         return build_embedder(Choice(name=self.embedder, options=options), key=_KEY)
 
-    def _decoder(self) -> DecoderAttack:
-        return DecoderAttack(
+    def _decoder(self) -> DecoderPlan:
+        return DecoderPlan(
             width=self.width,
             blocks=self.blocks,
             learning_rate=self.learning_rate,
@@ -200,6 +196,3 @@ def _training_view(view: View, train: IntArray, releases: FloatArray) -> View:
         releases=drawn,
     )
     return replace(view, releases=releases, aux=own, populations=())
-
-
-attacks.register("embed_reconstructions")(EmbedReconstructionsAttack)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,19 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.cnn import affordable_epochs
-from privhier.attacks.edge_copy import RetrainPlan, pixels, retrain_edge
-from privhier.attacks.fresh_noise import FreshReleases, fresh_classifier
-from privhier.attacks.mlp import class_probabilities
-from privhier.attacks.nets import FitPlan, fit, take
-from privhier.attacks.options import option
-from privhier.attacks.selection import AttributeProblem, attribute_refusal, label_refusal, pose_attribute
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.edge_copy import RetrainPlan, pixels, retrain_edge
+from privhier.attacks.parts.fitting import class_probabilities, take
+from privhier.attacks.parts.fresh_noise import (
+    Candidate,
+    FreshPlan,
+    FreshReleases,
+    fresh_classifier,
+    train_classifier,
+)
+from privhier.attacks.parts.selection import AttributeProblem, pose_attribute
+from privhier.attacks.parts.white_box import weights_of
+from privhier.attacks.refusals import attribute_refusal, label_refusal, white_box_refusal
 from privhier.attacks.view import FloatArray, View
-from privhier.attacks.white_box import weights_of, white_box_refusal
+from privhier.config.choices import option
 from privhier.models.edge import EdgeSegment
 from privhier.models.exits import Exit
-from privhier.seeding import isolated_rng, torch_stream
+from privhier.seeding import isolated_rng
 
 
 class AveragedExits(nn.Module):
@@ -83,16 +87,17 @@ def _mean(probabilities: list[FloatArray]) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _Start:
+    """A trained start: which one, how the report names it, and what it says."""
+
     start: str
     name: str
-    score: float
-    held_out: FloatArray
-    victims: FloatArray
+    made: Candidate
 
 
+@attacks.register("fine_tune")
 @dataclass(frozen=True)
-class FineTuneAttack:
+class FineTuneAttack(Attack):
     """Several starts, trained on releases with fresh noise in every batch; the best is used.
 
     Starts: the edge's own exit for the target, where it has one; the hidden layers of such an exit (else
@@ -114,8 +119,6 @@ class FineTuneAttack:
 
     kind: ClassVar[Kind] = "attribute"
     white_box: ClassVar[bool] = True
-    expensive: ClassVar[bool] = False
-    target: str = ""
     learning_rate: float = option(2e-3, low=1e-7)
     epochs: int = option(30, low=1)
     patience: int = option(10, low=1)
@@ -131,7 +134,6 @@ class FineTuneAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         problem = pose_attribute(view, self.target, "fine_tune")
         noise = FreshReleases(view, "fine_tune", self.target)
         held_out = noise.held_out(problem.split.validation)
@@ -152,18 +154,18 @@ class FineTuneAttack:
             teacher = retrain_edge(view, problem, plan, name="fine_tune")
             verdicts = class_probabilities(teacher, pixels(view.aux.images[train]), view.device)
             soft = (1 - self.teacher_weight) * known + self.teacher_weight * verdicts
-            base = max(candidates, key=lambda candidate: candidate.score).start
+            base = max(candidates, key=lambda candidate: candidate.made.score).start
             taught = self._fit(view, problem, noise, held_out, base, soft, taught=True)
             candidates += [taught] if taught is not None else []
-        own = _mean([candidate.held_out for candidate in candidates])
-        victims = _mean([candidate.victims for candidate in candidates])
-        candidates.append(_Candidate("", "average of all candidates", problem.score(own), own, victims))
-        best = max(candidates, key=lambda candidate: candidate.score)
+        own = _mean([candidate.made.held_out for candidate in candidates])
+        victims = _mean([candidate.made.victims for candidate in candidates])
+        average = Candidate(problem.score(own), 0, own, victims)
+        candidates.append(_Start("", "average of all candidates", average))
+        best = max(candidates, key=lambda candidate: candidate.made.score)
         return problem.result(
-            validation=best.held_out,
-            victims=best.victims,
+            validation=best.made.held_out,
+            victims=best.made.victims,
             selected={"network": best.name},
-            seconds=time.perf_counter() - start,
             queries=noise.queries,
         )
 
@@ -185,7 +187,7 @@ class FineTuneAttack:
         labels: FloatArray,
         *,
         taught: bool = False,
-    ) -> _Candidate | None:
+    ) -> _Start | None:
         """Train one start on labels ``(n_train, K)``; None where the edge has no such exit."""
         stream = (view.seed, "attack", "fine_tune", self.target, name, int(taught))
         train, device = problem.split.train, view.device
@@ -194,32 +196,12 @@ class FineTuneAttack:
             if network is None:
                 return None
             network.to(device)
-            example = take(held_out, [0], device)
-            epochs = affordable_epochs(network, example, len(train), self.epochs, self.max_gmacs)
 
             def loss(epoch: int, positions: Tensor) -> Tensor:
                 rows = positions.numpy()
                 logits = network(noise.batch(train[rows], epoch, name + taught * ", taught"))
                 return nn.functional.cross_entropy(logits, take(labels, rows, device))
 
-            def score() -> float:
-                return problem.score(class_probabilities(network, held_out, device))
-
-            value, epoch = fit(
-                network,
-                FitPlan(epochs, self.batch, self.learning_rate, 0.01, self.patience),
-                records=len(train),
-                loss=loss,
-                score=score,
-                generator=torch_stream(*stream, "order"),
-            )
-            return _Candidate(
-                name,
-                f"{name}{taught * ', taught'}, epoch {epoch}",
-                value,
-                class_probabilities(network, held_out, device),
-                class_probabilities(network, view.releases, device),
-            )
-
-
-attacks.register("fine_tune")(FineTuneAttack)
+            plan = FreshPlan(self.epochs, self.batch, self.learning_rate, self.patience, self.max_gmacs)
+            made = train_classifier(network, view, problem, held_out, plan, loss, *stream, "order")
+            return _Start(name, f"{name}{taught * ', taught'}, epoch {made.epoch}", made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,21 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.cnn import affordable_epochs
-from privhier.attacks.matching import (
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, count_macs, fit
+from privhier.attacks.parts.matching import (
     Misfit,
     OwnCases,
     affordable_steps,
-    as_array,
+    descend,
     image_errors,
-    matching_refusal,
+    inverted_in_batches,
     own_cases,
     pixels,
 )
-from privhier.attacks.nets import FitPlan, count_macs, fit
-from privhier.attacks.options import option
 from privhier.attacks.view import IntArray, View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
 _PIXEL_SPREAD = 0.1
@@ -87,8 +85,9 @@ class VariationalAutoencoder(nn.Module):
         return squares + 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
 
+@attacks.register("generative")
 @dataclass(frozen=True)
-class GenerativeAttack:
+class GenerativeAttack(Attack):
     """Latent search as in generative model inversion (Zhang et al., 2020), with a VAE of the own images.
 
     For every victim, Adam looks for the latent whose decoded image the edge turns into its T releases,
@@ -114,7 +113,6 @@ class GenerativeAttack:
     kind: ClassVar[Kind] = "reconstruction"
     white_box: ClassVar[bool] = True
     expensive: ClassVar[bool] = True
-    target: str = ""
     latent: int = option(128, low=1)
     width: int = option(24, low=4)
     epochs: int = option(30, low=1)
@@ -126,13 +124,8 @@ class GenerativeAttack:
     batch: int = option(32, low=2)
     max_search_gmacs: int = option(100, low=1)
 
-    def refuses(self, view: View) -> str | None:
-        """See ``Attack``."""
-        return matching_refusal(view)
-
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        begin = time.perf_counter()
         own = own_cases(view, "generative")
         model, epoch = self._train(view, own)
         misfit = Misfit(view, own.train)
@@ -148,20 +141,19 @@ class GenerativeAttack:
             with torch.no_grad():
                 errors.append(float(image_errors(model.decode(z), own.images).mean()))
         weight = self.weights[int(np.argmin(errors))]
-        images, losses = [], []
-        for first in range(0, len(view.releases), self.batch):
-            part = torch.from_numpy(np.array(view.releases[first : first + self.batch])).to(view.device)
+
+        def inverted(part: Tensor) -> tuple[Tensor, Tensor]:
             z = self._search(view, model, misfit, part, gallery, weight, steps)
             with torch.no_grad():
                 x = model.decode(z)
-                images.append(x)
-                losses.append(self._energy(view, misfit(x, part), z, weight))
+                return x, self._energy(view, misfit(x, part), z, weight)
+
+        images, losses = inverted_in_batches(view, self.batch, inverted)
         return AttackResult(
-            reconstructions=as_array(torch.cat(images)),
-            own_loss=as_array(torch.cat(losses)),
+            reconstructions=images,
+            own_loss=losses,
             validation=-min(errors),
             selected={"prior": weight, "epoch": epoch, "steps": steps},
-            seconds=time.perf_counter() - begin,
             queries=own.queries,
         )
 
@@ -241,8 +233,7 @@ class GenerativeAttack:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
             energy = self._energy(view, misfit(model.decode(z), releases, misfit.states(rng)), z, weight)
-            (z.grad,) = torch.autograd.grad(energy.sum(), z)
-            optimizer.step()
+            descend(optimizer, energy.sum())
             schedule.step()
         return z.detach()
 
@@ -250,6 +241,3 @@ class GenerativeAttack:
     def _energy(view: View, misfit: Tensor, z: Tensor, weight: float) -> Tensor:
         """Negative log-posterior (b,) per image value, the prior's part times ``weight``."""
         return misfit + weight * 0.5 * (z**2).sum(dim=1) / float(np.prod(view.image_shape))
-
-
-attacks.register("generative")(GenerativeAttack)

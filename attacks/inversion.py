@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.matching import (
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.matching import (
     Misfit,
     affordable_steps,
-    as_array,
+    descend,
     image_errors,
-    matching_refusal,
+    inverted_in_batches,
     mean_image,
     own_cases,
     pixels,
+    stops_at,
     total_variation,
 )
-from privhier.attacks.options import option
 from privhier.attacks.view import IntArray, View
+from privhier.config.choices import option
 from privhier.seeding import numpy_stream
 
 _STOPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -35,8 +34,9 @@ _LEVELS = 4
 """Of the pyramid: pixels, and maps of a half, a quarter and an eighth of the image's side."""
 
 
+@attacks.register("inversion")
 @dataclass(frozen=True)
-class InversionAttack:
+class InversionAttack(Attack):
     """Adam through the edge with total variation (He, Zhang and Lee, 2019; Mahendran and Vedaldi, 2015).
 
     All T releases of a record are matched at once (of more than four, each step draws four). The misfit
@@ -61,7 +61,6 @@ class InversionAttack:
     kind: ClassVar[Kind] = "reconstruction"
     white_box: ClassVar[bool] = True
     expensive: ClassVar[bool] = True
-    target: str = ""
     steps: int = option(200, low=1)
     learning_rate: float = option(0.02, low=1e-7)
     weights: tuple[float, ...] = option((3.0, 10.0, 30.0, 100.0), low=0.0)
@@ -69,18 +68,13 @@ class InversionAttack:
     batch: int = option(32, low=1)
     max_gmacs: int = option(100, low=1)
 
-    def refuses(self, view: View) -> str | None:
-        """See ``Attack``."""
-        return matching_refusal(view)
-
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        begin = time.perf_counter()
         own = own_cases(view, "inversion")
         misfit = Misfit(view, own.train)
         steps = affordable_steps(misfit.gmacs(), self.steps, self.max_gmacs)
         starts = self._starts(view, own.train)
-        stops = sorted({round(share * steps) for share in _STOPS})
+        stops = stops_at(_STOPS, steps)
 
         trials = [(weight, case) for weight in self.weights for case in range(len(own.images))]
         cases = torch.tensor([case for _, case in trials])
@@ -91,18 +85,15 @@ class InversionAttack:
         chosen, best = divmod(int(table.argmin()), len(self.weights))
         stop, weight = stops[chosen], self.weights[best]
 
-        images, losses = [], []
-        for first in range(0, len(view.releases), self.batch):
-            part = torch.from_numpy(np.array(view.releases[first : first + self.batch])).to(view.device)
-            found = self.invert(view, misfit, part, starts, weight, steps, stop)
-            images.append(found[0])
-            losses.append(found[1])
+        def inverted(part: Tensor) -> tuple[Tensor, Tensor]:
+            return self.invert(view, misfit, part, starts, weight, steps, stop)
+
+        images, losses = inverted_in_batches(view, self.batch, inverted)
         return AttackResult(
-            reconstructions=as_array(torch.cat(images)),
-            own_loss=as_array(torch.cat(losses)),
+            reconstructions=images,
+            own_loss=losses,
             validation=-float(table.min()),
             selected={"total_variation": weight, "steps": stop, "of": steps},
-            seconds=time.perf_counter() - begin,
             queries=own.queries,
         )
 
@@ -173,9 +164,7 @@ class InversionAttack:
             x = pyramid.image()
             prior = misfit.tempering((step - 1) / steps) * weights * total_variation(x)
             loss = (misfit(x, releases, misfit.states(rng)) + prior).sum()
-            for values, gradient in zip(pyramid.maps, torch.autograd.grad(loss, pyramid.maps), strict=True):
-                values.grad = gradient
-            optimizer.step()
+            descend(optimizer, loss)
             schedule.step()
             pyramid.clamp()
             if step in stops:
@@ -210,6 +199,3 @@ class _Pyramid:
         """Bring the sum back into [0, 1] through the finest map."""
         x = self.image()
         self.maps[0] += x.clamp(0, 1) - x
-
-
-attacks.register("inversion")(InversionAttack)

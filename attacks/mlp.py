@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,39 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.features import FeatureBank
-from privhier.attacks.nets import FitPlan, apply_in_blocks, fit, take
-from privhier.attacks.options import option
-from privhier.attacks.search import LogUniform, OneOf, Range, random_settings
-from privhier.attacks.selection import SCORED_DRAWS, attribute_refusal, pose_attribute
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.features import FeatureBank
+from privhier.attacks.parts.fitting import FitPlan, class_probabilities, fit, take
+from privhier.attacks.parts.nets import perceptron
+from privhier.attacks.parts.search import LogUniform, OneOf, Range, random_settings
+from privhier.attacks.parts.selection import SCORED_DRAWS, pose_attribute
+from privhier.attacks.refusals import attribute_refusal
 from privhier.attacks.view import FloatArray, View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, torch_stream
 
 
-def perceptron(columns: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
-    """(b, columns) to (b, outputs) through two hidden layers with batch normalization."""
-    return nn.Sequential(
-        nn.Linear(columns, width),
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(width, width),
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(width, outputs),
-    )
-
-
-def class_probabilities(network: Callable[[Tensor], Tensor], rows: FloatArray, device: str) -> FloatArray:
-    """float32 (n, K) softmax of the network's logits over rows (n, ...)."""
-    logits = apply_in_blocks(network, rows, device)
-    return np.asarray(torch.softmax(logits.double(), dim=1).numpy(), dtype=np.float32)
-
-
+@attacks.register("mlp")
 @dataclass(frozen=True)
-class MlpAttack:
+class MlpAttack(Attack):
     """Two hidden layers; width, dropout and rate selected; the average of all candidates is one more.
 
     Attributes:
@@ -59,9 +39,6 @@ class MlpAttack:
     """
 
     kind: ClassVar[Kind] = "attribute"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     widths: tuple[int, ...] = option((64, 256, 256), low=2)
     dropouts: tuple[float, ...] = option((0.1, 0.5, 0.2), low=0.0, high=0.95)
     learning_rates: tuple[float, ...] = option((3e-3, 1e-3, 1e-3), low=1e-7)
@@ -92,7 +69,6 @@ class MlpAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         problem = pose_attribute(view, self.target, "mlp")
         bank = FeatureBank(view, max_columns=self.max_columns, name="mlp")
         train = problem.split.train
@@ -134,9 +110,5 @@ class MlpAttack:
             validation=own,
             victims=victims,
             selected={"network": name},
-            seconds=time.perf_counter() - start,
             queries=bank.queries,
         )
-
-
-attacks.register("mlp")(MlpAttack)

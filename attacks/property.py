@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,18 +11,13 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 from sklearn.linear_model import LogisticRegression
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.features import FeatureBank
-from privhier.attacks.options import option
-from privhier.attacks.selection import (
-    SCORED_DRAWS,
-    AttributeProblem,
-    OwnSplit,
-    attribute_refusal,
-    own_split,
-)
-from privhier.attacks.tabular import all_classes, fit_logistic, training_rows
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.column_scores import all_classes, fit_logistic, training_rows
+from privhier.attacks.parts.features import FeatureBank
+from privhier.attacks.parts.selection import SCORED_DRAWS, AttributeProblem, OwnSplit, own_split
+from privhier.attacks.refusals import attribute_refusal, population_refusal
 from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.config.choices import option
 from privhier.seeding import numpy_stream
 
 Doubles = npt.NDArray[np.float64]
@@ -123,8 +117,9 @@ def _log_odds(probabilities: FloatArray) -> Doubles:
     return centered
 
 
+@attacks.register("mixture")
 @dataclass(frozen=True)
-class MixtureAttack:
+class MixtureAttack(Attack):
     """Class shares by adjusted counts or by prior shift, whichever finds known shares again.
 
     A logistic regression is trained on a part of the auxiliary set and calibrated on the rest. Half
@@ -144,9 +139,6 @@ class MixtureAttack:
     """
 
     kind: ClassVar[Kind] = "property"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     penalties: tuple[float, ...] = option((0.001, 0.01, 0.1, 1.0, 10.0), low=1e-8)
     share: float = option(0.4, low=0.05, high=0.8)
     mixtures: int = option(80, low=1)
@@ -157,17 +149,15 @@ class MixtureAttack:
 
     def refuses(self, view: View) -> str | None:
         """See ``Attack``."""
-        if not view.populations:
-            return "no population is named whose make-up could be asked for"
-        if min(len(rows) for rows in view.populations) == 0:
-            return "a population is empty"
+        reason = population_refusal(view)
+        if reason is not None:
+            return reason
         if view.aux.n_classes.get(self.target, 0) > self.max_classes:
             return f"{view.aux.n_classes[self.target]} classes, more than the {self.max_classes} it is for"
         return attribute_refusal(view, self.target)
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         labels, n_classes = view.aux.labels[self.target], view.aux.n_classes[self.target]
         rng = numpy_stream(view.seed, "attack", "mixture", self.target)
         split = own_split(labels, view.aux.groups, rng, share=self.share)
@@ -194,7 +184,6 @@ class MixtureAttack:
             shares=np.asarray(shares, dtype=np.float32),
             validation=-error,
             selected={"C": penalty, "method": method, "pull": pull},
-            seconds=time.perf_counter() - start,
             queries=bank.queries,
         )
 
@@ -268,6 +257,3 @@ def _parts(split: OwnSplit) -> tuple[IntArray, IntArray]:
 def _rounded(size: int) -> int:
     """The power of two next to ``size``, up to a bound: populations of about one size share a rule."""
     return min(_LARGEST, 1 << round(math.log2(size)))
-
-
-attacks.register("mixture")(MixtureAttack)

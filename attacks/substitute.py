@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.decoder import Decoder, as_maps
-from privhier.attacks.matching import affordable_steps, as_array, auxiliary_refusal, image_errors, pixels
-from privhier.attacks.nets import ChannelNorm, channel_norm, count_macs, take
-from privhier.attacks.options import option
-from privhier.attacks.selection import own_split
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.decoders import Decoder, as_maps
+from privhier.attacks.parts.fitting import count_macs, take
+from privhier.attacks.parts.matching import affordable_steps, as_array, image_errors, pixels
+from privhier.attacks.parts.nets import ChannelNorm, channel_norm
+from privhier.attacks.parts.selection import own_split
+from privhier.attacks.refusals import auxiliary_refusal
 from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -111,8 +112,9 @@ def mean_discrepancy(a: Tensor, b: Tensor) -> Tensor:
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
+@attacks.register("substitute")
 @dataclass(frozen=True)
-class SubstituteAttack:
+class SubstituteAttack(Attack):
     """Substitute edge and its decoder, trained until its features look like the victims' releases.
 
     For an attacker without the edge's weights and without a release of any image it knows: neither
@@ -135,8 +137,6 @@ class SubstituteAttack:
     """
 
     kind: ClassVar[Kind] = "reconstruction"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
     joint: ClassVar[bool] = True
     """Whether it uses the victims jointly, so that what it says of one depends on the others."""
     target: str = ""
@@ -153,7 +153,6 @@ class SubstituteAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        begin = time.perf_counter()
         aux, device = view.aux, view.device
         rng = numpy_stream(view.seed, "attack", "substitute", "split")
         split = own_split(np.zeros(len(aux.images), np.int64), aux.groups, rng)
@@ -187,7 +186,6 @@ class SubstituteAttack:
             own_loss=as_array(torch.cat(losses)),
             validation=-float(torch.cat(errors).mean()),
             selected={"steps": steps, "noise": float(edge.log_noise.detach().exp())},
-            seconds=time.perf_counter() - begin,
         )
 
     def _train(
@@ -252,6 +250,3 @@ def _moment_gap(a: Tensor, b: Tensor) -> Tensor:
 
 def _identity(channels: int) -> ChannelNorm:
     return ChannelNorm(torch.zeros(channels), torch.ones(channels))
-
-
-attacks.register("substitute")(SubstituteAttack)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,71 +9,18 @@ from typing import ClassVar
 import numpy as np
 import scipy.linalg
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from privhier.attacks.base import AttackResult, Kind, attacks
-from privhier.attacks.cnn import affordable_epochs, jitter, map_refusal
-from privhier.attacks.features import FeatureBank, LastDraw
-from privhier.attacks.mlp import perceptron
-from privhier.attacks.nets import FitPlan, apply_in_blocks, channel_norm, fit, stack_releases, take, trunk
-from privhier.attacks.options import option
-from privhier.attacks.selection import OwnSplit, label_refusal, own_split
+from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.features import FeatureBank, LastDraw
+from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, apply_in_blocks, fit, take
+from privhier.attacks.parts.nets import channel_norm, jitter, perceptron, stack_releases, trunk
+from privhier.attacks.parts.people import split_people, unit_rows, verification_auc
+from privhier.attacks.parts.selection import OwnSplit
+from privhier.attacks.refusals import label_refusal, map_refusal, people_refusal
 from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.config.choices import option
 from privhier.seeding import isolated_rng, numpy_stream, torch_stream
-
-MIN_PEOPLE = 8
-_PER_PERSON = 10
-"""Most validation photos a person: one with hundreds would decide the selection alone."""
-_MAX_VALIDATION = 1500
-
-
-def verification_auc(embeddings: FloatArray, people: IntArray) -> float:
-    """AUC in [0, 1] of cosine similarity over all pairs of ``(n, E)``; 0.5 without both kinds of pairs."""
-    unit = unit_rows(embeddings)
-    upper = np.triu_indices(len(people), k=1)
-    same = (people[:, None] == people[None, :])[upper]
-    return float(roc_auc_score(same, (unit @ unit.T)[upper])) if 0 < same.sum() < len(same) else 0.5
-
-
-def unit_rows(rows: FloatArray) -> FloatArray:
-    """Rows of length one."""
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def people_refusal(view: View) -> str | None:
-    """Why no attack on unknown people can be trained from this view, or None."""
-    people = view.aux.labels.get("identity")
-    if people is None:
-        return "the auxiliary set names no people"
-    pairs = int((np.bincount(people[people >= 0]) >= 2).sum()) if (people >= 0).any() else 0
-    if pairs < MIN_PEOPLE:
-        return f"only {pairs} auxiliary people have two photos, {MIN_PEOPLE} are needed"
-    return None
-
-
-def split_people(view: View, rng: np.random.Generator) -> OwnSplit:
-    """Validation people are no training people, and share no group with them either.
-
-    Only photos of people with two or more validate, at most ten a person.
-    """
-    people, groups = view.aux.labels["identity"], view.aux.groups
-    known = np.flatnonzero(people >= 0)
-    counts = np.bincount(people[known])
-    # Class 1: people with a pair. Both sides need some.
-    paired = np.where(people >= 0, counts[np.maximum(people, 0)] >= 2, -1).astype(np.int64)
-    split = own_split(paired, people, rng, share=0.25)
-    train = split.train[~np.isin(groups[split.train], groups[split.validation])]
-    order = rng.permutation(split.validation[paired[split.validation] == 1])
-    kept: list[int] = []
-    seen: dict[int, int] = {}
-    for index in order.tolist():
-        person = int(people[index])
-        if seen.get(person, 0) < _PER_PERSON and len(kept) < _MAX_VALIDATION:
-            seen[person] = seen.get(person, 0) + 1
-            kept.append(index)
-    return OwnSplit(train, np.sort(np.asarray(kept, dtype=np.int64)))
-
 
 Linear = Callable[[FloatArray, IntArray], FloatArray]
 """From standardized columns (m, q) and people (m,) to a matrix (q, E); embeddings are columns @ matrix."""
@@ -149,8 +95,9 @@ class _CosineHead(nn.Module):
         return 16.0 * embedded @ nn.functional.normalize(self.people, dim=1).T
 
 
+@attacks.register("metric")
 @dataclass(frozen=True)
-class MetricAttack:
+class MetricAttack(Attack):
     """Several metrics learned on auxiliary people; the best on its own held-out people is used.
 
     Candidates: cosine on principal components (standardized, whitened, or with their spread),
@@ -170,9 +117,6 @@ class MetricAttack:
     """
 
     kind: ClassVar[Kind] = "verification"
-    white_box: ClassVar[bool] = False
-    expensive: ClassVar[bool] = False
-    target: str = ""
     max_columns: int = option(192, low=2)
     max_rows: int = option(16_000, low=100)
     embedding: int = option(64, low=2)
@@ -187,7 +131,6 @@ class MetricAttack:
 
     def run(self, view: View) -> AttackResult:
         """See ``Attack``."""
-        start = time.perf_counter()
         people = view.aux.labels["identity"]
         split = split_people(view, numpy_stream(view.seed, "attack", "metric", "split"))
         bank = FeatureBank(view, max_columns=self.max_columns, name="metric")
@@ -226,7 +169,6 @@ class MetricAttack:
             embeddings=np.asarray(victims, dtype=np.float32),
             validation=value,
             selected={"metric": name},
-            seconds=time.perf_counter() - start,
             queries=bank.queries,
         )
 
@@ -285,6 +227,3 @@ class MetricAttack:
                 apply_in_blocks(embed, held_out, device).numpy(),
                 apply_in_blocks(embed, victims, device).numpy(),
             )
-
-
-attacks.register("metric")(MetricAttack)

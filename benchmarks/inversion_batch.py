@@ -20,7 +20,7 @@ import torch
 
 from privhier.attacks.curious_cloud import AuxiliarySource, curious_cloud_view
 from privhier.attacks.inversion import InversionAttack
-from privhier.attacks.matching import Misfit
+from privhier.attacks.parts.matching import Misfit
 from privhier.attacks.threat_models import white_box
 from privhier.config import DatasetConfig, ModelConfig
 from privhier.datasets.load import load_dataset

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from privhier.datasets.base import FaceDataset, ImageArray, IntArray
 from privhier.datasets.listing import Listing, Source
 from privhier.datasets.near_doubles import find_near_doubles
+from privhier.datasets.registry import datasets
 from privhier.datasets.versions import group_versions
 from privhier.errors import DataError
 
@@ -20,6 +21,7 @@ NAME = "arrays"
 _KINDS = {"b": "booleans", "i": "integers", "u": "integers", "f": "numbers", "U": "text"}
 
 
+@datasets.register(NAME)
 class Arrays(Source):
     """Faces made from arrays in memory: ``privhier.datasets.from_arrays(images, attributes)``."""
 

@@ -11,10 +11,12 @@ import numpy as np
 from privhier.datasets.base import Problem
 from privhier.datasets.layouts import hint_for
 from privhier.datasets.listing import Listing, Source, malformed_file, pictures_under, require_folder
+from privhier.datasets.registry import datasets
 
 NAME = re.compile(r"s([0-9]{1,9})/([0-9]{1,9})\.pgm", re.IGNORECASE)
 
 
+@datasets.register("att_faces")
 class AttFaces(Source):
     """``att_faces/``: ``sN/M.pgm``. No column; the identity is N."""
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from privhier.datasets.base import AttributeLabels, FaceDataset
 from privhier.errors import DataError
+from privhier.registry import nearest
 
 MOST_CLASSES = 50
 """A bare column with more distinct values than this is a measurement or a name, not a class."""
@@ -114,12 +114,8 @@ def _column(name: str, dataset: FaceDataset, refuse: Refuse) -> Column:
     if name in dataset.attributes:
         return np.asarray(dataset.attributes[name])
     known = [*dataset.attributes, *(["identity"] if dataset.identity is not None else [])]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    refuse(
-        f"{dataset.name} has no column {name!r}",
-        f"{hint}Columns: {', '.join(known) or 'none'}; forms: Male, race==0, bin(age, 20, 40), identity",
-    )
+    there = f"Columns: {', '.join(known) or 'none'}; forms: Male, race==0, bin(age, 20, 40), identity"
+    refuse(f"{dataset.name} has no column {name!r}", nearest(name, known, otherwise=there))
 
 
 def _distinct(name: str, dataset: FaceDataset, refuse: Refuse) -> Classes:

@@ -12,6 +12,7 @@ from privhier.datasets.celeba_tables import Attributes, Numbers, read_attributes
 from privhier.datasets.layouts import find, find_folder, hint_for
 from privhier.datasets.listing import Listing, Source, pictures_under, require_file, require_folder
 from privhier.datasets.matching import match_rows
+from privhier.datasets.registry import datasets
 
 IMAGES = ("img_align_celeba", "Img/img_align_celeba", "img_align_celeba_png", "Img/img_align_celeba_png")
 ATTRIBUTES = "list_attr_celeba"
@@ -21,6 +22,7 @@ FOLDERS = ("", "Anno/", "Eval/", "Img/")
 """Where torchvision and Kaggle (the root itself) and the authors' own folders keep the label files."""
 
 
+@datasets.register("celeba")
 class CelebA(Source):
     """``celeba/`` as torchvision keeps it: ``img_align_celeba/``, ``list_attr_celeba.txt`` and two more.
 

@@ -21,6 +21,7 @@ from privhier.datasets.listing import (
     require_folder,
 )
 from privhier.datasets.matching import match_rows
+from privhier.datasets.registry import datasets
 from privhier.datasets.tables import Table, read_table
 
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
@@ -42,6 +43,7 @@ PADDINGS = {0.25: ("025", "0.25"), 1.25: ("125", "1.25")}
 """How much of the picture around a face is kept, and how folders name it."""
 
 
+@datasets.register("fairface")
 class FairFace(Source):
     """``fairface/``: ``fairface_label_{train,val}.csv`` and images ``{train,val}/1.jpg``.
 

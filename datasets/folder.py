@@ -14,9 +14,11 @@ from privhier.datasets.cells import is_missing, one_spelling, read_labels
 from privhier.datasets.layouts import hint_for, there
 from privhier.datasets.listing import Listing, Source, pictures_under, require_file, require_folder
 from privhier.datasets.matching import match_rows
+from privhier.datasets.registry import datasets
 from privhier.datasets.tables import DELIMITERS, Table, read_table
 
 
+@datasets.register("folder")
 class Folder(Source):
     """``dataset.root`` holds images, in any folders, and a table with a header (comma, semicolon or tab).
 

@@ -22,6 +22,7 @@ from privhier.datasets.listing import (
     require_folder,
 )
 from privhier.datasets.matching import match_rows
+from privhier.datasets.registry import datasets
 
 FOLDERS = {"deepfunneled": "lfw-deepfunneled", "funneled": "lfw_funneled", "original": "lfw"}
 HOMES = ("", "lfw_home/", "lfw-py/")
@@ -32,6 +33,7 @@ PICTURE = re.compile(r"(.+)_[0-9]+\.[^.]+")
 LISTED = re.compile(r"(.+)_[0-9]+(\.[^.]+)?")
 
 
+@datasets.register("lfw")
 class LFW(Source):
     """``lfw-py/`` as torchvision's LFWPeople keeps it: ``lfw-deepfunneled/Name/Name_0001.jpg``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections import Counter
@@ -11,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
-from privhier.config import DatasetConfig
+from privhier.config import Choice, DatasetConfig
+from privhier.config.choices import build
 from privhier.datasets import near_doubles
 from privhier.datasets.attributes import column_of
 from privhier.datasets.base import FaceDataset, ImageArray, Problem, examples
@@ -119,24 +118,7 @@ def build_source(config: DatasetConfig) -> Source:
         UnknownNameError: No data set of that name.
         ConfigError: An unknown option, or a value that breaks its rule (key ``dataset.options.X``).
     """
-    kind = datasets.get(config.name)
-    try:
-        return kind.model_validate(config.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"])
-        known = list(kind.model_fields)
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(option, known, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(near)}? " if near else ""
-            rule = f"is not an option of {config.name}"
-            remedy = f"{hint}Known: {', '.join(known) or 'none'}"
-        else:
-            message = first["msg"].removeprefix("Value error, ")
-            rule = message[:1].lower() + message[1:]
-            remedy = f"Mend it; options of {config.name}: {', '.join(known)}"
-        key = f"dataset.options.{option}" if option else "dataset.options"
-        raise ConfigError(key=key, value=first["input"], rule=rule, remedy=remedy) from error
+    return build(datasets, Choice(name=config.name, options=config.options))
 
 
 def _root(source: Source, config: DatasetConfig) -> Path:

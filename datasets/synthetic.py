@@ -6,7 +6,6 @@ hat and background. No picture of anybody is behind them.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +16,8 @@ from pydantic import Field, field_validator, model_validator
 from privhier.datasets.base import ImageArray, IntArray
 from privhier.datasets.drawing import VERSION, draw_faces
 from privhier.datasets.listing import Listing, Source
+from privhier.datasets.registry import datasets
+from privhier.registry import nearest
 from privhier.seeding import numpy_stream
 
 Float = npt.NDArray[np.float32]
@@ -74,6 +75,7 @@ PICTURE_RANGES = {
 }
 
 
+@datasets.register("synthetic")
 class Synthetic(Source):
     """Drawn faces with known truth; nothing is read from disk.
 
@@ -101,9 +103,7 @@ class Synthetic(Source):
         known = [*OF_PERSON, *OF_PICTURE]
         for name in pair:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
-                hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                raise ValueError(f"must name two of {', '.join(known)}{hint}")
+                raise ValueError(f"must name two of its attributes, {name!r} is none. {nearest(name, known)}")
         if pair[0] == pair[1]:
             raise ValueError("must name two different attributes")
         return pair

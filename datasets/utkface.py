@@ -10,6 +10,7 @@ import numpy as np
 
 from privhier.datasets.base import IntArray, Problem
 from privhier.datasets.listing import Listing, Source, pictures_under, require_folder
+from privhier.datasets.registry import datasets
 
 GENDERS = {0: "male", 1: "female"}
 OLDEST = 116
@@ -22,6 +23,7 @@ RACES = {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "Others"}
 MALFORMED = f"malformed name: [age 0-{OLDEST}]_[gender 0-1]_[race 0-4]_[date&time] expected"
 
 
+@datasets.register("utkface")
 class UTKFace(Source):
     """``UTKFace/``: files ``[age]_[gender]_[race]_[date&time].jpg.chip.jpg``, here or in any folder below.
 

@@ -57,6 +57,10 @@ class UnknownNameError(ConfigError):
     """A name that is not in a registry; the message names the nearest known ones."""
 
 
+class ContractError(PrivhierError):
+    """Something registered that breaks the contract of its kind, or a plugin that does not load."""
+
+
 class DataError(PrivhierError):
     """Data that is missing, malformed or too small for what was asked of it."""
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from privhier.attacks.view import FloatArray
+from privhier.config.contracts import faults_of_class
 from privhier.errors import ConfigError
 from privhier.registry import Registry
 
@@ -82,7 +83,12 @@ class FaceEmbedder(BaseModel, ABC):
         return ()
 
 
-embedders: Registry[type[FaceEmbedder]] = Registry("embedders", key=KEY)
+embedders: Registry[type[FaceEmbedder]] = Registry(
+    "embedders",
+    key=KEY,
+    builtin="privhier.attacks.embedders.builtin",
+    check=lambda entry: faults_of_class(entry, FaceEmbedder),
+)
 
 
 def resized(images: FloatArray, height: int, width: int) -> FloatArray:

@@ -24,6 +24,7 @@ _SIZE = 160
 _CLASSIFIER = "logits."
 
 
+@embedders.register(_NAME)
 class InceptionResnetV1Embedder(FaceEmbedder):
     """FaceNet (Schroff et al. 2015) on Inception-ResNet-v1 (Szegedy et al. 2017), 512 values.
 
@@ -131,6 +132,3 @@ def _load(network: nn.Module, state: dict[str, Tensor], path: str) -> None:
 
 def _misfit(path: str, rule: str, remedy: str) -> ConfigError:
     return embedder_error(_NAME, "path", path, rule, remedy)
-
-
-embedders.register(_NAME)(InceptionResnetV1Embedder)

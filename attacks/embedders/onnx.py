@@ -21,6 +21,7 @@ _NAME = "onnx"
 Channels = Annotated[tuple[float, ...], Field(strict=False)]
 
 
+@embedders.register(_NAME)
 class OnnxEmbedder(FaceEmbedder):
     """An ONNX file with one picture input ``(b, 3, h, w)`` or ``(b, h, w, 3)`` and rows ``(b, E)`` first out.
 
@@ -147,6 +148,3 @@ class _Network:
 
     def _error(self, rule: str, remedy: str) -> ConfigError:
         return embedder_error(_NAME, "path", self._path, rule, remedy)
-
-
-embedders.register(_NAME)(OnnxEmbedder)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from privhier.attacks.membership.view import MembershipView
+from privhier.attacks.once import clocked
+from privhier.config.contracts import faults_of_class, faults_of_flag, faults_of_options
 from privhier.registry import Registry
 
 Scores = npt.NDArray[np.float64]
@@ -22,7 +26,7 @@ class MembershipResult:
     Attributes:
         scores: By part of the network, float64 ``(n,)``; larger says "member".
         selected: What was settled while attacking.
-        seconds: Wall time, shadow models that were trained for it included.
+        seconds: Wall time, the shadow models it uses included, whoever trained them and when.
         queries: Predictions of single records, asked of the target and of the shadow models.
     """
 
@@ -32,27 +36,54 @@ class MembershipResult:
     queries: int = 0
 
 
-@runtime_checkable
-class MembershipAttack(Protocol):
-    """A frozen dataclass of hyper-parameters; its repr is its id."""
+@dataclass(frozen=True)
+class MembershipAttack(ABC):
+    """A frozen dataclass of hyper-parameters; its repr is its id. A subclass has a field ``shadows``."""
 
-    expensive: ClassVar[bool]
+    expensive: ClassVar[bool] = True
     """Whether it trains models with the target's own procedure."""
-
-    @property
-    def shadows(self) -> int:
-        """Shadow models it uses."""
-        ...
 
     def refuses(self, view: MembershipView) -> str | None:
         """Why this attack does not apply to this view (a reason for the report), or None."""
-        ...
+        return None
 
+    @abstractmethod
     def run(self, view: MembershipView) -> MembershipResult:
-        """Train the shadow models that are not there yet, and score every candidate."""
-        ...
+        """Train the shadow models that are not there yet, and score every candidate.
+
+        The result's ``seconds`` are filled in around it.
+        """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "run" in vars(cls):
+            type.__setattr__(cls, "run", _timed(cls.run))
+
+
+def _timed(run: Callable[[Any, MembershipView], MembershipResult]) -> Callable[[Any, Any], MembershipResult]:
+    """``run`` with the wall time it would have taken had no shadow model been there before."""
+
+    @functools.wraps(run)
+    def timed(attack: Any, view: MembershipView) -> MembershipResult:
+        result, seconds = clocked(view, lambda: run(attack, view))
+        return replace(result, seconds=seconds)
+
+    return timed
+
+
+def _faults(entry: Any) -> Iterator[str]:
+    """Why a class is no membership attack."""
+    yield from faults_of_class(entry, MembershipAttack)
+    if isinstance(entry, type):
+        yield from faults_of_options(entry)
+        yield from faults_of_flag(entry, "expensive", "whether it trains models as the target was trained")
+        if not is_dataclass(entry) or "shadows" not in {one.name for one in fields(entry)}:
+            yield "it lacks the field shadows: int (shadow models it uses)"
 
 
 membership_attacks: Registry[type[MembershipAttack]] = Registry(
-    "membership_attacks", key="attacks.membership"
+    "membership_attacks",
+    key="attacks.membership",
+    builtin="privhier.attacks.membership.builtin",
+    check=_faults,
 )

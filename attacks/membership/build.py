@@ -1,20 +1,12 @@
-"""From a name and options in the configuration to a membership attack. Importing this fills the registry."""
+"""From names and options in the configuration to membership attacks."""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Sequence
 
-from privhier.attacks.membership import lira, rmia
 from privhier.attacks.membership.base import MembershipAttack, membership_attacks
-from privhier.attacks.options import from_options
 from privhier.config import Choice
-
-FAMILIES: tuple[types.ModuleType, ...] = (lira, rmia)
-"""Modules that register the built-in membership attacks on import."""
-
-registry = membership_attacks
-"""The registry with every built-in membership attack in it."""
+from privhier.config.choices import build
 
 
 def build_membership_attacks(choices: Sequence[Choice]) -> list[tuple[str, MembershipAttack]]:
@@ -31,15 +23,6 @@ def build_membership_attacks(choices: Sequence[Choice]) -> list[tuple[str, Membe
     built: list[tuple[str, MembershipAttack]] = []
     for choice in choices:
         seen = sum(name.split("#")[0] == choice.name for name, _ in built)
-        built.append((f"{choice.name}#{seen + 1}" if seen else choice.name, _build(choice)))
+        name = f"{choice.name}#{seen + 1}" if seen else choice.name
+        built.append((name, build(membership_attacks, choice)))
     return built
-
-
-def _build(choice: Choice) -> MembershipAttack:
-    made: MembershipAttack = from_options(
-        membership_attacks.get(choice.name),
-        choice.options,
-        key=f"attacks.membership.{choice.name}.options",
-        remedy="Change that option, or leave it out for the default",
-    )
-    return made

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from scipy.stats import norm
 
-from privhier.attacks.membership.base import MembershipResult, Scores, membership_attacks
+from privhier.attacks.membership.base import MembershipAttack, MembershipResult, Scores, membership_attacks
 from privhier.attacks.membership.shadows import QUERIES, BoolArray, ask_target, shadow_models
 from privhier.attacks.membership.view import MembershipView
-from privhier.attacks.options import option
+from privhier.config.choices import option
 
 _LEAST_SPREAD = 1e-3
 """Log-odds. Models that all say the same have no density to compare with."""
 
 
+@membership_attacks.register("lira")
 @dataclass(frozen=True)
-class LiraAttack:
+class LiraAttack(MembershipAttack):
     """Gaussians of every candidate's log-odds under shadow models with and without it (LiRA).
 
     The statistic is phi = log p_y - log(1 - p_y), summed over tasks; the score is the log-likelihood
@@ -35,7 +34,6 @@ class LiraAttack:
             64 to be where this turns).
     """
 
-    expensive: ClassVar[bool] = True
     shadows: int = option(16, low=4, high=1024)
     mirrored: bool = True
     offline: bool = False
@@ -45,13 +43,8 @@ class LiraAttack:
         if self.shadows % 2:
             raise ValueError("shadows must be even: two at a time share out the candidates")
 
-    def refuses(self, view: MembershipView) -> str | None:
-        """See ``MembershipAttack``."""
-        return None
-
     def run(self, view: MembershipView) -> MembershipResult:
         """See ``MembershipAttack``."""
-        start = time.perf_counter()
         n, queries = len(view.images), len(QUERIES) if self.mirrored else 1
         shadows = shadow_models(view, self.shadows)
         inside = np.stack([shadow.inside[:n] for shadow in shadows])
@@ -63,7 +56,6 @@ class LiraAttack:
         return MembershipResult(
             scores=scores,
             selected={"variance": "own" if self._own_variance() else "pooled", "queries": queries},
-            seconds=time.perf_counter() - start,
             queries=(1 + self.shadows) * queries * n * len(scores),
         )
 
@@ -91,6 +83,3 @@ class LiraAttack:
             # Around each candidate's own mean: what differs between candidates is not a model's chance.
             variance = squares.sum(axis=1, keepdims=True) / (count - 1).sum(axis=1, keepdims=True)
         return mean, np.maximum(np.sqrt(variance), _LEAST_SPREAD)
-
-
-membership_attacks.register("lira")(LiraAttack)

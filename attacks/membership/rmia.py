@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from scipy.special import expit
 
-from privhier.attacks.membership.base import MembershipResult, Scores, membership_attacks
+from privhier.attacks.membership.base import MembershipAttack, MembershipResult, Scores, membership_attacks
 from privhier.attacks.membership.shadows import QUERIES, Shadow, ask_target, shadow_models
 from privhier.attacks.membership.view import MembershipView
-from privhier.attacks.options import option
 from privhier.attacks.view import FloatArray
+from privhier.config.choices import option
 
 _TINY = 1e-300
 
 
+@membership_attacks.register("rmia")
 @dataclass(frozen=True)
-class RmiaAttack:
+class RmiaAttack(MembershipAttack):
     """Likelihood ratio of a candidate against population records, with reference models (RMIA).
 
     A candidate x is compared with every population record z: how often is
@@ -39,7 +38,6 @@ class RmiaAttack:
         offline: Use only the reference models that were not trained on a candidate.
     """
 
-    expensive: ClassVar[bool] = True
     shadows: int = option(16, low=4, high=1024)
     gamma: float = option(2.0, low=1.0, high=100.0)
     offline_a: float = option(0.3, low=0.0, high=1.0)
@@ -58,7 +56,6 @@ class RmiaAttack:
 
     def run(self, view: MembershipView) -> MembershipResult:
         """See ``MembershipAttack``."""
-        start = time.perf_counter()
         queries = len(QUERIES) if self.mirrored else 1
         shadows = shadow_models(view, self.shadows)
         said = ask_target(view)
@@ -67,7 +64,6 @@ class RmiaAttack:
         return MembershipResult(
             scores=scores,
             selected={"gamma": self.gamma, "a": self.offline_a, "queries": queries},
-            seconds=time.perf_counter() - start,
             queries=(1 + self.shadows) * queries * pool * len(scores),
         )
 
@@ -94,6 +90,3 @@ class RmiaAttack:
 def _log_likelihood(log_odds: FloatArray) -> Scores:
     """Log-probability of all tasks' true labels (Q, pool) from the log-odds of each (Q, pool, tasks)."""
     return np.asarray(-np.logaddexp(0, -log_odds.astype(np.float64)).sum(axis=2), dtype=np.float64)
-
-
-membership_attacks.register("rmia")(RmiaAttack)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -20,6 +21,7 @@ import torch
 from scipy.special import logsumexp
 
 from privhier.attacks.membership.view import MembershipView, Model
+from privhier.attacks.once import charge, once
 from privhier.attacks.view import FloatArray, ImageArray, IntArray
 from privhier.errors import CheckpointError
 from privhier.process.stopping import hear_sigterm
@@ -44,10 +46,12 @@ class Shadow:
     Attributes:
         inside: bool ``(pool,)``, whether it was trained on each record of the pool.
         said: By part, log-odds of each record's true class, float32 ``(queries, pool, tasks)``.
+        seconds: Wall time of its training and answers.
     """
 
     inside: BoolArray
     said: Mapping[str, FloatArray]
+    seconds: float = 0.0
 
 
 def true_log_odds(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
@@ -84,10 +88,7 @@ def ask(parts: Mapping[str, Model], images: ImageArray, labels: IntArray) -> Sai
 
 def ask_target(view: MembershipView) -> Said:
     """What the target says of the whole pool; asked once a view."""
-    if "membership/target" not in view.scratch:
-        view.scratch["membership/target"] = ask(view.target, view.pool_images(), view.pool_labels())
-    said: Said = view.scratch["membership/target"]
-    return said
+    return once(view, "membership/target", lambda: ask(view.target, view.pool_images(), view.pool_labels()))
 
 
 def training_rows(view: MembershipView, number: int) -> IntArray:
@@ -116,6 +117,9 @@ def shadow_models(view: MembershipView, count: int) -> list[Shadow]:
     """
     known: dict[int, Shadow] = view.scratch.setdefault("membership/shadows", {})
     missing = [number for number in range(count) if number not in known]
+    for number in known:
+        if number < count:
+            charge(view, f"membership/shadow/{number}", known[number].seconds)
     store = view.workshop.store
     if missing and store is not None:
         store.mkdir(parents=True, exist_ok=True)
@@ -134,21 +138,26 @@ def _complete(view: MembershipView, missing: Sequence[int], count: int, known: d
         if path is not None and path.exists():
             with suppress(CheckpointError):  # edited or damaged: trained once more
                 known[number] = _load(Sealed(path.parent).checked(path))
+                charge(view, f"membership/shadow/{number}", known[number].seconds)
     jobs = [
         (number, rows[number], stream_seed(view.seed, "membership", "shadow", number))
         for number in missing
         if number not in known
     ]
     progress = view.workshop.progress
+    since = time.perf_counter()
     for done, (number, said) in enumerate(_trained(view, jobs, images, labels)):
         inside = np.zeros(len(images), dtype=np.bool_)
         inside[rows[number]] = True
-        known[number] = Shadow(inside, said)
+        # From one that ends to the next: together they are the time that all of them took.
+        seconds, since = time.perf_counter() - since, time.perf_counter()
+        known[number] = Shadow(inside, said, seconds)
+        charge(view, f"membership/shadow/{number}", 0.0)  # it is on this attack's own clock
         path = paths[number]
         if path is not None:
             arrays: dict[str, Any] = {f"said/{part}": value for part, value in said.items()}
             with Sealed(path.parent).writing(path) as stream:
-                np.savez(stream, inside=inside, **arrays)
+                np.savez(stream, inside=inside, seconds=np.array(seconds), **arrays)
         if progress is not None:
             progress("membership: shadow models", count - len(jobs) + done + 1, count)
 
@@ -220,5 +229,7 @@ def _path(
 
 def _load(path: Path) -> Shadow:
     with np.load(path, allow_pickle=False) as stored:
-        said = {name.removeprefix("said/"): stored[name] for name in stored.files if name != "inside"}
-        return Shadow(stored["inside"], said)
+        said = {name.removeprefix("said/"): stored[name] for name in stored.files if "/" in name}
+        # Shadow models stored by an earlier version do not say how long they took.
+        seconds = float(stored["seconds"]) if "seconds" in stored.files else 0.0
+        return Shadow(stored["inside"], said, seconds)

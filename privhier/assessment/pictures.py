@@ -13,7 +13,7 @@ from privhier.assessment.reidentify import Lineup, draw_lineup
 from privhier.assessment.victims import build_attacks
 from privhier.attacks.base import Attack
 from privhier.attacks.bench import BenchEntry, stored_result
-from privhier.attacks.embedders.registry import build_embedder
+from privhier.attacks.embedders.build import build_embedder
 from privhier.attacks.view import View
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray

@@ -9,8 +9,7 @@ from privhier.assessment.leakage import leakage
 from privhier.assessment.pictures import reconstruction
 from privhier.assessment.properties import property_inference
 from privhier.assessment.views import cloud_view, labelled_view, raw_view, white_box_view
-from privhier.attacks.base import Attack
-from privhier.attacks.build import registry
+from privhier.attacks.base import Attack, attacks
 from privhier.attacks.threat_models import eavesdropper, malicious_cloud
 from privhier.attacks.view import View
 from privhier.errors import ConfigError
@@ -81,7 +80,7 @@ def score_attack(context: Context, attack: Attack, view: View) -> Scores:
 
 def name_of(attack: Attack) -> str:
     """The name an attack is registered under, else its class's."""
-    known = (name for name in registry.names() if registry.get(name) is type(attack))
+    known = (name for name in attacks.names() if attacks.get(name) is type(attack))
     return next(known, type(attack).__name__)
 
 

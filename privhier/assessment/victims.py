@@ -12,7 +12,7 @@ import numpy as np
 from privhier.assessment.lpips_weights import alexnet_state
 from privhier.attacks.base import Attack, Kind
 from privhier.attacks.build import build_attack
-from privhier.attacks.embedders.registry import build_embedder
+from privhier.attacks.embedders.build import build_embedder
 from privhier.attacks.membership.build import build_membership_attacks
 from privhier.config import Choice, RunConfig
 from privhier.datasets.base import IntArray

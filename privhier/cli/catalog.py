@@ -10,7 +10,7 @@ import typer
 
 from privhier.cli.console import say
 from privhier.errors import ConfigError
-from privhier.registry import Registry
+from privhier.registry import Registry, nearest
 
 KINDS = ("backbones", "datasets", "defenses", "attacks", "embedders")
 
@@ -28,7 +28,7 @@ def list_names(
 
 
 def describe(kind: str) -> Iterator[tuple[str, str]]:
-    """Name and one line for everything registered of ``kind``.
+    """Name and one line for everything registered of ``kind``; a plugin that is broken says so.
 
     Raises:
         ConfigError: ``kind`` is none of ``KINDS``.
@@ -38,17 +38,19 @@ def describe(kind: str) -> Iterator[tuple[str, str]]:
             key="list",
             value=kind,
             rule=f"must be one of {', '.join(KINDS)}",
-            remedy="Try: privhier list defenses",
+            remedy=f"{nearest(kind, KINDS)}. Try: privhier list defenses",
         )
     for registry in _registries(kind):
         for name in registry.names():
             text = inspect.getdoc(registry.get(name)) or ""
             yield name, text.split("\n", 1)[0]
+        for name, error in registry.broken().items():
+            yield name, f"{error.rule} ({error.value}). {error.remedy}"
 
 
 def _registries(kind: str) -> list[Registry[Any]]:
     if kind == "backbones":
-        from privhier.models.backbones import backbones
+        from privhier.models.staged import backbones
 
         return [backbones]
     if kind == "datasets":
@@ -60,10 +62,10 @@ def _registries(kind: str) -> list[Registry[Any]]:
 
         return [defenses]
     if kind == "embedders":
-        from privhier.attacks.embedders.registry import registry
+        from privhier.attacks.embedders.base import embedders
 
-        return [registry]
-    from privhier.attacks import build
-    from privhier.attacks.membership import build as membership_build
+        return [embedders]
+    from privhier.attacks.base import attacks
+    from privhier.attacks.membership.base import membership_attacks
 
-    return [build.registry, membership_build.registry]
+    return [attacks, membership_attacks]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from privhier.errors import ConfigError
+from privhier.registry import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,8 +37,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
     more = f" ({len(others)} more such errors)" if others else ""
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(known)}"
+        hint = nearest(str(location[-1]), known)
         return ConfigError(key=key, value=first["input"], rule=f"is not a known key{more}", remedy=hint)
     if first["type"] == "missing":
         return ConfigError(

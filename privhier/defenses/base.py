@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from privhier.config import Choice, Section
-from privhier.errors import ConfigError
+from privhier.config.choices import build
+from privhier.config.contracts import faults_of_class
 from privhier.models.edge import EdgeSegment
 from privhier.registry import Registry
 
@@ -102,7 +102,16 @@ class Defense(nn.Module, ABC):
         return f"{type(self).__name__}({options})"
 
 
-defenses: Registry[type[Defense]] = Registry("defenses", key="defense.name")
+def _faults(entry: Any) -> Iterator[str]:
+    yield from faults_of_class(entry, Defense)
+    options = getattr(entry, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, DefenseOptions)):
+        yield "it lacks Options: ClassVar[type[DefenseOptions]], a subclass of DefenseOptions"
+
+
+defenses: Registry[type[Defense]] = Registry(
+    "defenses", key="defense.name", builtin="privhier.defenses.builtin", check=_faults
+)
 
 
 def classification_loss(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
@@ -132,25 +141,4 @@ def build_defense(choice: Choice) -> Defense:
         ConfigError: An option that is unknown, of the wrong type or out of range, under the key
             ``defense.options.NAME``.
     """
-    kind = defenses.get(choice.name)
-    return kind(_parse_options(kind.Options, choice.options, defense=choice.name))
-
-
-def _parse_options(kind: type[DefenseOptions], values: Mapping[str, Any], *, defense: str) -> DefenseOptions:
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        known = list(kind.model_fields)
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-            rule = f"is not an option of the defense {defense!r}"
-            remedy = f"Did you mean {' or '.join(near)}? " if near else ""
-            remedy += f"Known: {', '.join(known)}" if known else "It takes no options"
-        else:
-            rule = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-            remedy = f"Mend the option {name} of the defense {defense!r}"
-        raise ConfigError(
-            key=f"defense.options.{name}", value=first["input"], rule=rule, remedy=remedy
-        ) from error
+    return build(defenses, choice)

@@ -262,7 +262,7 @@ class Membership(_Part):
     shadow_records: int = Field(ge=1)
     """Training records of one shadow model."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Wall time by attack; the first one trains the shadow models that the others use."""
+    """Wall time by attack, the shadow models it uses included, whoever trained them."""
 
 
 class Result(_Part):

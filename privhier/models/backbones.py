@@ -1,8 +1,7 @@
-"""All backbones by name. A new one is one file with a registered builder and one import line here."""
+"""From a name to a backbone with fresh weights or weights from a file."""
 
 from __future__ import annotations
 
-from privhier.models import mobile, resnet, small_cnn, vgg
 from privhier.models.norms import forbid_inplace
 from privhier.models.pretrained import load_pretrained
 from privhier.models.residuals import forbid_inplace_addition
@@ -16,13 +15,9 @@ from privhier.models.staged import (
     backbones,
 )
 
-FAMILIES = (mobile, resnet, small_cnn, vgg)
-"""The modules whose import registers our own backbones."""
-
 __all__ = [
     "BackboneBuilder",
     "Blueprint",
-    "FAMILIES",
     "Provenance",
     "StagedBackbone",
     "backbones",

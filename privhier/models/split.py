@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 
 from torch import nn
 
 from privhier.errors import UnknownNameError
 from privhier.models.staged import StagedBackbone
+from privhier.registry import nearest
 
 
 def split_backbone(backbone: StagedBackbone, cut: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -22,13 +22,11 @@ def split_backbone(backbone: StagedBackbone, cut: str) -> tuple[nn.Sequential, n
     """
     names = backbone.stage_names
     if cut not in names:
-        near = difflib.get_close_matches(cut, names, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise UnknownNameError(
             key="model.cut",
             value=cut,
             rule="must be one of the backbone's stages",
-            remedy=f"{hint}Known: {', '.join(names)}",
+            remedy=nearest(cut, names),
         )
     last = names.index(cut)
     trunk = nn.Sequential(OrderedDict((name, backbone.stages[name]) for name in names[: last + 1]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from privhier.config.contracts import faults_of_call
 from privhier.errors import ConfigError
 from privhier.registry import Registry
 
@@ -43,7 +44,15 @@ class BackboneBuilder(Protocol):
         ...
 
 
-backbones: Registry[BackboneBuilder] = Registry("backbones", key="model.backbone")
+def _faults(entry: Any) -> Iterator[str]:
+    yield from faults_of_call(
+        entry, "build(*, n_outputs, norm, stem), which gives a Blueprint", n_outputs="", norm="", stem=""
+    )
+
+
+backbones: Registry[BackboneBuilder] = Registry(
+    "backbones", key="model.backbone", builtin="privhier.models.builtin", check=_faults
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 
 from privhier.config import Choice, RunConfig
 from privhier.errors import ConfigError
+from privhier.registry import nearest
 
 _FIXED = {
     "seed": "List the seeds under `seeds:`",
@@ -42,12 +42,10 @@ def check_key(key: str, where: str) -> None:
             raise ConfigError(key=where, value=key, rule="cannot be an axis", remedy=remedy)
     if key in known or known.get(parent):
         return
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    if not near:
-        last = key.rpartition(".")[2]
-        near = [name for name in known if name.rpartition(".")[2] == last][:3]
-    hint = f"Did you mean {' or '.join(near)}?" if near else "See configs/ for the keys there are"
-    raise ConfigError(key=where, value=key, rule="names no configuration key", remedy=hint)
+    last = key.rpartition(".")[2]
+    alike = [name for name in known if name.rpartition(".")[2] == last]
+    remedy = nearest(key, alike or known, otherwise="See configs/ for the keys there are")
+    raise ConfigError(key=where, value=key, rule="names no configuration key", remedy=remedy)
 
 
 def put(data: dict[str, Any], key: str, value: Any) -> None:

@@ -31,7 +31,7 @@ def test_an_attack_of_another_kind_is_refused():
     ("name", "option", "value", "text"),
     [
         ("mlp", "epoch", 3, "Did you mean epochs"),
-        ("mlp", "target", "race", "is not a known option"),
+        ("mlp", "target", "race", "is not an option of mlp"),
         ("mlp", "epochs", 2.5, "must be of type int"),
         ("mlp", "epochs", True, "must be of type int"),
         ("mlp", "epochs", 0, "must be at least 1"),

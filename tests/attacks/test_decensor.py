@@ -6,9 +6,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from privhier.attacks.decensor import DecensorAttack
-from privhier.attacks.edge_copy import RetrainPlan, pixels, retrain_edge
-from privhier.attacks.mlp import class_probabilities
-from privhier.attacks.selection import pose_attribute
+from privhier.attacks.parts.edge_copy import RetrainPlan, pixels, retrain_edge
+from privhier.attacks.parts.fitting import class_probabilities
+from privhier.attacks.parts.selection import pose_attribute
 from privhier.attacks.threat_models import white_box
 from privhier.attacks.view import AuxiliarySet, View
 from privhier.config import ModelConfig

@@ -3,7 +3,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from privhier.attacks.decoder import Decoder, DecoderAttack, window_ssim
+from privhier.attacks.decoder import DecoderAttack
+from privhier.attacks.parts.decoders import Decoder, window_ssim
 from privhier.attacks.view import AuxiliarySet, View
 
 

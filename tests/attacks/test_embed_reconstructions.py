@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from privhier.attacks.base import AttackResult
+from privhier.attacks import embed_reconstructions
 from privhier.attacks.build import build_attack
-from privhier.attacks.decoder import DecoderAttack
 from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack, LinearMap
 from privhier.attacks.embedders.base import FaceEmbedder, embedders, resized
-from privhier.attacks.verification import verification_auc
+from privhier.attacks.parts.decoders import Decoded, decode_victims
+from privhier.attacks.parts.people import verification_auc
 from privhier.attacks.view import AuxiliarySet, View
 from privhier.config import Choice
 from privhier.errors import ConfigError, UnknownNameError
@@ -78,13 +78,13 @@ def test_a_map_learned_from_own_photos_is_used_where_it_helps(monkeypatch):
     """Blue is all noise in these pictures, as the attacker sees on its own; a linear map leaves it out."""
     view, _, who = world(n_people=90, noise=np.array([0.1, 0.1, 6.0])[:, None, None])
 
-    def noisy(self, view):
-        pictures = np.clip(view.releases[:, 0] * 35 / 255 + 0.5, 0, 1)
-        return AttackResult(reconstructions=pictures.astype(np.float32), selected={"epoch": 1})
+    def noisy(view, plan):
+        pictures = np.clip(view.releases[:, 0] * 35 / 255 + 0.5, 0, 1).astype(np.float32)
+        return Decoded(pictures, np.zeros(len(pictures), np.float32), 0.0, epoch=1, epochs=1, queries=0)
 
-    monkeypatch.setattr(DecoderAttack, "run", noisy)
+    monkeypatch.setattr(embed_reconstructions, "decode_victims", noisy)
     result = SMALL.run(view)
-    pictures = noisy(None, view).reconstructions
+    pictures = noisy(view, None).images
     victims = who[-len(view.releases) :]
     assert "linear map" in result.selected["embedding"]
     assert verification_auc(Pixels().embed(pictures), victims) < 0.8
@@ -95,13 +95,12 @@ def test_a_map_learned_from_own_photos_is_used_where_it_helps(monkeypatch):
 
 def test_the_decoder_never_sees_the_people_it_is_judged_on(monkeypatch):
     seen = {}
-    run = DecoderAttack.run
 
-    def spy(self, view):
+    def spy(view, plan):
         seen["view"] = view
-        return run(self, view)
+        return decode_victims(view, plan)
 
-    monkeypatch.setattr(DecoderAttack, "run", spy)
+    monkeypatch.setattr(embed_reconstructions, "decode_victims", spy)
     view, _, _ = world()
     SMALL.run(view)
     trained = seen["view"].aux

@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from privhier.attacks.features import FeatureBank, LastDraw
+from privhier.attacks.parts.features import FeatureBank, LastDraw
 from privhier.attacks.view import AuxiliarySet, View
 
 

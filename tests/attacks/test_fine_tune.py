@@ -6,8 +6,8 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from privhier.attacks.fine_tune import AveragedExits, FineTuneAttack, own_exit, renewed_exit
-from privhier.attacks.fresh_noise import FreshReleases, side_by_side
-from privhier.attacks.nets import stack_releases
+from privhier.attacks.parts.fresh_noise import FreshReleases, side_by_side
+from privhier.attacks.parts.nets import stack_releases
 from privhier.attacks.threat_models import white_box
 from privhier.attacks.view import AuxiliarySet, View
 from privhier.config import ModelConfig

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from privhier.attacks.inversion import InversionAttack
-from privhier.attacks.matching import Misfit, affordable_steps, image_errors, own_cases, total_variation
-from privhier.attacks.white_box import predicted_releases
+from privhier.attacks.parts.matching import Misfit, affordable_steps, image_errors, own_cases, total_variation
+from privhier.attacks.parts.white_box import predicted_releases
 
 QUICK = InversionAttack(steps=120, weights=(3.0, 100.0))
 

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from privhier.attacks.nets import FitPlan, count_macs, fit, stack_releases, trunk
+from privhier.attacks.parts.fitting import FitPlan, count_macs, fit
+from privhier.attacks.parts.nets import stack_releases, trunk
 
 
 def test_releases_become_channels_beside_their_mean():

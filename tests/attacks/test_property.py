@@ -43,7 +43,7 @@ def test_shares_far_from_the_auxiliary_one_are_found():
 
 
 def test_counting_without_adjusting_would_be_further_off():
-    from privhier.attacks.tabular import LogisticRegressionAttack
+    from privhier.attacks.logistic_regression import LogisticRegressionAttack
 
     view = toy(leak=0.6, size=600)
     votes = LogisticRegressionAttack(target="gender").run(view).predictions

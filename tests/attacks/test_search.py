@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from privhier.attacks.search import Integers, LogUniform, OneOf, random_settings
-from privhier.attacks.tabular import GradientBoostingAttack, LogisticRegressionAttack
+from privhier.attacks.gradient_boosting import GradientBoostingAttack
+from privhier.attacks.logistic_regression import LogisticRegressionAttack
+from privhier.attacks.parts.search import Integers, LogUniform, OneOf, random_settings
 from privhier.attacks.view import AuxiliarySet, View
 
 SPACE = {"rate": LogUniform(1e-3, 1.0), "leaves": Integers(3, 40), "power": OneOf((0.0, 0.5, 1.0))}

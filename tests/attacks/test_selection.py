@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from privhier.attacks.selection import auc_score, balanced_accuracy, choose_rule, own_split
+from privhier.attacks.parts.selection import auc_score, balanced_accuracy, choose_rule, own_split
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from privhier.attacks.verification import MetricAttack, _discriminant, split_people, verification_auc
+from privhier.attacks.parts.people import split_people, verification_auc
+from privhier.attacks.verification import MetricAttack, _discriminant
 from privhier.attacks.view import AuxiliarySet, View
 
 

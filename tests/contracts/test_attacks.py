@@ -19,12 +19,13 @@ from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack
 from privhier.attacks.embedders.base import FaceEmbedder, embedders, resized
 from privhier.attacks.fine_tune import FineTuneAttack
 from privhier.attacks.generative import GenerativeAttack
+from privhier.attacks.gradient_boosting import GradientBoostingAttack
 from privhier.attacks.inversion import InversionAttack
-from privhier.attacks.kernel import RbfKernelAttack
+from privhier.attacks.logistic_regression import LogisticRegressionAttack
 from privhier.attacks.mlp import MlpAttack
 from privhier.attacks.property import MixtureAttack
+from privhier.attacks.rbf_kernel import RbfKernelAttack
 from privhier.attacks.substitute import SubstituteAttack
-from privhier.attacks.tabular import GradientBoostingAttack, LogisticRegressionAttack
 from privhier.attacks.threat_models import with_task_labels
 from privhier.attacks.verification import MetricAttack
 from privhier.attacks.view import View

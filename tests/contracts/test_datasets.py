@@ -236,7 +236,8 @@ def config(row: Row, tmp_path: Path) -> DatasetConfig:
 
 
 def test_every_registered_dataset_has_a_row() -> None:
-    assert {row.name for row in ROWS} == set(datasets.names())
+    handed_over = {"arrays"}  # no layout on a disk: tests/datasets/test_arrays.py
+    assert {row.name for row in ROWS} == set(datasets.names()) - handed_over
 
 
 def test_reads_its_official_layout(row: Row, config: DatasetConfig) -> None:

@@ -127,7 +127,7 @@ def test_adversary_steps_come_from_the_options() -> None:
             r"defense\.options\.wieght: 1\.0 - is not an option.*Did you mean weight",
         ),
         ("none", {"weight": 1.0}, r"defense\.options\.weight: 1\.0 - .*It takes no options"),
-        ("max_entropy", {"weight": -1.0}, r"defense\.options\.weight: -1\.0 - .*greater than or equal to 0"),
+        ("max_entropy", {"weight": -1.0}, r"defense\.options\.weight: -1\.0 - must be at least 0"),
         ("gradient_reversal", {"weight": "much"}, r"defense\.options\.weight: 'much' - .*valid number"),
         ("gradient_reversal", {"weight": True}, r"defense\.options\.weight: True - "),
         ("gradient_reversal", {"weight": float("inf")}, r"defense\.options\.weight: inf - .*finite"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from privhier.attacks.nets import FitPlan, fit
+from privhier.attacks.parts.fitting import FitPlan, fit
 from privhier.config import RunConfig
 from privhier.errors import TrainingError
 from privhier.training.checkpoint import load_checkpoint

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from privhier.assessment.victims import check_bench
 from privhier.attacks.embedders.base import embedders
-from privhier.attacks.embedders.registry import build_embedder
+from privhier.attacks.embedders.build import build_embedder
 from privhier.config import Choice, parse_config
 from privhier.errors import ConfigError, UnknownNameError
 
@@ -222,7 +222,7 @@ def test_equal_options_have_equal_reprs_before_and_after_use(tmp_path):
 
 def test_no_runtime_is_loaded_before_it_is_used():
     code = (
-        "import sys, privhier.attacks.build, privhier.attacks.embedders.registry as e; "
+        "import sys, privhier.attacks.build, privhier.attacks.embedders.build as e; "
         "from privhier.config import Choice; "
         "e.build_embedder(Choice(name='inception_resnet_v1', options={'weights': 'random'})); "
         "sys.exit('onnxruntime' in sys.modules or 'facenet_pytorch' in sys.modules)"

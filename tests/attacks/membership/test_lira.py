@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from privhier.attacks.membership.base import MembershipAttack
-from privhier.attacks.membership.build import build_membership_attacks, registry
+from privhier.attacks.membership.base import MembershipAttack, membership_attacks
+from privhier.attacks.membership.build import build_membership_attacks
 from privhier.attacks.membership.lira import LiraAttack
 from privhier.attacks.membership.rmia import RmiaAttack
 from privhier.attacks.membership.shadows import shadow_models, training_rows, true_log_odds
@@ -35,7 +35,9 @@ every = pytest.mark.parametrize("attack", CASES, ids=repr)
 
 
 def test_every_registered_attack_has_a_row_here():
-    assert {type(attack) for attack in CASES} == {registry.get(name) for name in registry.names()}
+    assert {type(attack) for attack in CASES} == {
+        membership_attacks.get(name) for name in membership_attacks.names()
+    }
     assert all(isinstance(attack, MembershipAttack) for attack in CASES)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
-from privhier.attacks.sharing import shared
+from privhier.attacks.once import once
 from privhier.attacks.view import AuxiliarySet, FloatArray, IntArray, View
 from privhier.seeding import stream_seed
 
@@ -61,7 +61,7 @@ def _shared_axes(view: View, draw: FloatArray, count: int) -> _Projection:
         mean /= view.aux.draws
         return _principal_axes(mean, wanted, seed)
 
-    whole = shared(view, f"axes/{wanted}", fitted)
+    whole = once(view, f"axes/{wanted}", fitted)
     return _Projection(whole.mean, np.ascontiguousarray(whole.axes[:, :count]))
 
 

@@ -15,7 +15,6 @@ from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.seeding import numpy_stream
 
 VALIDATION_SHARE = 0.2
-MIN_RECORDS = 20
 SCORED_DRAWS = 4
 """Draws of a held-out record that are scored: more than one steadies the choice, all would be slow."""
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -175,7 +174,6 @@ class AttributeProblem:
         validation: FloatArray,
         victims: FloatArray,
         selected: Mapping[str, Any],
-        seconds: float,
         queries: int,
     ) -> AttackResult:
         """Choose sign and decision rule on ``validation`` and apply them to ``victims``."""
@@ -187,7 +185,6 @@ class AttributeProblem:
             predictions=rule.predict(oriented),
             validation=self.score(validation),
             selected={**selected, "flipped": rule.flip, "selected_by": "top1" if self.top1 else "auc"},
-            seconds=seconds,
             queries=queries,
         )
 
@@ -202,27 +199,6 @@ def pose_attribute(view: View, target: str, name: str) -> AttributeProblem:
         n_classes=view.aux.n_classes[target],
         split=own_split(labels, view.aux.groups, rng),
     )
-
-
-def attribute_refusal(view: View, target: str) -> str | None:
-    """Why no attribute attack can be trained on ``target`` from this view, or None."""
-    if target not in view.aux.labels:
-        return f"the auxiliary set has no labels for {target!r}"
-    labels = view.aux.labels[target]
-    known = labels >= 0
-    if int(known.sum()) < MIN_RECORDS:
-        return f"only {int(known.sum())} auxiliary records have a label, {MIN_RECORDS} are needed"
-    usable = sum(len(np.unique(view.aux.groups[labels == k])) >= 2 for k in np.unique(labels[known]))
-    if usable < 2:
-        return f"fewer than two classes of {target!r} have two auxiliary groups, to train and to validate on"
-    return None
-
-
-def label_refusal(view: View) -> str | None:
-    """Why an attack that makes no use of task labels skips a view that holds them, or None."""
-    if view.task_labels is None:
-        return None
-    return "makes no use of the task labels: see it on the view without them"
 
 
 def normalized(probabilities: FloatArray) -> FloatArray:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.mlp import perceptron
-from privhier.attacks.nets import Residual, channel_norm, trunk
-from privhier.attacks.selection import SCORED_DRAWS
+from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, class_probabilities, fit, take
+from privhier.attacks.parts.nets import Residual, channel_norm, perceptron, trunk
+from privhier.attacks.parts.selection import SCORED_DRAWS, AttributeProblem
+from privhier.attacks.parts.white_box import auxiliary_features, fresh_releases, weights_of
 from privhier.attacks.view import FloatArray, IntArray, View
-from privhier.attacks.white_box import auxiliary_features, fresh_releases, weights_of
+from privhier.seeding import torch_stream
 
 _HELD_OUT_VALUES = 50_000_000
 """Values of held-out releases that are kept: enough to choose on, and bounds memory."""
@@ -51,6 +55,81 @@ class FreshReleases:
     def queries(self) -> int:
         """Releases of auxiliary records made so far."""
         return self._drawn
+
+
+@dataclass(frozen=True)
+class FreshPlan:
+    """How a network is trained on fresh releases.
+
+    Attributes:
+        epochs: Most epochs.
+        batch: Records a step.
+        learning_rate: Peak rate of AdamW.
+        patience: Epochs without a better own-validation score before stopping.
+        max_gmacs: Bound on the forward cost of training, in 10^9 multiply-accumulates.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    patience: int
+    max_gmacs: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained classifier of releases, as an attacker chooses among several.
+
+    Attributes:
+        score: On the attacker's own validation split.
+        epoch: The epoch that was kept.
+        held_out: Posteriors of held-out draws, float32 ``(m, K)``.
+        victims: Posteriors of the victims, float32 ``(n, K)``.
+    """
+
+    score: float
+    epoch: int
+    held_out: FloatArray
+    victims: FloatArray
+
+
+def train_classifier(
+    network: nn.Module,
+    view: View,
+    problem: AttributeProblem,
+    held_out: FloatArray,
+    plan: FreshPlan,
+    loss: Callable[[int, Tensor], Tensor],
+    *stream: str | int,
+) -> Candidate:
+    """Train ``network`` (releases to logits) in place, its epoch chosen on held-out draws.
+
+    Args:
+        network: On the view's device.
+        view: Gives the victims' releases.
+        problem: Gives the training records and the score.
+        held_out: Releases ``(m, T, *shape)`` of the validation records.
+        plan: See ``FreshPlan``.
+        loss: See ``fitting.fit``.
+        stream: Names of the stream that shuffles, beginning with the attacker's seed.
+    """
+    train, device = problem.split.train, view.device
+    example = take(held_out, [0], device)
+    epochs = affordable_epochs(network, example, len(train), plan.epochs, plan.max_gmacs)
+    value, epoch = fit(
+        network,
+        FitPlan(epochs, plan.batch, plan.learning_rate, 0.01, plan.patience),
+        records=len(train),
+        loss=loss,
+        score=lambda: problem.score(class_probabilities(network, held_out, device)),
+        generator=torch_stream(*stream),
+    )
+    return Candidate(
+        value,
+        epoch,
+        class_probabilities(network, held_out, device),
+        class_probabilities(network, view.releases, device),
+    )
 
 
 def side_by_side(x: Tensor) -> Tensor:

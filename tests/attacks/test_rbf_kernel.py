@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from privhier.attacks.kernel import RbfKernelAttack, median_gamma
-from privhier.attacks.tabular import LogisticRegressionAttack
+from privhier.attacks.logistic_regression import LogisticRegressionAttack
+from privhier.attacks.rbf_kernel import RbfKernelAttack, median_gamma
 from privhier.attacks.view import AuxiliarySet, View
 
 

@@ -8,19 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privhier.attacks.sharing import shared
+from privhier.attacks.once import once
 from privhier.attacks.view import FloatArray, ImageArray, IntArray, View, WhiteBox
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.inputs import normalize
 from privhier.privacy.noise import SeededNoise
-
-
-def white_box_refusal(view: View) -> str | None:
-    """Why an attack that needs the edge's weights does not apply, or None."""
-    return (
-        "needs the edge's weights, which this threat model does not have" if view.white_box is None else None
-    )
 
 
 def weights_of(view: View) -> WhiteBox:
@@ -40,7 +33,7 @@ def clean_features(view: View, images: ImageArray, rows: IntArray) -> FloatArray
 def auxiliary_features(view: View) -> FloatArray:
     """``clean_features`` of the whole auxiliary set, computed once for all attacks on the view."""
     images = view.aux.images
-    return shared(view, "white_box/features", lambda: clean_features(view, images, np.arange(len(images))))
+    return once(view, "white_box/features", lambda: clean_features(view, images, np.arange(len(images))))
 
 
 def fresh_releases(view: View, features: FloatArray, *stream: str | int) -> FloatArray:

@@ -1,7 +1,4 @@
-"""Building blocks of the neural attackers: normalization, convolution trunks, their cost, one training loop.
-
-Shapes: b batch, c channels, h and w height and width, k classes.
-"""
+"""One training loop for the neural attackers, its cost counted and its best epoch kept."""
 
 from __future__ import annotations
 
@@ -20,87 +17,6 @@ from privhier.errors import TrainingError
 
 _HUGE = 1e12
 """Size of a weight that no training on normalized features arrives at."""
-
-
-class ChannelNorm(nn.Module):
-    """``(x - mean) / spread`` per channel of (b, c, h, w), with constants taken from the auxiliary set."""
-
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, mean: Tensor, spread: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.view(1, -1, 1, 1))
-        self.register_buffer("spread", spread.view(1, -1, 1, 1))
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        """Same shape as the input."""
-        return (x_bchw - self.mean) / self.spread
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions with batch normalization around an identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        """Same shape as the input."""
-        return torch.relu(x_bchw + self.body(x_bchw))
-
-
-def stack_releases(releases: FloatArray) -> FloatArray:
-    """Maps (n, T, c, h, w) as channels (n, T*c [+ c], h, w): all T releases and, for T > 1, their mean."""
-    n, t, c, h, w = releases.shape
-    flat = releases.reshape(n, t * c, h, w)
-    return flat if t == 1 else np.concatenate([flat, releases.mean(axis=1)], axis=1)
-
-
-def channel_norm(maps: FloatArray) -> ChannelNorm:
-    """Constants of ``ChannelNorm`` from up to 1,024 auxiliary maps (n, c, h, w)."""
-    sample = maps[:: max(1, len(maps) // 1024)]
-    mean = sample.mean(axis=(0, 2, 3), dtype=np.float64)
-    spread = np.maximum(sample.std(axis=(0, 2, 3), dtype=np.float64), 1e-6)
-    return ChannelNorm(torch.tensor(mean, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32))
-
-
-def trunk(channels: int, size: int, width: int) -> tuple[list[nn.Module], int]:
-    """Layers from (b, channels, size, size) to (b, out) by stride-2 stages down to about 3x3, and ``out``.
-
-    Images over 24 pixels begin with stride 2, over 96 with stride 4. Many channels (T stacked
-    releases) are first mixed down by a 1x1 convolution.
-    """
-    layers: list[nn.Module] = []
-    if channels > 2 * width:
-        layers += [nn.Conv2d(channels, 2 * width, 1)]
-        channels = 2 * width
-    stride = 1 if size <= 24 else 2 if size <= 96 else 4
-    layers += _stage(channels, width, stride)
-    side = math.ceil(size / stride)
-    while side > 4:
-        layers += _stage(width, min(2 * width, 160), 2)
-        width, side = min(2 * width, 160), math.ceil(side / 2)
-        if side <= 12:
-            layers += [Residual(width)]
-    return [*layers, _MeanMaxPool(), nn.Flatten()], 2 * width
-
-
-def _stage(channels: int, width: int, stride: int) -> list[nn.Module]:
-    kernel = 3 if stride < 4 else 7
-    convolution = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
-
-
-class _MeanMaxPool(nn.Module):
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        return torch.cat([x_bchw.mean(dim=(2, 3)), x_bchw.amax(dim=(2, 3))], dim=1)
 
 
 def count_macs(network: nn.Module, example: Tensor) -> int:
@@ -128,6 +44,12 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
     for handle in handles:
         handle.remove()
     return total
+
+
+def affordable_epochs(network: nn.Module, example: Tensor, records: int, epochs: int, max_gmacs: int) -> int:
+    """Epochs that keep forward passes under ``max_gmacs`` billion multiply-accumulates; at least 3."""
+    per_epoch = count_macs(network, example) * records / 1e9
+    return max(min(epochs, 3), min(epochs, int(max_gmacs / max(per_epoch, 1e-9))))
 
 
 @dataclass(frozen=True)
@@ -239,3 +161,9 @@ def apply_in_blocks(
         for start in range(0, len(rows), block)
     ]
     return torch.cat(outputs)
+
+
+def class_probabilities(network: Callable[[Tensor], Tensor], rows: FloatArray, device: str) -> FloatArray:
+    """float32 (n, K) softmax of the network's logits over rows (n, ...)."""
+    logits = apply_in_blocks(network, rows, device)
+    return np.asarray(torch.softmax(logits.double(), dim=1).numpy(), dtype=np.float32)

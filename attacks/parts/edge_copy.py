@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privhier.attacks.cnn import affordable_epochs
-from privhier.attacks.mlp import class_probabilities
-from privhier.attacks.nets import FitPlan, fit
-from privhier.attacks.selection import AttributeProblem
+from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, class_probabilities, fit
+from privhier.attacks.parts.selection import AttributeProblem
+from privhier.attacks.parts.white_box import own_copy
 from privhier.attacks.view import FloatArray, ImageArray, View
-from privhier.attacks.white_box import own_copy
 from privhier.models.exits import Exit
 from privhier.models.inputs import augment, normalize
 from privhier.seeding import isolated_rng, torch_stream

@@ -5,24 +5,18 @@ Shapes: b images, T releases of each; images are (b, 3, H, W) in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from privhier.attacks.decoder import window_ssim
-from privhier.attacks.nets import count_macs
-from privhier.attacks.selection import MIN_RECORDS, label_refusal, own_split
+from privhier.attacks.parts.decoders import window_ssim
+from privhier.attacks.parts.fitting import count_macs
+from privhier.attacks.parts.selection import own_split
+from privhier.attacks.parts.white_box import clean_features, fresh_releases, predicted_releases, weights_of
 from privhier.attacks.view import FloatArray, ImageArray, IntArray, View
-from privhier.attacks.white_box import (
-    clean_features,
-    fresh_releases,
-    predicted_releases,
-    weights_of,
-    white_box_refusal,
-)
 from privhier.models.inputs import normalize
 from privhier.privacy.noise import SeededNoise
 from privhier.seeding import numpy_stream
@@ -39,22 +33,6 @@ _FIRST_NOISE = 0.1
 _TEMPERED = 0.7
 _SLOPE_FLOOR = 1e-6
 """Under the root of the total variation, so that its gradient is bounded on flat images."""
-
-
-def matching_refusal(view: View) -> str | None:
-    """Why an attack that matches releases through the edge does not apply, or None."""
-    return white_box_refusal(view) or auxiliary_refusal(view)
-
-
-def auxiliary_refusal(view: View) -> str | None:
-    """Why a reconstruction attack cannot be trained and validated on this auxiliary set, or None."""
-    if view.task_labels is not None:
-        return label_refusal(view)
-    if len(view.aux.images) < MIN_RECORDS:
-        return f"only {len(view.aux.images)} auxiliary images, {MIN_RECORDS} are needed"
-    if len(np.unique(view.aux.groups)) < 2:
-        return "the auxiliary set is one group: nothing is left to validate on"
-    return None
 
 
 def pixels(images: ImageArray, rows: IntArray, device: str) -> Tensor:
@@ -202,6 +180,39 @@ class Misfit:
 def affordable_steps(gmacs_per_step: float, steps: int, max_gmacs: float) -> int:
     """Steps on one image that stay under ``max_gmacs``; at least a tenth of those asked for."""
     return max(1, steps // 10, min(steps, int(max_gmacs / max(gmacs_per_step, 1e-9))))
+
+
+def stops_at(shares: Sequence[float], steps: int) -> list[int]:
+    """The steps at which an attacker looks at its own images, sorted, each once."""
+    return sorted({round(share * steps) for share in shares})
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down the gradient in the optimizer's own values; nothing reaches the edge's weights."""
+    (group,) = optimizer.param_groups
+    values: list[Tensor] = group["params"]
+    for value, gradient in zip(values, torch.autograd.grad(loss, values), strict=True):
+        value.grad = gradient
+    optimizer.step()
+
+
+def inverted_in_batches(
+    view: View, batch: int, invert: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[FloatArray, FloatArray]:
+    """Images float32 ``(n, 3, H, W)`` and own losses ``(n,)`` of all victims, ``batch`` at a time.
+
+    Args:
+        view: Whose releases are inverted.
+        batch: Victims at a time.
+        invert: From releases ``(b, T, *shape)`` on the view's device to images and own losses.
+    """
+    images, losses = [], []
+    for first in range(0, len(view.releases), batch):
+        part = torch.from_numpy(np.array(view.releases[first : first + batch])).to(view.device)
+        image, loss = invert(part)
+        images.append(image)
+        losses.append(loss)
+    return as_array(torch.cat(images)), as_array(torch.cat(losses))
 
 
 def as_array(x: Tensor) -> FloatArray:

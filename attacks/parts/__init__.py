@@ -1,0 +1,1 @@
+"""What several attackers are built of: columns, networks and their training, selection, priors."""

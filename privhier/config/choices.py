@@ -1,0 +1,169 @@
+"""From a name and options in the configuration to a checked object: one builder for every registry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import MISSING, field, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from privhier.config.base import Choice
+from privhier.errors import ConfigError
+from privhier.registry import Registry, nearest
+
+T = TypeVar("T")
+V = TypeVar("V")
+_TYPES = {int: "integers", float: "numbers", bool: "true or false", str: "strings"}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "above"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "below"),
+}
+
+
+def option(default: V, *, low: float, high: float = float("inf")) -> V:
+    """A dataclass field whose value (each value, for a tuple) must lie in ``[low, high]``.
+
+    ``build`` reads the bounds from the field's metadata.
+    """
+    made: V = field(default=default, metadata={"low": low, "high": high})
+    return made
+
+
+def build(
+    registry: Registry[type[T]],
+    choice: Choice,
+    *,
+    key: str | None = None,
+    among: Iterable[str] | None = None,
+    **fixed: Any,
+) -> T:
+    """The object that ``choice`` names, made of its options, each of them checked.
+
+    What is registered says itself what its options are: a frozen dataclass by its fields (with bounds:
+    ``option``), a pydantic model by its own, any other class by a pydantic model ``Options``, which it is
+    called with.
+
+    Args:
+        registry: Where the name is looked up.
+        choice: Name and options.
+        key: The configuration key of the choice; None: the registry's own. ``x.name`` has its options under
+            ``x.options``, any other key, under which several choices stand, under ``key.NAME.options``.
+        among: The names that may stand there; None: all.
+        fixed: Fields of a dataclass that are not configured.
+
+    Raises:
+        UnknownNameError: No such name; the message names the nearest.
+        ContractError: A plugin of that name that cannot be used.
+        ConfigError: An option that does not exist, of the wrong type or out of its range (key: the
+            options' and its name), or options that do not go together (key: the options').
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> pens: Registry[type] = Registry("pens", key="draw.pen.name")
+        >>> @pens.register("pencil")
+        ... @dataclass(frozen=True)
+        ... class Pencil:
+        ...     width: int = option(2, low=1)
+        >>> build(pens, Choice(name="pencil", options={"width": 3}))
+        Pencil(width=3)
+    """
+    key = key or registry.key
+    kind = registry.get(choice.name, key=key, among=among)
+    section = key.removesuffix(".name")
+    where = f"{section}.options" if section != key else f"{key}.{choice.name}.options"
+    made: T
+    if is_dataclass(kind):
+        given = _validated(_model(kind, tuple(fixed)), choice, where)
+        try:
+            made = kind(**fixed, **{name: getattr(given, name) for name in choice.options})
+        except ValueError as error:
+            raise ConfigError(
+                key=where,
+                value=dict(choice.options),
+                rule=str(error),
+                remedy="Change these options, or leave them out for their defaults",
+            ) from error
+    elif issubclass(kind, BaseModel):
+        made = _validated(kind, choice, where)
+    else:
+        made = kind(_validated(kind.Options, choice, where))  # type: ignore[attr-defined]
+    return made
+
+
+@cache
+def _model(kind: type[Any], fixed: tuple[str, ...]) -> type[BaseModel]:
+    """The options of a dataclass as a model: strictly typed, bounded as ``option`` says."""
+    hints, made = get_type_hints(kind), dict[str, Any]()
+    for one in fields(kind):
+        if one.init and one.name not in fixed:
+            annotation = _strict(hints[one.name], one.metadata.get("low"), one.metadata.get("high"))
+            default = Field(default_factory=one.default_factory) if one.default is MISSING else one.default
+            required = one.default is MISSING and one.default_factory is MISSING
+            made[one.name] = (annotation, ... if required else default)
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **made)
+
+
+def _strict(hint: Any, low: float | None, high: float | None) -> Any:
+    if get_origin(hint) is tuple:  # a list in YAML; what is in it is as strict as anything
+        items = _strict(get_args(hint)[0], low, high)
+        return Annotated[tuple[items, ...], Field(min_length=1)]
+    rules: dict[str, Any] = {"allow_inf_nan": False} if hint is float else {}
+    if low is not None:
+        rules["ge"] = math.ceil(low) if hint is int else low
+    if high is not None and math.isfinite(high):
+        rules["le"] = math.floor(high) if hint is int else high
+    return Annotated[hint, Field(strict=True, **rules)]
+
+
+def _validated(model: type[Any], choice: Choice, where: str) -> Any:
+    try:
+        return model.model_validate(dict(choice.options))
+    except ValidationError as error:
+        raise _explained(model, choice, error.errors()[0], where) from error
+
+
+def _explained(model: type[BaseModel], choice: Choice, first: Any, where: str) -> ConfigError:
+    if not first["loc"]:  # several options together
+        rule = first["msg"].removeprefix("Value error, ")
+        remedy = "Change these options, or leave them out for their defaults"
+        return ConfigError(key=where, value=dict(choice.options), rule=_lower(rule), remedy=remedy)
+    name, known = str(first["loc"][0]), model.model_fields
+    value = choice.options.get(name)
+    if first["type"] == "extra_forbidden":
+        rule = f"is not an option of {choice.name}"
+        remedy = nearest(name, known) if known else "It takes no options"
+    else:
+        rule = _rule(first, known[name].annotation)
+        remedy = f"Mend it; options of {choice.name}: {', '.join(known)}"
+        if not known[name].is_required():
+            remedy = f"Leave it out for the default, {known[name].get_default()!r}"
+    return ConfigError(key=f"{where}.{name}", value=value, rule=rule, remedy=remedy)
+
+
+def _rule(first: Any, annotation: Any) -> str:
+    """Pydantic's verdict on one option in the words of our other errors."""
+    kind, text = str(first["type"]), _lower(first["msg"].removeprefix("Value error, "))
+    if kind in _BOUNDS:
+        name, word = _BOUNDS[kind]
+        return f"must be {word} {first['ctx'][name]:g}"
+    if kind in ("tuple_type", "list_type", "too_short"):
+        items = [_TYPES[item] for item in _TYPES if item in _parts(annotation)]
+        return f"must be a list of {items[0] if items else 'values'}, at least one"
+    for wanted in _TYPES:
+        if kind.startswith(f"{wanted.__name__}_") or (wanted is float and kind == "finite_number"):
+            return f"must be of type {wanted.__name__}: {text}"
+    return text
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """A type and all that it is made of."""
+    return [annotation, *(part for one in get_args(annotation) for part in _parts(one))]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
