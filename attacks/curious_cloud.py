@@ -102,7 +102,8 @@ def _drawn(features: torch.Tensor, mechanism: ReleaseMechanism, seed: int, draw:
     """One read-only draw of every record, float32 ``(n, T, *shape)``."""
     array = np.empty(tuple(features.shape), dtype=np.float32)
     for t in range(features.shape[1]):
-        array[:, t] = mechanism.sanitize(features[:, t], SeededNoise(seed, "attacker", draw, t)).numpy()
+        noise = SeededNoise(seed, "attacker", draw, t)
+        array[:, t] = mechanism.sanitize(features[:, t], noise).values.numpy()
     array.flags.writeable = False
     return array
 

@@ -125,7 +125,8 @@ class Misfit:
         if mechanism.quantize == "float32":
             return 0.0
         exact = replace(mechanism, quantize="float32")
-        noised = exact.sanitize(clean.flatten(0, 1), SeededNoise(self._view.seed, "attack", "rounding"))
+        noise = SeededNoise(self._view.seed, "attack", "rounding")
+        noised = exact.sanitize(clean.flatten(0, 1), noise).values
         return float((mechanism.quantized(noised) - noised).double().square().mean())
 
     def allow_for(self, x: Tensor, releases: Tensor) -> None:

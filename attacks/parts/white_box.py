@@ -45,7 +45,9 @@ def fresh_releases(view: View, features: FloatArray, *stream: str | int) -> Floa
         stream: Names of the noise's stream; the same names give the same noise.
     """
     mechanism, noise = weights_of(view).mechanism, SeededNoise(view.seed, "attack", *stream)
-    drawn = [mechanism.sanitize(torch.from_numpy(features[:, t]), noise) for t in range(features.shape[1])]
+    drawn = [
+        mechanism.sanitize(torch.from_numpy(features[:, t]), noise).values for t in range(features.shape[1])
+    ]
     return np.asarray(torch.stack(drawn, dim=1).numpy(), dtype=np.float32)
 
 

@@ -54,7 +54,7 @@ def main(runs: list[Path]) -> None:
         draws = [
             advantage(
                 trained.tail,
-                mechanism.sanitize(z, SeededNoise(session.config.seed, "advantage", k)).numpy(),
+                mechanism.sanitize(z, SeededNoise(session.config.seed, "advantage", k)).values.numpy(),
                 truth,
             )
             for k in range(DRAWS)

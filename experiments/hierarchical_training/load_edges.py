@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from privhier.config import RunConfig, parse_config
 from privhier.config.shared import SharedConfig, shared_part
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.noise import SeededNoise
+from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import numpy_stream
 from privhier.training.batches import ordered_batches
-from privhier.uplink.codec import ReleaseMessage, encode
 from privhier.uplink.frames import Hello
 from privhier.uplink.grid import rounded
 from privhier.uplink.grpc_link import GrpcUplink
+from privhier.uplink.outgoing import OutgoingMessage, outgoing
 from privhier.uplink.spool import Spool
 from privhier.uplink.spool_index import Entry
 from privhier.uplink.tls import channel_credentials
@@ -117,9 +121,9 @@ class TimedSpool(Spool):
         self.spooled: list[float] = []
         self.answered: list[float] = []
 
-    def append(self, data: bytes) -> Entry:
+    def append(self, message: OutgoingMessage) -> Entry:
         """As ``Spool.append``."""
-        entry = super().append(data)
+        entry = super().append(message)
         self.spooled.append(time.monotonic())
         return entry
 
@@ -153,7 +157,7 @@ class SimulatedEdge:
             records=plan.records(),
         )
         self.spool = TimedSpool(plan.spool(root, run, number))
-        self.messages = [encode(message) for message in schedule(shared, self.hello)]
+        self.messages = list(schedule(shared, self.hello))
         self.error: BaseException | None = None
         self._certificates = root / "certs" / (f"edge-{number}" if number else "edge")
 
@@ -177,8 +181,8 @@ class SimulatedEdge:
         try:
             if not up.wait(STARTED):
                 raise TimeoutError("no line to the cloud")
-            for data in self.messages:
-                uplink.send(data)
+            for message in self.messages:
+                uplink.send(message)
                 if self._plan.pause:
                     time.sleep(self._plan.pause)
             uplink.close()
@@ -195,28 +199,30 @@ class SimulatedEdge:
         )
 
 
-def schedule(config: SharedConfig, hello: Hello) -> Iterator[ReleaseMessage]:
-    """The messages of one edge in the order in which a run sends them."""
+def schedule(config: SharedConfig, hello: Hello) -> Iterator[OutgoingMessage]:
+    """The messages of one edge in the order in which a run sends them; made-up values, released as such."""
     joint = range(config.schedule.joint_epochs)
     steps = [(split, "joint", epoch) for epoch in joint for split in ("train", "val")]
     steps += [("train", "cloud", 0), ("val", "cloud", 0)]
     steps += [*(("test", "joint", epoch) for epoch in joint), ("test", "cloud", 0)]
     random = numpy_stream(config.seed, "load", hello.edge)
     values = rounded(random.normal(size=(ROWS, *hello.shape)).astype(np.float32), "int8")
+    raw, ledger, noise = ReleaseMechanism("none", quantize="int8"), Ledger(None), SeededNoise(0, "none")
     for split, phase, epoch in steps:
         own = hello.edge + hello.edges * np.arange(hello.records[split])  # no record of another edge
         size = config.batch_size if (split, phase) == ("train", "joint") else ROWS
+        ledger.charge(split, len(own), phase, epoch, raw, noise.kind)
         for batch, records in enumerate(ordered_batches(own, size)):
             labels = random.integers(0, 2, (len(records), len(config.task)))
-            yield ReleaseMessage(
+            yield outgoing(
+                ledger,
+                raw.sanitize(torch.from_numpy(values[: len(records)]), noise),
                 run_id=hello.run_id,
                 split=split,
                 phase=phase,
                 epoch=epoch,
                 batch=batch,
                 records=records,
-                payload=values[: len(records)],
                 task_labels=labels if split == "train" else None,
-                wire="int8",
                 edge=hello.edge,
             )

@@ -64,7 +64,7 @@ class NetworkPart:
             z = self.mechanism.clip_features(z)
         else:
             noise = SeededNoise(self.seed, "membership", self.part, query, start)
-            z = self.mechanism.sanitize(z, noise).float()
+            z = self.mechanism.sanitize(z, noise).values
         if self.part == "tail":
             logits = cloud_logits(self.tail, z.numpy(), device=device)
         else:

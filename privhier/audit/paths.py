@@ -104,11 +104,11 @@ class AuditedReleases:
         releaser = Releaser(self.config, self.mechanism, self._ledger(), run_id="audit")
         records = np.arange(len(features), dtype=np.int64)
         releaser.charge("train", "joint", epoch, len(records))
-        z = self.mechanism.sanitize(features.float(), releaser.noise("train", "joint", epoch, batch))
+        release = self.mechanism.sanitize(features.float(), releaser.noise("train", "joint", epoch, batch))
         collector = Collector()
         uplink = LocalUplink(collector.receive)
         labels = torch.zeros(len(records), 1, dtype=torch.int64)
-        releaser.send(uplink, "train", "joint", epoch, batch, records, z.detach(), labels)
+        releaser.send(uplink, "train", "joint", epoch, batch, records, release, labels)
         return torch.from_numpy(collector.payload())
 
     def _split(self, features: Tensor, split: str, phase: str, epoch: int, batch: int) -> Tensor:

@@ -85,7 +85,7 @@ def _clipped(edge: ReleasingEdge, images: Tensor, seed: int) -> Tensor:
 def _added(edge: ReleasingEdge, images: Tensor, clipped: Tensor, seed: int) -> Tensor:
     """A release less the clipped features, float64 ``(n, *shape)``: noise, and what rounding makes of it."""
     with torch.no_grad(), isolated_rng(seed, "audit", "reload"):
-        released: Tensor = edge(images)
+        released: Tensor = edge(images).values
     return released.double() - clipped.double()
 
 

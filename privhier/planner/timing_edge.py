@@ -21,6 +21,7 @@ from privhier.training.optimize import build_optimizer
 from privhier.training.prepare import build_mechanism
 from privhier.training.trained import network_of
 from privhier.uplink.codec import ReleaseMessage, decode, encode
+from privhier.uplink.outgoing import OutgoingMessage, bytes_of
 from privhier.uplink.sizes import ReleaseFormat
 from privhier.uplink.spool import Spool
 
@@ -144,11 +145,11 @@ class _Outbox:
         self.left: list[float] = []
         self.computed: list[float] = []
 
-    def send(self, data: bytes) -> None:
+    def send(self, message: OutgoingMessage) -> None:
         """Check, spool, read for the line; then it counts as acknowledged."""
         self.computed.append(self._side.compute_seconds)
-        self.rows.append(len(decode(data).records))
-        sequence = self._spool.append(data).sequence
+        self.rows.append(len(decode(bytes_of(message)).records))
+        sequence = self._spool.append(message).sequence
         self._spool.read(sequence)
         self._spool.acknowledge(sequence + 1)
         self.left.append(time.perf_counter())

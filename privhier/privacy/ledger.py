@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from privhier.privacy.carried import Carried
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps
 from privhier.privacy.events import (
     CHAIN_START,
@@ -30,11 +31,10 @@ from privhier.privacy.events import (
 )
 from privhier.privacy.guarantees import Guarantee, write_guarantees
 from privhier.privacy.ledger_file import LedgerFile
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Release, ReleaseMechanism, as_releases
 
 __all__ = ["Guarantee", "Ledger", "ReleaseEvent"]
 
-_MAX_RECORD = 2**28
 E = TypeVar("E", ReleaseEvent, StepEvent, LabelEvent, ClipEvent)
 
 
@@ -52,7 +52,7 @@ class Ledger:
 
     def __init__(self, path: Path | None, *, repair: bool = True) -> None:
         self._events: list[Event] = []
-        self._observed: dict[Key, npt.NDArray[np.int64]] = {}
+        self._carried = Carried(self._charged)
         self._file = None if path is None else LedgerFile(path)
         for event in [] if self._file is None else self._file.read(repair=repair):
             if not self._admit(event):
@@ -131,7 +131,7 @@ class Ledger:
             GuaranteeError: It was charged before, as another mechanism or for other records.
         """
         key = (split, phase, epoch)
-        before = [event for event in self._events if isinstance(event, ReleaseEvent) and event.key == key]
+        before = self._charged(key)
         if not before:
             return self.charge(split, records, phase, epoch, mechanism, noise_source)
         now = replace(
@@ -215,31 +215,34 @@ class Ledger:
         found = [event for event in self._of(LabelEvent) if event.split == split]
         return Responses(tuple((event.epsilon, event.classes) for event in found))
 
-    def observe(self, split: str, phase: str, epoch: int, records: npt.NDArray[np.int64]) -> None:
-        """Tell the ledger which records the uplink really carried; call it on the decoded message.
+    def observe(
+        self,
+        split: str,
+        phase: str,
+        epoch: int,
+        records: npt.NDArray[np.int64],
+        releases: Release | Sequence[Release],
+    ) -> None:
+        """Tell the ledger which records go up in which releases; call it **before** sending them.
 
-        Observations live in memory: after a resume they cover what this process carried.
+        What is refused leaves no trace. Observations live in memory: after a resume they cover what this
+        process carried.
+
+        Args:
+            split: Whose records.
+            phase: Phase, as charged.
+            epoch: Epoch, as charged.
+            records: int64 ``(B,)`` record numbers, in the order of the rows.
+            releases: Their release, or several with B rows together.
 
         Raises:
-            GuaranteeError: The release was never charged, or a record went up more often than charged.
+            ReleaseError: Something else than releases.
+            GuaranteeError: The release was never charged, or charged as another mechanism or noise source
+                than it was made with; a record goes up more often than charged; a release was sent
+                before; rows and records differ in number.
         """
-        key = (split, phase, epoch)
-        allowed = self._allowed(key)
         records = np.asarray(records, dtype=np.int64)
-        if records.size == 0:
-            return
-        if records.min() < 0 or records.max() >= _MAX_RECORD:
-            raise ledger_error("records", int(records.max()), "record numbers must index the data set")
-        counts = self._observed.get(key, np.zeros(0, dtype=np.int64))
-        fresh = np.bincount(records, minlength=len(counts))
-        fresh[: len(counts)] += counts
-        self._observed[key] = fresh
-        if fresh.max() > allowed:
-            raise ledger_error(
-                f"{split}/{phase}/{epoch}",
-                int(fresh.max()),
-                f"a record was carried more often than the {allowed} release(s) charged",
-            )
+        self._carried.add((split, phase, epoch), records, as_releases(releases))
 
     def verify(self, carried: Mapping[tuple[str, int], int] | None = None) -> None:
         """Compare everything observed with everything charged.
@@ -251,27 +254,7 @@ class Ledger:
         Raises:
             GuaranteeError: Something went up that was not charged, or not observed.
         """
-        totals: defaultdict[tuple[str, int], int] = defaultdict(int)
-        for key, counts in self._observed.items():
-            totals[key[1:]] += int(counts.sum())
-            distinct = int((counts > 0).sum())
-            releases = (event for event in self._of(ReleaseEvent) if event.key == key)
-            charged = max((event.records for event in releases), default=0)
-            if counts.max() > self._allowed(key) or distinct > charged:
-                raise ledger_error(
-                    "/".join(map(str, key)),
-                    distinct,
-                    f"more was carried than charged ({charged} records, {self._allowed(key)} times)",
-                )
-        if carried is None:
-            return
-        for name in sorted({*carried, *totals}):
-            if carried.get(name, 0) != totals.get(name, 0):
-                raise ledger_error(
-                    "/".join(map(str, name)),
-                    carried.get(name, 0),
-                    f"releases were carried, but {totals.get(name, 0)} were observed by the ledger",
-                )
+        self._carried.verify(carried)
 
     def verify_steps(self, executed: Iterable[StepEvent]) -> None:
         """Compare the DP-SGD epochs that were really run with those charged.
@@ -349,13 +332,8 @@ class Ledger:
             also_not_covered=also_not_covered,
         )
 
-    def _allowed(self, key: Key) -> int:
-        allowed = sum(event.releases for event in self._of(ReleaseEvent) if event.key == key)
-        if allowed == 0:
-            raise ledger_error(
-                "/".join(map(str, key)), "carried", "a release went up that the ledger was never charged for"
-            )
-        return allowed
+    def _charged(self, key: Key) -> list[ReleaseEvent]:
+        return [event for event in self._of(ReleaseEvent) if event.key == key]
 
     def _of(self, kind: type[E]) -> list[E]:
         return [event for event in self._events if isinstance(event, kind)]

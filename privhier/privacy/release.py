@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NoReturn
+from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from privhier.errors import ConfigError, NonFiniteError, ReleaseError
@@ -45,7 +49,8 @@ class ReleaseMechanism:
         >>> import torch
         >>> from privhier.privacy.noise import SystemNoise
         >>> mechanism = ReleaseMechanism("gaussian", clip=1.0, sigma=0.3)
-        >>> mechanism.sanitize(torch.randn(4, 8), SystemNoise()).shape
+        >>> release = mechanism.sanitize(torch.randn(4, 8), SystemNoise())
+        >>> release.values.shape
         torch.Size([4, 8])
     """
 
@@ -116,7 +121,7 @@ class ReleaseMechanism:
             clipped = z * scale.float()
         return clipped
 
-    def sanitize(self, z: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
+    def sanitize(self, z: torch.Tensor, noise: NoiseSource) -> Release:
         """One fresh release of every record: clip, noise, quantize; differentiable with respect to z.
 
         Args:
@@ -124,11 +129,21 @@ class ReleaseMechanism:
             noise: Where the noise is drawn, on the CPU whatever z's device.
 
         Returns:
-            float32 ``(B, *shape)``; the uplink carries it as ``quantize`` without loss.
+            The one thing an uplink takes. Its ``values`` are float32 ``(B, *shape)``, still in the graph
+            of z; the uplink carries them as ``quantize`` without loss.
 
         Raises:
             ReleaseError: Non-finite features, or noise that is not fresh standard noise.
         """
+        values = self._randomized(z, noise)
+        if values.dtype != torch.float32 or values.shape != z.shape:
+            raise _refuse(f"{values.dtype} {tuple(values.shape)}", f"must be float32 {tuple(z.shape)}")
+        release = object.__new__(Release)
+        _MADE[release] = _Made(values, values.detach().clone(), self, noise.kind)
+        return release
+
+    def _randomized(self, z: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
+        """The values of one fresh release."""
         release = self.clip_features(z)
         if not self.deterministic and release.numel():
             shape = tuple(release.shape)
@@ -173,6 +188,171 @@ class ReleaseMechanism:
             variance = 1 if self.mechanism == "laplace" else 2
             if not abs(size - 1) <= 10 * math.sqrt(variance / draw.numel()):
                 raise _refuse(f"mean size {size:.4g}", "noise must have unit scale")
+
+
+class Release:
+    """Sanitized features of a batch of records: the only thing that an uplink takes.
+
+    ``ReleaseMechanism.sanitize`` makes it and nobody else: there is no constructor, no subclass and no copy,
+    and an instance holds nothing itself, so that one made past the constructor is empty. Arithmetic and
+    torch's functions see its values and give plain tensors. What goes up is a copy taken when it was made;
+    values that were changed in place since are refused.
+
+    Example:
+        >>> Release(torch.zeros(4, 8))
+        Traceback (most recent call last):
+        ...
+        privhier.errors.ReleaseError: release: 'Tensor' - only ReleaseMechanism.sanitize makes ...
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __new__(cls, *given: object, **named: object) -> Release:
+        """Refused."""
+        what = [type(value).__name__ for value in (*given, *named.values())]
+        raise _not_made(what[0] if what else "nothing")
+
+    def __init_subclass__(cls) -> None:
+        """Refused."""
+        raise _not_made("a subclass")
+
+    @property
+    def values(self) -> torch.Tensor:
+        """float32 ``(B, *shape)``, in the graph of the features they were made from."""
+        return _made(self).values
+
+    @property
+    def mechanism(self) -> ReleaseMechanism:
+        """What made it."""
+        return _made(self).mechanism
+
+    @property
+    def noise_source(self) -> str:
+        """``NoiseSource.kind`` of the noise it was made with."""
+        return _made(self).noise_source
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(B, *shape)``."""
+        return self.values.shape
+
+    def payload(self) -> npt.NDArray[np.float32]:
+        """A copy of the values as they go up, float32 ``(B, *shape)``.
+
+        Raises:
+            ReleaseError: They were changed in place since it was made.
+        """
+        made = _made(self)
+        if not torch.equal(made.values.detach().view(torch.int32), made.payload.view(torch.int32)):
+            raise ReleaseError(
+                key="release",
+                value="values changed in place",
+                rule="what goes up must be what ReleaseMechanism.sanitize made",
+                remedy="Work on a copy: release.values.clone()",
+            )
+        return made.payload.cpu().numpy().copy()
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Torch's functions get the values."""
+        return func(*_plain(args), **{name: _plain(value) for name, value in (kwargs or {}).items()})
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        return self.values[rows]
+
+    def __add__(self, other: Any) -> torch.Tensor:
+        return torch.add(self.values, _plain(other))
+
+    def __sub__(self, other: Any) -> torch.Tensor:
+        return torch.sub(self.values, _plain(other))
+
+    def __mul__(self, other: Any) -> torch.Tensor:
+        return torch.mul(self.values, _plain(other))
+
+    def __truediv__(self, other: Any) -> torch.Tensor:
+        return torch.div(self.values, _plain(other))
+
+    def __neg__(self) -> torch.Tensor:
+        return -self.values
+
+    def __rsub__(self, other: Any) -> torch.Tensor:
+        return torch.rsub(self.values, _plain(other))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __copy__(self) -> NoReturn:
+        raise _not_made("a copy")
+
+    def __deepcopy__(self, memory: object) -> NoReturn:
+        raise _not_made("a copy")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise _not_made("a pickle")
+
+    def __repr__(self) -> str:
+        made = _made(self)
+        return f"Release(shape={tuple(self.shape)}, {made.mechanism!r}, noise_source={made.noise_source!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What a release holds; kept outside of it, where no constructor and no pickle reaches."""
+
+    values: torch.Tensor
+    payload: torch.Tensor
+    mechanism: ReleaseMechanism
+    noise_source: str
+
+
+_MADE: WeakKeyDictionary[Release, _Made] = WeakKeyDictionary()
+
+
+def as_releases(value: object) -> list[Release]:
+    """One release, or a list or tuple of them, as a list.
+
+    Raises:
+        ReleaseError: It is something else, or was not made by ``ReleaseMechanism.sanitize``.
+    """
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    for one in found:
+        if type(one) is not Release:
+            raise _not_made(type(one).__name__)
+        _made(one)
+    return found
+
+
+def _made(release: Release) -> _Made:
+    made = _MADE.get(release)
+    if made is None:
+        raise _not_made("an empty Release")
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """The same with every release replaced by its values."""
+    if isinstance(value, Release):
+        return value.values
+    if isinstance(value, tuple | list):
+        return type(value)(_plain(one) for one in value)
+    return value
+
+
+def _not_made(value: str) -> ReleaseError:
+    return ReleaseError(
+        key="release",
+        value=value,
+        rule="only ReleaseMechanism.sanitize makes a release, and only a release can leave the edge",
+        remedy="Pass the features through mechanism.sanitize(features, noise) and send what it returns",
+    )
 
 
 def _on_grid(values: torch.Tensor, limit: int) -> torch.Tensor:

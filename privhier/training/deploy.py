@@ -12,7 +12,7 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
 from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.storage.sealed import file_digest
 from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
@@ -40,8 +40,8 @@ class ReleasingEdge(nn.Module):
         self.noise = noise if noise is not None else SystemNoise()
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 images ``(B, 3, S, S)`` to releases ``(B, *release_shape)``."""
+    def forward(self, images: Tensor) -> Release:
+        """uint8 images ``(B, 3, S, S)`` to their release; ``.values`` is float32 ``(B, *release_shape)``."""
         features = self.edge.features(normalize(images)).float()
         return self.mechanism.sanitize(features, self.noise)
 

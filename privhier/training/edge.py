@@ -14,7 +14,7 @@ from privhier.defenses.base import Defense, DefenseBatch
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
 from privhier.privacy.noise import NoiseSource
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 
@@ -64,7 +64,7 @@ class EdgeTrainer:
         noise: NoiseSource,
         *,
         augmentation: torch.Generator | NoiseSource,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Release, Tensor]:
         """Train on one batch.
 
         Args:
@@ -74,10 +74,11 @@ class EdgeTrainer:
             augmentation: How images are moved, a row a record.
 
         Returns:
-            The batch's sanitized features, float32 ``(B, *release_shape)``, detached (what a joint
-            epoch releases), and the mean loss.
+            The batch's release, the very one whose values the exits were trained on (a joint epoch sends
+            it), and the mean loss.
         """
-        batch = self.look(data, records, noise, augmentation=augmentation)
+        release = self.sanitized(data, records, noise, augmentation=augmentation)
+        batch = self.batch(data, records, release)
         loss = self.defense.loss(batch).mean()
         rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
@@ -85,7 +86,7 @@ class EdgeTrainer:
         self.optimizer.step()
         self._train_adversary(batch, rate)
         self.steps += 1
-        return batch.z.detach(), loss.detach()
+        return release, loss.detach()
 
     def look(
         self,
@@ -95,14 +96,29 @@ class EdgeTrainer:
         *,
         augmentation: torch.Generator | NoiseSource,
     ) -> DefenseBatch:
-        """One forward through the edge: what the defense sees of these records, still in the graph."""
+        """What the defense sees of these records, still in the graph: ``sanitized``, then ``batch``."""
+        return self.batch(data, records, self.sanitized(data, records, noise, augmentation=augmentation))
+
+    def sanitized(
+        self,
+        data: TrainingData,
+        records: IntArray,
+        noise: NoiseSource,
+        *,
+        augmentation: torch.Generator | NoiseSource,
+    ) -> Release:
+        """One forward through the edge, and its release, still in the graph."""
         options = self._training.augment
         pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
         images = normalize(pixels.to(self.device, non_blocking=True))
         with self._autocast():
             z = self.edge.features(images)
+        return self.mechanism.sanitize(z.float(), noise)
+
+    def batch(self, data: TrainingData, records: IntArray, release: Release) -> DefenseBatch:
+        """The release of these records, with their labels, as the defense sees it."""
         return DefenseBatch(
-            z=self.mechanism.sanitize(z.float(), noise),
+            z=release.values,
             task_labels=list(data.task[records].to(self.device).unbind(1)),
             sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
             edge=self.edge,

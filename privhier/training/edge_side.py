@@ -21,7 +21,7 @@ from privhier.models.features import edge_features
 from privhier.models.weights import load_weights, weights_bytes
 from privhier.privacy.agreement import check_begun
 from privhier.privacy.ledger import Ledger
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, batch_count
 from privhier.training.begun import Begun
@@ -148,7 +148,7 @@ class EdgeSide:
         val = self.data.splits.val
         z = edge_features(self.edge, self.data.images, val, device=self.device)
         with self._finite(phase, epoch):
-            z = self.mechanism.sanitize(z, self.draws.noise(f"{phase} val", epoch, 0, val))
+            z = self.mechanism.sanitize(z, self.draws.noise(f"{phase} val", epoch, 0, val)).values
         logits = edge_exit_logits(self.edge, z, device=self.device)
         self._check(logits_text(logits), phase, epoch)
         return self.task_metrics("edge_exit", logits)
@@ -236,7 +236,7 @@ class EdgeSide:
         total = batch_count(len(train), self.config.training.batch_size)
         if isinstance(self.trainer, PrivateEdgeTrainer):
             self.ledger.charge_steps(self.trainer.event(phase, epoch))
-        waiting: list[tuple[IntArray, torch.Tensor]] = []
+        waiting: list[tuple[IntArray, Release]] = []
         sent = 0
         for number, records in enumerate(self.trainer.batches(train, phase, epoch)):
             turn = self.trainer.turn(phase)
@@ -247,12 +247,12 @@ class EdgeSide:
                 noise = self.releaser.noise("train", phase, epoch, number)
             started = time.perf_counter()
             with isolated_rng(seed, "dropout", phase, epoch, number), self._finite(phase, epoch):
-                z, loss = self.trainer.step(self.data, records, noise, augmentation=augmentation)
+                release, loss = self.trainer.step(self.data, records, noise, augmentation=augmentation)
             self._check(loss_text(loss), phase, epoch)
             self.compute_seconds += time.perf_counter() - started
             losses.append(loss)
             if uplink is not None:
-                waiting.append((records, z))
+                waiting.append((records, release))
                 if self.trainer.stepped:  # one message for each step, however the batch was split
                     self._send(uplink, epoch, sent, waiting)
                     sent, waiting = sent + 1, []
@@ -278,10 +278,8 @@ class EdgeSide:
             what = f"features of {error.value} are not finite"
             raise self._exploded(what, phase, epoch) from error
 
-    def _send(
-        self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, torch.Tensor]]
-    ) -> None:
+    def _send(self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, Release]]) -> None:
         records = np.concatenate([part for part, _ in parts])
-        released = torch.cat([part for _, part in parts])
+        released = [part for _, part in parts]
         labels = self.releaser.labels(self.data, records)
         self.releaser.send(uplink, "train", "joint", epoch, batch, records, released, labels)

@@ -21,7 +21,7 @@ from privhier.privacy.composition import solve_noise_multiplier
 from privhier.privacy.dpsgd import FASTEST, DpSgd, broken, no_draws
 from privhier.privacy.events import StepEvent
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
 from privhier.training.begun import Begun
@@ -152,19 +152,20 @@ class PrivateEdgeTrainer(EdgeTrainer):
         noise: NoiseSource,
         *,
         augmentation: torch.Generator | NoiseSource,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Release, Tensor]:
         """One physical batch, see ``EdgeTrainer.step``; the last of a logical batch takes the step."""
         if not self._checked:
             self._check(data)
         with no_draws(self.device):
-            batch, losses = self.losses(data, records, noise, augmentation=augmentation)
+            release = self.sanitized(data, records, noise, augmentation=augmentation)
+            losses = self.defense.loss(self.batch(data, records, release))
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
         self.dp.descend(losses, torch_stream(self._noise_seed, *stream, device=self.device))
         self.steps += self.dp.steps - before
         self.stepped = self.dp.steps > before
-        return batch.z.detach(), losses.detach().sum() / max(len(losses), 1)
+        return release, losses.detach().sum() / max(len(losses), 1)
 
     def losses(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,15 +11,17 @@ from torch import Tensor
 
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
+from privhier.errors import GuaranteeError
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Release, ReleaseMechanism, as_releases
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, ordered_batches
 from privhier.uplink.base import Uplink
-from privhier.uplink.codec import MAX_BYTES, ReleaseMessage, decode, encode
+from privhier.uplink.codec import MAX_BYTES, decode
+from privhier.uplink.outgoing import outgoing
 
 _HEADER = 2**16
 """Bytes kept for everything in a message but the features: 256 record numbers and labels, the header."""
@@ -101,24 +103,52 @@ class Releaser:
         epoch: int,
         batch: int,
         records: IntArray,
-        sanitized: Tensor,
+        sanitized: Release | Sequence[Release],
         labels: Tensor | None,
     ) -> None:
-        """Encode and send sanitized features of ``records``; the ledger sees what went."""
-        message = ReleaseMessage(
+        """Encode and send one release of ``records``; the ledger sees what goes before it goes.
+
+        Args:
+            uplink: Takes the message.
+            split: Whose records.
+            phase: Phase, as charged.
+            epoch: Epoch, as charged.
+            batch: Which message of the epoch.
+            records: int64 ``(B,)``.
+            sanitized: Their release, or several whose rows follow each other as the records do.
+            labels: int64 ``(B, n_tasks)``, or None.
+
+        Raises:
+            ReleaseError: Something else than releases.
+            GuaranteeError: Made by another mechanism or with another noise source than the ledger was
+                charged for, sent before, or not charged; nothing was observed or sent.
+        """
+        releases = as_releases(sanitized)
+        for release in releases:
+            self._check_own(release)
+        message = outgoing(
+            self.ledger,
+            releases,
             run_id=self.run_id,
             split=split,
             phase=phase,
             epoch=epoch,
             batch=batch,
             records=records,
-            payload=sanitized.cpu().numpy(),
             task_labels=None if labels is None else labels.numpy(),
-            wire=self.mechanism.quantize,
             edge=self._edge,
         )
-        self.ledger.observe(split=split, phase=phase, epoch=epoch, records=records)
-        uplink.send(encode(message))
+        uplink.send(message)
+
+    def _check_own(self, release: Release) -> None:
+        """Refuse what another mechanism made, be it one with the same noise that rounds otherwise."""
+        if type(release.mechanism) is not type(self.mechanism) or release.mechanism != self.mechanism:
+            raise GuaranteeError(
+                key="release",
+                value=repr(release.mechanism),
+                rule=f"is not the mechanism that this run is charged for, {self.mechanism!r}",
+                remedy="Release through the run's own mechanism",
+            )
 
     @torch.no_grad()
     def release_split(

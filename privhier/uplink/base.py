@@ -1,14 +1,16 @@
-"""What an uplink is: a place to put bytes. Nothing comes back."""
+"""What an uplink is: a place to put messages made of releases. Nothing comes back."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from privhier.uplink.outgoing import OutgoingMessage
+
 
 @runtime_checkable
 class Uplink(Protocol):
-    """Carries encoded ``ReleaseMessage`` bytes from edge to cloud."""
+    """Carries encoded releases from edge to cloud, and takes nothing else."""
 
-    def send(self, data: bytes) -> None:
-        """Send one message; raises ``UplinkError`` if it is not a valid one."""
+    def send(self, message: OutgoingMessage) -> None:
+        """Send one message; raises ``UplinkError`` for anything but an ``OutgoingMessage``."""
         ...

@@ -15,6 +15,7 @@ from privhier.errors import OutputError, PrivhierError, UplinkError
 from privhier.uplink.chain import digest
 from privhier.uplink.codec import decode
 from privhier.uplink.frames import FAREWELL, METHOD, Ack, Hello, decode_ack, encode_frame
+from privhier.uplink.outgoing import OutgoingMessage, bytes_of
 from privhier.uplink.server import OPTIONS
 from privhier.uplink.spool import Spool
 
@@ -85,26 +86,27 @@ class GrpcUplink:
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
         self._thread.start()
 
-    def send(self, data: bytes) -> None:
+    def send(self, message: OutgoingMessage) -> None:
         """Spool one message, then wait while the edge is too far ahead.
 
         Raises:
-            UplinkError: The cloud refused this edge or a message, or the message is not a valid one.
+            UplinkError: The cloud refused this edge or a message, or the message is not made of releases.
             OutputError: The spool cannot be written.
         """
-        message = decode(data)
-        earlier = self.spool.find(message.key)
+        data = bytes_of(message)
+        place = decode(data).key
+        earlier = self.spool.find(place)
         if earlier is not None:
             if self._redraws and earlier.digest != digest(data):
                 raise UplinkError(
                     key="uplink.spool",
-                    value="/".join(map(str, message.key)),
+                    value="/".join(map(str, place)),
                     rule="a release with the same seeded noise but other features was spooled before",
                     remedy="Resume on the same machine with the same number of threads, or start anew",
                 )
             return
         with self._changed:
-            self.spool.append(data)
+            self.spool.append(message)
             self._changed.notify_all()
             started = time.monotonic()
             warn = started + _LONG_WAIT

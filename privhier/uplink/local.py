@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from privhier.uplink.codec import MAX_BYTES, decode
+from privhier.uplink.outgoing import OutgoingMessage, bytes_of
 
 
 @dataclass
@@ -52,12 +53,13 @@ class LocalUplink:
         self._max_bytes = max_bytes
         self.stats = UplinkStats()
 
-    def send(self, data: bytes) -> None:
+    def send(self, message: OutgoingMessage) -> None:
         """Check, count and hand over one message; raises ``UplinkError`` before anything is counted."""
-        message = decode(data, max_bytes=self._max_bytes)
-        key = (message.phase, message.epoch)
+        data = bytes_of(message)
+        found = decode(data, max_bytes=self._max_bytes)
+        key = (found.phase, found.epoch)
         self.stats.messages += 1
-        self.stats.records += len(message.records)
+        self.stats.records += len(found.records)
         self.stats.bytes += len(data)
-        self.stats.by_epoch[key] = self.stats.by_epoch.get(key, 0) + len(message.records)
+        self.stats.by_epoch[key] = self.stats.by_epoch.get(key, 0) + len(found.records)
         self._sink(data)

@@ -17,6 +17,7 @@ from pathlib import Path
 from privhier.errors import OutputError, UplinkError
 from privhier.storage.files import sync_folder, whole_file
 from privhier.uplink.chain import digest
+from privhier.uplink.outgoing import OutgoingMessage, bytes_of
 from privhier.uplink.spool_index import INDEX, Entry, Key, SpoolIndex, damaged
 
 _NAME = re.compile(r"[0-9]{8,}\.msg")
@@ -63,13 +64,14 @@ class Spool:
         """What was spooled for this place in the run, if anything."""
         return self._by_key.get(key)
 
-    def append(self, data: bytes) -> Entry:
+    def append(self, message: OutgoingMessage) -> Entry:
         """Put a message on disk, flushed, and number it.
 
         Raises:
-            UplinkError: Not a message, or its place in the run is taken: a release is never redrawn.
+            UplinkError: Not made of releases, or its place in the run is taken: a release is never redrawn.
             OutputError: The disk is full or cannot be written; nothing was spooled.
         """
+        data = bytes_of(message)
         with self._lock:
             entry = Entry.of(len(self.entries), data)
             if entry.key in self._by_key:

@@ -70,7 +70,9 @@ def scene():
         mechanism = ReleaseMechanism() if clip is None else ReleaseMechanism("gaussian", clip, sigma)
         rows, cpu = np.arange(N_AUX, N_AUX + victims), torch.device("cpu")
         releases = [
-            mechanism.sanitize(edge_features(edge, images, rows, device=cpu), SeededNoise(7, state)).numpy()
+            mechanism.sanitize(
+                edge_features(edge, images, rows, device=cpu), SeededNoise(7, state)
+            ).values.numpy()
             for state, edge in enumerate(edges)
         ]
         view = curious_cloud_view(

@@ -45,7 +45,7 @@ def toy(records=80, victims=200, sigma=0.3, leak=25, exits=("age",), seed=0):
     features = edge_features(edge, images, np.arange(n), device=torch.device("cpu"))
 
     def release(rows, draw):
-        return mechanism.sanitize(features[rows], SeededNoise(seed, draw))[:, None].numpy()
+        return mechanism.sanitize(features[rows], SeededNoise(seed, draw)).values[:, None].numpy()
 
     own, others = np.arange(records), np.arange(records, n)
     aux = AuxiliarySet(

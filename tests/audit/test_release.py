@@ -23,7 +23,9 @@ def audit(kind, epsilon, *, releases=1, draws=20_000, shape=(8,), clip=1.0, seed
     sigma = solve_sigma(kind, epsilon, DELTA, clip, releases)
     mechanism = ReleaseMechanism(kind, clip, sigma, quantize)
     return audit_release(
-        lambda features, *, epoch, batch: mechanism.sanitize(features, SeededNoise(0, "t", epoch, batch)),
+        lambda features, *, epoch, batch: (
+            mechanism.sanitize(features, SeededNoise(0, "t", epoch, batch)).values
+        ),
         Claimed(kind, clip, epsilon, DELTA, releases),
         shape=shape,
         draws=draws,

@@ -54,7 +54,7 @@ class World:
         def release(rows, draw):
             if edge:
                 source = SeededNoise(seed, draw)
-                drawn = [mechanism.sanitize(state[rows], source).numpy() for state in features]
+                drawn = [mechanism.sanitize(state[rows], source).values.numpy() for state in features]
                 return frozen(np.stack(drawn, axis=1))
             noise = np.random.default_rng((seed, draw)).standard_normal((len(rows), t, *clean.shape[1:]))
             return frozen((clean[rows][:, None] + 0.5 * noise).astype(np.float32))

@@ -22,7 +22,7 @@ def attack(mechanism, n, *, releases=1, classes=2, claimed=None, seed=0, scale=1
     corners = torch.from_numpy(corners / np.linalg.norm(corners, axis=1, keepdims=True)).float()
     features = corners[torch.from_numpy(labels)] * scale  # far outside: the clip must bring them back
     source = SeededNoise(seed, "attack")
-    total = sum(mechanism.sanitize(features, source).double() for _ in range(releases))
+    total = sum(mechanism.sanitize(features, source).values.double() for _ in range(releases))
     scores = (total @ corners.double().T).numpy()
     return labels, scores, scores.argmax(1)
 
@@ -55,7 +55,7 @@ def test_laplace_reaches_its_ceiling_on_one_axis_and_randomized_response_everywh
     mechanism = ReleaseMechanism("laplace", 1.0, 2.0)
     labels = np.arange(40_000) % 2
     features = torch.from_numpy(labels * 2.0 - 1).float()[:, None] * 50
-    release = mechanism.sanitize(features, SeededNoise(0, "laplace"))[:, 0].numpy()
+    release = mechanism.sanitize(features, SeededNoise(0, "laplace")).values[:, 0].numpy()
     bound = ceiling("laplace", 2.0, 1.0, 1, 2)
     recall = balanced_accuracy((release > 0).astype(int), labels, 2)
     assert 0.5 * (bound.balanced_accuracy + 0.5) < recall < bound.balanced_accuracy

@@ -97,7 +97,7 @@ def test_gradients_flow_as_if_the_noise_were_a_constant(name, quantize):
     (double / norm.clamp_min(1) * direction).sum().backward()
     assert torch.allclose(z.grad, double.grad.float(), atol=1e-5)
     extreme = torch.tensor([[0.0, 0.0], [1e37, -1e37], [1e-40, 0.0]], requires_grad=True)
-    mechanism.sanitize(extreme, noise()).sum().backward()
+    mechanism.sanitize(extreme, noise()).values.sum().backward()
     assert torch.isfinite(extreme.grad).all()
 
 
@@ -167,11 +167,11 @@ def test_one_value_a_record_shared_by_all_is_caught_too():
 def test_float16_is_a_function_of_the_release_and_survives_the_wire():
     mechanism = ReleaseMechanism("gaussian", 1e6, 1e5, "float16")
     z = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)) * 1e5
-    release = mechanism.sanitize(z, noise())
+    release = mechanism.sanitize(z, noise()).values
     assert torch.equal(release.half().float(), release)
     assert torch.isfinite(release).all()
     assert release.abs().max() == 65504.0
-    exact = ReleaseMechanism("gaussian", 1e6, 1e5).sanitize(z, noise())
+    exact = ReleaseMechanism("gaussian", 1e6, 1e5).sanitize(z, noise()).values
     assert torch.equal(mechanism.quantized(exact), release)
 
 
@@ -189,7 +189,7 @@ def every_scale(width, seed=0):
 def test_what_is_rounded_is_what_the_wire_carries(wire, shape):
     mechanism = ReleaseMechanism("none", quantize=wire)
     values = every_scale(math.prod(shape)).reshape(-1, *shape)
-    release = mechanism.sanitize(torch.from_numpy(values), noise())
+    release = mechanism.sanitize(torch.from_numpy(values), noise()).values
     assert release.dtype == torch.float32
     assert torch.equal(mechanism.quantized(release), release)
     assert release.numpy().tobytes() == rounded(values, wire).tobytes()
@@ -205,8 +205,8 @@ def test_what_is_rounded_is_what_the_wire_carries(wire, shape):
 def test_rounding_happens_after_noising_record_by_record(wire):
     z = torch.randn(40, 9, generator=torch.Generator().manual_seed(0))
     mechanism = ReleaseMechanism("gaussian", 1.0, 0.4, wire)
-    release = mechanism.sanitize(z, noise())
-    exact = ReleaseMechanism("gaussian", 1.0, 0.4).sanitize(z, noise())
+    release = mechanism.sanitize(z, noise()).values
+    exact = ReleaseMechanism("gaussian", 1.0, 0.4).sanitize(z, noise()).values
     assert torch.equal(release, torch.from_numpy(rounded(exact.numpy(), wire)))
     assert not torch.equal(release, exact)
     assert torch.equal(torch.cat([mechanism.quantized(row[None]) for row in exact]), release)
@@ -251,7 +251,7 @@ def test_wrong_settings_are_refused_by_name(fields, key):
 def test_a_device_gets_the_same_release(name):
     mechanism = ReleaseMechanism(name, 1.0, 0.5)
     z = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)) * 3
-    there = mechanism.sanitize(z.cuda(), noise())
+    there = mechanism.sanitize(z.cuda(), noise()).values
     assert there.device.type == "cuda"
     assert torch.allclose(there.cpu(), mechanism.sanitize(z, noise()), atol=1e-5)
     clipped = mechanism.clip_features((z * 1e30).cuda()).cpu().double()

@@ -74,13 +74,17 @@ def test_a_sound_mechanism_passes_on_narrow_wires(wire):
 
 
 class NoNoise(ReleaseMechanism):
-    def sanitize(self, z, noise):
+    """Like all below, a mechanism that lies about itself: what it makes is a release by its own word."""
+
+    def _randomized(self, z, noise):
         return self.quantized(self.clip_features(z))
 
 
 class HalfNoise(ReleaseMechanism):
-    def sanitize(self, z, noise):
-        return ReleaseMechanism(self.mechanism, self.clip, self.sigma / 2, self.quantize).sanitize(z, noise)
+    def _randomized(self, z, noise):
+        return ReleaseMechanism(self.mechanism, self.clip, self.sigma / 2, self.quantize)._randomized(
+            z, noise
+        )
 
 
 class NoClip(ReleaseMechanism):
@@ -111,22 +115,22 @@ class L2Clip(ReleaseMechanism):
 
 
 class LetsThrough(ReleaseMechanism):
-    def sanitize(self, z, noise):
-        return super().sanitize(torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0), noise)
+    def _randomized(self, z, noise):
+        return super()._randomized(torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0), noise)
 
 
 class HalfNoiseInSmallBatches(ReleaseMechanism):
-    def sanitize(self, z, noise):
+    def _randomized(self, z, noise):
         sigma = self.sigma / 2 if len(z) <= 200 else self.sigma
-        return ReleaseMechanism(self.mechanism, self.clip, sigma, self.quantize).sanitize(z, noise)
+        return ReleaseMechanism(self.mechanism, self.clip, sigma, self.quantize)._randomized(z, noise)
 
 
 class LessNoiseInTheLastStep(ReleaseMechanism):
     whole = 48
 
-    def sanitize(self, z, noise):
+    def _randomized(self, z, noise):
         sigma = self.sigma * min(1.0, len(z) / self.whole)
-        return ReleaseMechanism(self.mechanism, self.clip, sigma, self.quantize).sanitize(z, noise)
+        return ReleaseMechanism(self.mechanism, self.clip, sigma, self.quantize)._randomized(z, noise)
 
 
 class LessNoiseInTheLastMessage(LessNoiseInTheLastStep):
@@ -134,26 +138,26 @@ class LessNoiseInTheLastMessage(LessNoiseInTheLastStep):
 
 
 class NoiseByTheRecordsNorm(ReleaseMechanism):
-    def sanitize(self, z, noise):
+    def _randomized(self, z, noise):
         clipped = self.clip_features(z)
         order = 1 if self.mechanism == "laplace" else 2
-        added = super().sanitize(torch.zeros_like(clipped), noise)
+        added = super()._randomized(torch.zeros_like(clipped), noise)
         return self.quantized(clipped + added * clipped.norm(order, dim=1, keepdim=True) / self.clip)
 
 
 class ClampToTheRecordsPeak(ReleaseMechanism):
-    def sanitize(self, z, noise):
+    def _randomized(self, z, noise):
         peak = self.clip_features(z).abs().amax(1, keepdim=True)
-        return super().sanitize(z, noise).clamp(-peak, peak)
+        return super()._randomized(z, noise).clamp(-peak, peak)
 
 
 class MoreNoiseForLargeRecords(ReleaseMechanism):
     """Never less noise than claimed, and yet the size of the noise tells zero from C."""
 
-    def sanitize(self, z, noise):
+    def _randomized(self, z, noise):
         clipped = self.clip_features(z)
         order = 1 if self.mechanism == "laplace" else 2
-        added = super().sanitize(torch.zeros_like(clipped), noise)
+        added = super()._randomized(torch.zeros_like(clipped), noise)
         return self.quantized(clipped + added * (1 + 4 * clipped.norm(order, dim=1, keepdim=True)))
 
 
@@ -271,7 +275,7 @@ def test_non_finite_features_that_pass_the_mechanism_are_refused_on_the_wire():
 
 
 class Unchecked(ReleaseMechanism):
-    def sanitize(self, z, noise):
+    def _randomized(self, z, noise):
         return z.float() + self.sigma * noise.gaussian(tuple(z.shape))
 
 

@@ -144,9 +144,9 @@ def test_a_killed_edge_draws_no_release_again(tmp_path, link, source, stop):
     job = link.edge_at(config, tmp_path / "edge")
     append, spooled = job.spool.append, []
 
-    def dying(data):
-        entry = append(data)
-        spooled.append(data)
+    def dying(message):
+        entry = append(message)
+        spooled.append(message.data)
         if len(spooled) == stop:
             raise KeyboardInterrupt
         return entry

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from privhier.uplink.codec import decode
+from privhier.uplink.codec import decode, encode
 from privhier.uplink.journal import Journal
 
 NAMES = ("load_edges", "load_cell", "load")
@@ -81,7 +81,7 @@ def test_an_edge_sends_every_record_of_its_own_as_often_as_it_is_released(study,
     owned = []
     for number in range(3):
         edge = study.load_edges.SimulatedEdge(plan, 0, number, tmp_path)
-        messages = [decode(data) for data in edge.messages]
+        messages = [decode(message.data) for message in edge.messages]
         assert len({message.key for message in messages}) == len(messages)
         assert [m.phase for m in messages if m.split == "train"] == ["joint"] * 8 + ["cloud"]
         for split, count in plan.records().items():
@@ -99,15 +99,15 @@ def test_sabotage_what_did_not_arrive_is_found(study, tmp_path, fault):
     journal = Journal(tmp_path / "cloud0" / "journal", sync=False)
     for number in range(2):
         edge = study.load_edges.SimulatedEdge(plan, 0, number, tmp_path)
-        for data in edge.messages:
-            edge.spool.append(data)
-        sent = list(edge.messages)
+        for message in edge.messages:
+            edge.spool.append(message)
+        sent = [message.data for message in edge.messages]
         if fault == "lost" and number:
             sent.pop()
         if fault == "another" and number:  # the same place in the run, other labels
             message = decode(sent[0])
             message.task_labels[:] = 1 - message.task_labels
-            sent[0] = study.load_edges.encode(message)
+            sent[0] = encode(message)
         for sequence, data in enumerate(sent):
             journal.append(number, sequence, data, decode(data))
     journal.close()

@@ -23,6 +23,7 @@ from privhier.training.labels import labels_to_send
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.release import Releaser
 from privhier.training.trainer import Trainer
+from privhier.uplink.outgoing import OutgoingMessage
 
 CPU = torch.device("cpu")
 QUANTILE = {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0}
@@ -219,8 +220,8 @@ class Listening:
     def __init__(self, job: EdgeJob) -> None:
         self._spool = job.spool
 
-    def send(self, data: bytes) -> None:
-        self._spool.append(data)
+    def send(self, message: OutgoingMessage) -> None:
+        self._spool.append(message)
 
     def close(self) -> None:
         raise StopError  # killed while it waits for the cloud

@@ -69,7 +69,7 @@ def test_releases_have_other_noise(prepared: Prepared, tmp_path: Path):
     def released(config: RunConfig) -> torch.Tensor:
         mechanism = build_mechanism(config, len(prepared.data.splits.train))
         releaser = Releaser(config, mechanism, Ledger(tmp_path / "ledger.jsonl"), run_id="t")
-        return mechanism.sanitize(features, releaser.noise("train", "joint", 0, 0))
+        return mechanism.sanitize(features, releaser.noise("train", "joint", 0, 0)).values
 
     assert torch.equal(released(make_config()), released(make_config(noise_seed=0)))
     assert torch.equal(released(make_config(noise_seed=7)), released(make_config(noise_seed=7, seed=5)))

@@ -414,7 +414,7 @@ def test_sabotage_behind_autograds_back_and_between_epochs(tmp_path):
 def messages(config: RunConfig, folder: Path, monkeypatch, prepared: Prepared) -> list[bytes]:
     sent: list[bytes] = []
     send = LocalUplink.send
-    monkeypatch.setattr(LocalUplink, "send", lambda self, data: (sent.append(data), send(self, data))[1])
+    monkeypatch.setattr(LocalUplink, "send", lambda self, one: (sent.append(one.data), send(self, one))[1])
     make_trainer(config, folder, prepared).run()
     monkeypatch.undo()
     return sent

@@ -65,7 +65,7 @@ def test_no_two_releases_of_a_whole_run_share_a_value(tmp_path: Path, monkeypatc
     """The clip is a millionth of the noise: what goes up is noise, and any two rows of it are unrelated."""
     sent: list[bytes] = []
     send = LocalUplink.send
-    monkeypatch.setattr(LocalUplink, "send", lambda self, data: (sent.append(data), send(self, data))[1])
+    monkeypatch.setattr(LocalUplink, "send", lambda self, one: (sent.append(one.data), send(self, one))[1])
     config, folder = make_config(source), RunFolder(tmp_path)
     prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
     claim(folder, config, "0" * 64)

@@ -20,6 +20,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trained import Trained, load_trained
 from privhier.training.trainer import Trainer
+from privhier.uplink import outgoing as outgoing_room
 from privhier.uplink.codec import encode
 
 CPU = torch.device("cpu")
@@ -170,7 +171,7 @@ def test_wide_releases_go_up_in_messages_that_fit(tmp_path, monkeypatch):
         return data
 
     monkeypatch.setattr(release_room, "MAX_BYTES", release_room._HEADER + 4 * 4 * 10)  # ten records of four
-    monkeypatch.setattr(release_room, "encode", spy)
+    monkeypatch.setattr(outgoing_room, "encode", spy)
     job = trainer(make_config(0, 0, 1), tmp_path)
     job.run()
     splits = job.data.splits

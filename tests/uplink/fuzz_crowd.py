@@ -218,7 +218,7 @@ def fuzz_crowd(count: int, seed: int, findings: Findings, folder: Path, serve: C
 def timed(uplink: GrpcUplink, data: bytes) -> float:
     """Seconds until the cloud has a message."""
     started = time.perf_counter()
-    uplink.send(data)
+    uplink.send(fuzzing.upward(data))
     while uplink.spool.waiting and time.perf_counter() - started < 3 * LONGEST:
         time.sleep(0.002)
     return time.perf_counter() - started

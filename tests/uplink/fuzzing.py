@@ -23,16 +23,21 @@ from typing import Any
 
 import grpc
 import numpy as np
+import torch
 from safetensors.numpy import load, save
 
 from privhier.errors import UplinkError
+from privhier.privacy.ledger import Ledger
+from privhier.privacy.noise import SeededNoise
+from privhier.privacy.release import ReleaseMechanism
 from privhier.uplink.chain import CHAIN_BYTES, START, digest, extend
-from privhier.uplink.codec import ReleaseMessage, encode
+from privhier.uplink.codec import ReleaseMessage, decode, encode
 from privhier.uplink.frames import METHOD, PROTOCOL, Hello, decode_ack, encode_frame
 from privhier.uplink.grid import rounded
 from privhier.uplink.header import DTYPES, read_header, write_header
 from privhier.uplink.inbox import Capacity, Inbox
 from privhier.uplink.journal import Journal
+from privhier.uplink.outgoing import OutgoingMessage, outgoing
 
 RUN, CONFIG = "0123456789abcdef", hashlib.sha256(b"fuzz").hexdigest()
 SHAPE, TASKS, EPOCHS = (3, 2), {"smiling": 2, "age": 4}, {"joint": 2}
@@ -67,6 +72,27 @@ def message(number: int, split: str = "train", epoch: int = 0, **changes: Any) -
         labels if split == "train" else None, wire,
     )  # fmt: skip
     return replace(base, **changes)
+
+
+def upward(data: bytes) -> OutgoingMessage:
+    """The same bytes as an edge without a release mechanism sends them: raw values, charged as such."""
+    found = decode(data)
+    mechanism, ledger = ReleaseMechanism("none", quantize=found.wire), Ledger(None)
+    ledger.charge(found.split, len(found.records), found.phase, found.epoch, mechanism, "seeded")
+    sent = outgoing(
+        ledger,
+        mechanism.sanitize(torch.from_numpy(found.payload), SeededNoise(0, "none")),
+        run_id=found.run_id,
+        split=found.split,
+        phase=found.phase,
+        epoch=found.epoch,
+        batch=found.batch,
+        records=found.records,
+        task_labels=found.task_labels,
+        edge=found.edge,
+    )
+    assert sent.data == data
+    return sent
 
 
 def honest() -> list[bytes]:

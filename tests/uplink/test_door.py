@@ -89,7 +89,7 @@ def test_an_honest_edge_ends_while_silent_streams_are_open(fuzzing, tmp_path, se
         )
         started = time.monotonic()
         for data in fuzzing.honest():
-            uplink.send(data)
+            uplink.send(fuzzing.upward(data))
         uplink.close()
         assert time.monotonic() - started < 20
         assert len(inbox.journal) == 24
@@ -176,11 +176,11 @@ def test_both_sides_say_when_an_edge_waits(fuzzing, tmp_path, monkeypatch):
         )  # fmt: skip
         release = threading.Timer(1.5, lambda: inbox.progress(10**6))
         release.start()
-        uplink.send(fuzzing.honest()[0])
+        uplink.send(fuzzing.upward(fuzzing.honest()[0]))
         with uplink._changed:  # before the line is up an edge may be ahead by all that its spool holds
             assert uplink._changed.wait_for(lambda: uplink._connected, 20)
         for data in fuzzing.honest()[1:3]:
-            uplink.send(data)
+            uplink.send(fuzzing.upward(data))
         uplink.close(patience=1)
         release.join()
     assert any("has not answered this edge's greeting" in line for line in said)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from privhier.errors import UplinkError
+from privhier.uplink.outgoing import OutgoingMessage
 from privhier.uplink.spool import Spool
 
 
-def filled(folder: Path, messages: list[bytes], acknowledged: int = 0) -> Spool:
+def upward(fuzzing: ModuleType, count: int) -> list[OutgoingMessage]:
+    return [fuzzing.upward(data) for data in fuzzing.honest()[:count]]
+
+
+def filled(folder: Path, messages: list[OutgoingMessage], acknowledged: int = 0) -> Spool:
     spool = Spool(folder)
-    for data in messages:
-        spool.append(data)
+    for message in messages:
+        spool.append(message)
     spool.acknowledge(acknowledged)
     return spool
 
 
 @pytest.mark.parametrize("acknowledged", [0, 2, 3])
 def test_every_flipped_bit_of_the_index_is_noticed(fuzzing, tmp_path, acknowledged):
-    spool = filled(tmp_path, fuzzing.honest()[:3], acknowledged)
+    spool = filled(tmp_path, upward(fuzzing, 3), acknowledged)
     path = tmp_path / "index.jsonl"
     good = path.read_bytes()
     for bit in range(0, 8 * len(good), 7):
@@ -38,7 +44,7 @@ def test_every_flipped_bit_of_the_index_is_noticed(fuzzing, tmp_path, acknowledg
 
 
 def test_a_last_line_that_was_cut_is_written_again_from_its_message(fuzzing, tmp_path):
-    spool = filled(tmp_path, fuzzing.honest()[:3], 1)
+    spool = filled(tmp_path, upward(fuzzing, 3), 1)
     path = tmp_path / "index.jsonl"
     good = path.read_bytes()
     last = good.rindex(b"\n", 0, -1) + 1
@@ -49,7 +55,7 @@ def test_a_last_line_that_was_cut_is_written_again_from_its_message(fuzzing, tmp
 
 
 def test_a_cut_that_no_kill_leaves_is_damage(fuzzing, tmp_path):
-    filled(tmp_path, fuzzing.honest()[:3], 3)  # nothing waits: the last line was whole before it was sent
+    filled(tmp_path, upward(fuzzing, 3), 3)  # nothing waits: the last line was whole before it was sent
     path = tmp_path / "index.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UplinkError, match="last line has no end"):
@@ -59,7 +65,7 @@ def test_a_cut_that_no_kill_leaves_is_damage(fuzzing, tmp_path):
 @pytest.mark.parametrize("break_it", ["flip", "cut", "empty", "other"])
 def test_a_damaged_message_is_found_when_the_spool_is_opened(fuzzing, tmp_path, break_it):
     messages = fuzzing.honest()[:4]
-    filled(tmp_path, messages, 1)
+    filled(tmp_path, upward(fuzzing, 4), 1)
     path, good = tmp_path / "00000002.msg", messages[2]
     bad = {"flip": good[:-1] + bytes([good[-1] ^ 4]), "cut": good[:-1], "empty": b"", "other": messages[3]}
     path.write_bytes(bad[break_it])
@@ -69,7 +75,7 @@ def test_a_damaged_message_is_found_when_the_spool_is_opened(fuzzing, tmp_path, 
 
 
 def test_a_message_damaged_later_is_not_sent(fuzzing, tmp_path):
-    spool = filled(tmp_path, fuzzing.honest()[:2])
+    spool = filled(tmp_path, upward(fuzzing, 2))
     (tmp_path / "00000001.msg").write_bytes(fuzzing.honest()[0])
     with pytest.raises(UplinkError, match="not those that were spooled"):
         spool.read(1)

@@ -20,6 +20,7 @@ from privhier.uplink.frames import decode_frame
 from privhier.uplink.grpc_link import GrpcUplink
 from privhier.uplink.inbox import Capacity, Inbox
 from privhier.uplink.journal import Journal
+from privhier.uplink.outgoing import OutgoingMessage
 from privhier.uplink.server import OPTIONS, UplinkServer
 from privhier.uplink.spool import Spool
 from privhier.uplink.tls import channel_credentials, server_credentials
@@ -156,10 +157,10 @@ def test_a_greeting_alone_binds_nobody(fuzzing, tmp_path):
     inbox.journal.close()
 
 
-def send(uplink: GrpcUplink, data: bytes) -> None:
+def send(uplink: GrpcUplink, message: OutgoingMessage) -> None:
     """Until the cloud has it, or the edge ends."""
     try:
-        uplink.send(data)
+        uplink.send(message)
         uplink.close()
     finally:
         uplink.abandon()
@@ -178,7 +179,7 @@ def ended(fuzzing, tmp_path) -> End:
             credentials=channel_credentials(folder), retry_seconds=0.05, report=lines.append,
         )  # fmt: skip
         with pytest.raises(UplinkError) as caught:
-            send(uplink, fuzzing.honest()[0])
+            send(uplink, fuzzing.upward(fuzzing.honest()[0]))
         return caught.value
 
     return run
@@ -200,7 +201,7 @@ def test_an_edge_whose_certificate_is_refused_ends_with_a_reason(fuzzing, tmp_pa
             credentials=credentials, retry_seconds=0.05, report=lines.append,
         )  # fmt: skip
         with pytest.raises(UplinkError, match="closes the line when it sees this edge's certificate"):
-            send(uplink, fuzzing.honest()[0])
+            send(uplink, fuzzing.upward(fuzzing.honest()[0]))
         assert len(lines) == 4
         assert "is given up" in lines[-1]
         assert Spool(tmp_path / "spool2").waiting == 1  # kept for --resume
