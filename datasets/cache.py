@@ -32,7 +32,6 @@ from privhier.errors import OutputError
 from privhier.storage.sealed import file_digest
 
 FORMAT = 2
-_BOUND = ("images.bin", "rows.npy", "digests.npy")
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 

@@ -22,7 +22,7 @@ from privhier.figures.axes import thin_labels
 from privhier.figures.text import FONT, NOTE, fitted, has_escapes, width
 
 BLACK, GRAY, GRID = "#222222", "#767676", "#e4e4e4"
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 WIDTH = 10.58  # inches; the report's column of 1016 CSS pixels
 LEGEND_ROW = 0.2  # inches

@@ -64,7 +64,6 @@ def hierarchical(
         bound=busy.most,
         edge_epoch_seconds=joint.edge_epoch_seconds,
         cloud_epoch_seconds=joint.cloud_epoch_seconds,
-        test_bytes=_test_bytes(records, form, schedule),
     )
 
 
@@ -166,15 +165,3 @@ def _release_once(
             yield Message(
                 rows * edge.release + link.processor_seconds(size), size, receive, work, queued=False
             )
-
-
-def _test_bytes(records: Records, form: ReleaseFormat, schedule: ScheduleConfig) -> int:
-    if not records.test:
-        return 0
-    phases = [("joint", epoch) for epoch in range(schedule.joint_epochs)]
-    phases += [("cloud", 0)] if schedule.cloud_epochs else []
-    return sum(
-        form.bytes_of(rows, split="test", phase=phase, epoch=epoch, batch=number)
-        for phase, epoch in phases
-        for number, rows in enumerate(sizes_of(records.test, form.rows))
-    )

@@ -117,7 +117,6 @@ class Forecast:
         bound: Who is busiest.
         edge_epoch_seconds: As the edge's ``link.json`` counts a joint epoch: its training alone.
         cloud_epoch_seconds: As the cloud's ``link.json`` counts it: without its checkpoint.
-        test_bytes: Releases of test records after training, for the attack bench.
     """
 
     regime: str
@@ -130,7 +129,6 @@ class Forecast:
     bound: Bound
     edge_epoch_seconds: float = math.nan
     cloud_epoch_seconds: float = math.nan
-    test_bytes: int = 0
 
 
 def sizes_of(records: int, size: int) -> list[int]:

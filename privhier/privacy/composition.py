@@ -18,8 +18,7 @@ import numpy as np
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.privacy_accountant import NeighboringRelation
-from opacus.accountants import PRVAccountant, RDPAccountant
-from opacus.accountants.accountant import IAccountant
+from opacus.accountants import PRVAccountant
 from scipy.stats import binom
 
 from privhier.errors import ConfigError
@@ -110,7 +109,9 @@ class StepAccount:
             with np.errstate(divide="ignore"), warnings.catch_warnings():
                 # Opacus takes log(0) where it then discards it, and bounds its grid by RDP, loosely or not.
                 warnings.filterwarnings("ignore", message="Optimal order is the largest alpha")
-                return at_least_0(self._opacus(PRVAccountant()).get_epsilon(delta))
+                accountant = PRVAccountant()
+                accountant.history = [(s.noise_multiplier, s.sample_rate, s.count) for s in self.steps]
+                return at_least_0(accountant.get_epsilon(delta))
         return compose(self, ReleaseAccount(), "none", Responses(), delta, interval=interval)
 
     @property
@@ -125,14 +126,6 @@ class StepAccount:
         for step in self.steps:
             accountant.compose(step.event, step.count)
         return at_least_0(accountant.get_epsilon(delta))
-
-    def rdp_epsilon(self, delta: float) -> float:
-        """Add/remove epsilon by Opacus' RDP accountant (Mironov, 2017): looser, for comparison."""
-        return at_least_0(self._opacus(RDPAccountant()).get_epsilon(delta))
-
-    def _opacus(self, accountant: IAccountant) -> IAccountant:
-        accountant.history = [(s.noise_multiplier, s.sample_rate, s.count) for s in self.steps]
-        return accountant
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,6 @@ class ReleaseMechanism:
         """Whether the same features give the same release again: no noise, so no guarantee."""
         return self.mechanism == "none" or self.sigma == 0
 
-    @property
-    def sensitivity(self) -> float:
-        """Replace-one sensitivity 2C in the mechanism's norm; infinite for ``none``."""
-        return math.inf if self.mechanism == "none" else 2 * self.clip
-
     def clip_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scale every record's whole tensor to norm at most C; differentiable.
 

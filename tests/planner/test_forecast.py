@@ -71,14 +71,12 @@ def test_a_cloud_bound_epoch_is_the_clouds_own_work():
 def test_bytes_of_a_schedule_are_those_of_its_messages():
     found = forecast(ScheduleConfig(pretrain_epochs=3, joint_epochs=11, cloud_epochs=5))
     once = sum(FORM.bytes_of(256, phase="cloud", batch=number) for number in range(5)) + val_bytes("cloud")
-    joint = tests = 0
+    joint = 0
     for epoch in range(11):
         joint += sum(len(_encoded("train", "joint", epoch, number, 64)) for number in range(20))
         joint += sum(len(_encoded("val", "joint", epoch, n, rows)) for n, rows in enumerate((256, 44)))
-        tests += len(_encoded("test", "joint", epoch, 0, 200))
     assert found.up_bytes == once + joint
     assert found.down_bytes == 0
-    assert found.test_bytes == tests + len(_encoded("test", "cloud", 0, 0, 200))
 
 
 def _encoded(split: str, phase: str, epoch: int, batch: int, rows: int) -> bytes:
@@ -126,7 +124,6 @@ def test_without_validation_records_epochs_still_end():
     records = Records(train=640, val=0, test=0, batch_size=64)
     found = hierarchical(EDGE, CLOUD, records, FORM, FAST, JOINT, regime="x")
     assert found.epoch_seconds == pytest.approx(10 * 0.11 + 0.05 + 0.2, rel=0.01)
-    assert found.test_bytes == 0
 
 
 def test_one_epoch_of_one_batch_has_finite_times():

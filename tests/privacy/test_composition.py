@@ -31,15 +31,6 @@ def account(*steps: tuple[float, float, int]) -> StepAccount:
     return StepAccount(tuple(Steps(*step) for step in steps))
 
 
-@pytest.mark.filterwarnings("ignore:Optimal order")
-@pytest.mark.parametrize("step", GRID)
-def test_rdp_agrees_with_rdp(step):
-    multiplier, rate, count = step
-    other = RdpAccountant(list(RDPAccountant.DEFAULT_ALPHAS))
-    other.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(multiplier)), count)
-    assert account(step).rdp_epsilon(DELTA) == pytest.approx(other.get_epsilon(DELTA), rel=5e-3)
-
-
 @pytest.mark.parametrize("step", GRID)
 def test_prv_agrees_with_pld_under_add_or_remove(step):
     multiplier, rate, count = step
@@ -48,7 +39,9 @@ def test_prv_agrees_with_pld_under_add_or_remove(step):
     wanted = other.get_epsilon(DELTA)
     found = account(step).epsilon(DELTA, "add_remove")
     assert abs(found - wanted) <= 0.01 * wanted + 0.02
-    assert found <= account(step).rdp_epsilon(DELTA)
+    looser = RdpAccountant(list(RDPAccountant.DEFAULT_ALPHAS))
+    looser.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(multiplier)), count)
+    assert found <= looser.get_epsilon(DELTA)
 
 
 def test_replace_one_is_the_figure_of_the_relation_and_not_a_doubled_sensitivity():

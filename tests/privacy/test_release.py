@@ -109,9 +109,7 @@ def test_sigma_zero_only_clips_and_none_is_the_identity():
     raw = ReleaseMechanism("none")
     assert raw.deterministic
     assert torch.equal(raw.sanitize(z, noise()), z)
-    assert math.isinf(raw.sensitivity)
     assert not ReleaseMechanism("gaussian", 1.0, 0.1).deterministic
-    assert ReleaseMechanism("laplace", 1.5, 0.1).sensitivity == 3.0
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
