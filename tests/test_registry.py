@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -254,6 +256,23 @@ def test_an_attack_without_its_contract_is_refused_and_hurts_no_other(changes, t
     assert caught.value.exit_code == 2
     assert "third" not in attacks.names()
     assert {"mlp", "cnn"} <= set(names_of("attribute"))
+
+
+def test_what_every_object_has_alike_is_no_option():
+    @dataclass(frozen=True)
+    class Loose(Attack):
+        kind: str = "attribute"
+        white_box: bool = False
+        k: int = option(0, low=1)
+
+        def run(self, view):
+            return AttackResult()
+
+    with pytest.raises(ContractError) as caught:
+        attacks.register("third")(Loose)
+    assert "kind must be no option: annotate it kind: ClassVar" in caught.value.rule
+    assert "white_box must be no option" in caught.value.rule
+    assert "the default 0 of k lies outside its own bounds [1, inf]" in caught.value.rule
 
 
 def test_every_broken_rule_is_told_at_once():
@@ -520,3 +539,72 @@ def test_importing_a_room_loads_nothing_and_a_name_only_what_it_needs():
         "from privhier.attacks.membership import lira; assert lira.LiraAttack is LiraAttack"
     )
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+# One style
+
+
+PACKAGES = {"privhier": "privhier", "attacks": "privhier.attacks", "datasets": "privhier.datasets"}
+LISTS = {
+    "attacks/builtin.py": "attacks",
+    "attacks/membership/builtin.py": "membership_attacks",
+    "attacks/embedders/builtin.py": "embedders",
+    "datasets/builtin.py": "datasets",
+    "privhier/defenses/builtin.py": "defenses",
+    "privhier/models/builtin.py": "backbones",
+}
+
+
+def imported(path: Path) -> list[ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("file", LISTS)
+def test_a_list_is_one_import_line_for_each_entry(repository, file):
+    tree = ast.parse((repository / file).read_text())
+    docstring, *lines = tree.body
+    assert isinstance(docstring, ast.Expr)
+    assert all(isinstance(line, ast.ImportFrom) and len(line.names) == 1 for line in lines)
+    listed = {line.names[0].name for line in lines}
+    registry = REGISTRIES[LISTS[file]]
+    entries = [registry.get(name) for name in registry.names()]
+    assert listed == {entry.__name__ for entry in entries if entry.__module__.startswith("privhier.")}
+
+
+def test_nothing_is_registered_but_by_decorator(repository):
+    found = []
+    for folder in PACKAGES:
+        for path in sorted((repository / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            defined = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+            decorators = {id(one) for node in defined for one in node.decorator_list}
+            found += [
+                f"{path.name}: line {node.lineno}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "register"
+                and id(node) not in decorators
+            ]
+    assert found == []
+
+
+@pytest.mark.parametrize("file", LISTS)
+def test_no_entry_is_built_on_another_one(repository, file):
+    """What several share has a module of its own, which registers nothing."""
+    listed = {line.module for line in imported(repository / file)}
+    for module in listed:
+        package = next(folder for folder, name in reversed(PACKAGES.items()) if module.startswith(name + "."))
+        path = repository / package / (module.removeprefix(PACKAGES[package] + ".").replace(".", "/") + ".py")
+        others = {line.module for line in imported(path)} & (listed - {module})
+        assert others == set(), module
+
+
+def test_there_is_one_place_that_guesses_names(repository):
+    guessing = [
+        str(path.relative_to(repository))
+        for folder in PACKAGES
+        for path in sorted((repository / folder).rglob("*.py"))
+        if "difflib" in path.read_text()
+    ]
+    assert guessing == ["privhier/registry.py"]
