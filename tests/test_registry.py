@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field
+from typer.testing import CliRunner
 
 import privhier.registry
 from privhier.attacks.base import Attack, AttackResult, attacks
@@ -22,6 +23,7 @@ from privhier.attacks.build import build_attack, names_of
 from privhier.attacks.embedders.base import FaceEmbedder, embedders
 from privhier.attacks.membership.base import MembershipAttack, MembershipResult, membership_attacks
 from privhier.cli.catalog import describe
+from privhier.cli.main import app
 from privhier.config import Choice, Section
 from privhier.config.choices import build, option
 from privhier.datasets.listing import Listing, Source
@@ -471,6 +473,8 @@ def test_a_broken_plugin_breaks_nobody_else(plugins, broken, text):
     shown = dict(describe("attacks"))
     assert shown["good"] == "Says nothing."
     assert "cannot be used" in shown["theirs"]
+    printed = CliRunner().invoke(app, ["list", "attacks"], env={"COLUMNS": "400"}).output
+    assert shown["theirs"] in " ".join(printed.split()), "brackets are no markup here"
 
 
 def test_a_plugin_cannot_take_a_known_name(plugins):

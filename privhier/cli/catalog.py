@@ -23,7 +23,7 @@ def describe(kind: str) -> Iterator[tuple[str, str]]:
             key="list",
             value=kind,
             rule=f"must be one of {', '.join(KINDS)}",
-            remedy=f"{nearest(kind, KINDS)}. Try: privhier list defenses",
+            remedy=nearest(kind, KINDS, otherwise="Try: privhier list defenses"),
         )
     for registry in _registries(kind):
         for name in registry.names():

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperGroup
@@ -275,7 +276,7 @@ def list_names(
 
     table = Table("name", "what it is", box=None, pad_edge=False)
     for name, text in describe(kind):
-        table.add_row(name, text)
+        table.add_row(name, escape(text))  # a plugin's text may hold brackets
     out.print(table)
 
 
