@@ -14,7 +14,13 @@ import numpy.typing as npt
 from privhier.attacks.once import clocked
 from privhier.attacks.refusals import Kind, usual_refusal
 from privhier.attacks.view import View
-from privhier.config.contracts import faults_of_call, faults_of_class, faults_of_flag, faults_of_options
+from privhier.config.contracts import (
+    faults_of_call,
+    faults_of_class,
+    faults_of_constant,
+    faults_of_flag,
+    faults_of_options,
+)
 from privhier.registry import Registry
 
 __all__ = ["KINDS", "Attack", "AttackResult", "Kind", "attacks"]
@@ -114,6 +120,7 @@ def _faults(entry: Any) -> Iterator[str]:
     if kind not in KINDS:
         said = "lacks kind" if kind is None else f"has kind {kind!r}"
         yield f"it {said}: kind: ClassVar[Kind] must be one of {', '.join(KINDS)}"
+    yield from faults_of_constant(entry, "kind")
     yield from faults_of_flag(entry, "white_box", "whether it needs the edge's weights")
     yield from faults_of_flag(entry, "expensive", "whether it optimizes for every victim anew")
     target = {one.name: one for one in fields(entry)}.get("target") if is_dataclass(entry) else None

@@ -12,6 +12,7 @@ from privhier.attacks.gradient_boosting import GradientBoostingAttack as Gradien
 from privhier.attacks.inversion import InversionAttack as InversionAttack
 from privhier.attacks.logistic_regression import LogisticRegressionAttack as LogisticRegressionAttack
 from privhier.attacks.mlp import MlpAttack as MlpAttack
+from privhier.attacks.nearest_neighbors import NearestNeighbors as NearestNeighbors
 from privhier.attacks.property import MixtureAttack as MixtureAttack
 from privhier.attacks.rbf_kernel import RbfKernelAttack as RbfKernelAttack
 from privhier.attacks.substitute import SubstituteAttack as SubstituteAttack

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from privhier.attacks.base import Attack, AttackResult, Kind, attacks
-from privhier.attacks.parts.decoders import DecoderPlan, decode_victims
+from privhier.attacks.parts.decoding import DecoderPlan, decode_victims
 from privhier.attacks.view import View
 from privhier.config.choices import option
 

@@ -11,7 +11,7 @@ import yaml
 from privhier.attacks.base import Attack, AttackResult, Kind, attacks
 from privhier.attacks.embedders.base import FaceEmbedder, embedders
 from privhier.attacks.embedders.build import build_embedder
-from privhier.attacks.parts.decoders import DecoderPlan, decode_victims
+from privhier.attacks.parts.decoding import DecoderPlan, decode_victims
 from privhier.attacks.parts.people import split_people, unit_rows, verification_auc
 from privhier.attacks.parts.selection import SCORED_DRAWS
 from privhier.attacks.refusals import auxiliary_refusal, label_refusal, people_refusal

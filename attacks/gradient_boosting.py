@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from privhier.attacks.base import attacks
 from privhier.attacks.parts.column_scores import ColumnAttack, Setting
-from privhier.attacks.parts.search import Integers, LogUniform
+from privhier.attacks.parts.search import Integers, LogUniform, Range
 from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.config.choices import option
 
@@ -54,7 +54,7 @@ class GradientBoostingAttack(ColumnAttack):
         """The given pairs, then the random ones."""
         for rate, leaves in zip(self.learning_rates, self.leaves, strict=True):
             yield {"learning_rate": rate, "leaves": leaves, "iterations": self.iterations}
-        space = {"learning_rate": LogUniform(0.03, 0.3), "leaves": Integers(3, 40)}
+        space: dict[str, Range] = {"learning_rate": LogUniform(0.03, 0.3), "leaves": Integers(3, 40)}
         for drawn in self.random(view, space, self.trials):
             yield {**drawn, "iterations": self.iterations}
 

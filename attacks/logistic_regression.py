@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from privhier.attacks.base import attacks
 from privhier.attacks.parts.column_scores import ColumnAttack, Setting, fit_logistic
-from privhier.attacks.parts.search import LogUniform, OneOf
+from privhier.attacks.parts.search import LogUniform, OneOf, Range
 from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.config.choices import option
 
@@ -47,7 +47,7 @@ class LogisticRegressionAttack(ColumnAttack):
         """Powers of the columns' spread and inverse penalties: the grid, then the random ones."""
         for power, penalty in product((0.0, 1.0), self.penalties):
             yield {"power": power, "penalty": penalty}
-        space = {
+        space: dict[str, Range] = {
             "power": OneOf((0.0, 0.25, 0.5, 0.75, 1.0)),
             "penalty": LogUniform(min(self.penalties), max(self.penalties)),
         }

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from privhier.attacks.base import attacks
 from privhier.attacks.parts.column_scores import ColumnAttack, Setting, fit_quietly, logistic
-from privhier.attacks.parts.search import LogUniform, OneOf
+from privhier.attacks.parts.search import LogUniform, OneOf, Range
 from privhier.attacks.view import FloatArray, IntArray, View
 from privhier.config.choices import option
 
@@ -60,7 +60,7 @@ class RbfKernelAttack(ColumnAttack):
         """Two fixed ones, then the random ones."""
         yield {"gamma": 1.0, "C": 10.0, "power": 0.0}
         yield {"gamma": 1.0, "C": 10.0, "power": 1.0}
-        space = {
+        space: dict[str, Range] = {
             "gamma": LogUniform(0.1, 10.0),
             "C": LogUniform(0.1, 1000.0),
             "power": OneOf((0.0, 0.5, 1.0)),

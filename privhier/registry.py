@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -166,3 +166,33 @@ class Registry(Generic[T]):
                     rule=f"cannot be used: {what}",
                     remedy=f"Mend {owner}, or uninstall it; everything else works without it",
                 )
+
+
+def offered(name: str, package: str, builtin: Sequence[str], also: Mapping[str, str]) -> Any:
+    """What a room offers under ``name``, imported at the first use (PEP 562).
+
+    Args:
+        name: A class that one of ``builtin`` lists, a key of ``also``, or ``__all__``: the names there are.
+        package: The room, for the message.
+        builtin: Modules that list our own classes.
+        also: Further names, and the module each is in.
+
+    Raises:
+        AttributeError: Nothing of that name; it is then looked for among the room's modules.
+    """
+    if name in also:
+        return getattr(import_module(also[name]), name)
+    if name == "__all__" or name[:1].isupper():  # modules have small letters: nothing is loaded for them
+        classes = {
+            key: value
+            for module in builtin
+            for key, value in vars(import_module(module)).items()
+            if isinstance(value, type)
+        }
+        if name == "__all__":
+            return sorted([*classes, *also])
+        if name in classes:
+            return classes[name]
+        hint = nearest(name, [*classes, *also])
+        raise AttributeError(f"module {package!r} has no attribute {name!r}. {hint}")
+    raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from privhier.attacks.membership.view import MembershipView
 from privhier.attacks.once import clocked
+from privhier.config.choices import option
 from privhier.config.contracts import faults_of_class, faults_of_flag, faults_of_options
 from privhier.registry import Registry
 
@@ -38,10 +39,19 @@ class MembershipResult:
 
 @dataclass(frozen=True)
 class MembershipAttack(ABC):
-    """A frozen dataclass of hyper-parameters; its repr is its id. A subclass has a field ``shadows``."""
+    """A frozen dataclass of hyper-parameters; its repr is its id.
+
+    Attributes:
+        shadows: Shadow models it uses, an even number: two at a time share out the candidates.
+    """
 
     expensive: ClassVar[bool] = True
     """Whether it trains models with the target's own procedure."""
+    shadows: int = option(16, low=4, high=1024)
+
+    def __post_init__(self) -> None:
+        if self.shadows % 2:
+            raise ValueError("shadows must be even: two at a time share out the candidates")
 
     def refuses(self, view: MembershipView) -> str | None:
         """Why this attack does not apply to this view (a reason for the report), or None."""
@@ -77,8 +87,6 @@ def _faults(entry: Any) -> Iterator[str]:
     if isinstance(entry, type):
         yield from faults_of_options(entry)
         yield from faults_of_flag(entry, "expensive", "whether it trains models as the target was trained")
-        if not is_dataclass(entry) or "shadows" not in {one.name for one in fields(entry)}:
-            yield "it lacks the field shadows: int (shadow models it uses)"
 
 
 membership_attacks: Registry[type[MembershipAttack]] = Registry(

@@ -34,14 +34,9 @@ class LiraAttack(MembershipAttack):
             64 to be where this turns).
     """
 
-    shadows: int = option(16, low=4, high=1024)
     mirrored: bool = True
     offline: bool = False
     own_variance_from: int = option(64, low=4)
-
-    def __post_init__(self) -> None:
-        if self.shadows % 2:
-            raise ValueError("shadows must be even: two at a time share out the candidates")
 
     def run(self, view: MembershipView) -> MembershipResult:
         """See ``MembershipAttack``."""

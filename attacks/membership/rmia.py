@@ -38,15 +38,10 @@ class RmiaAttack(MembershipAttack):
         offline: Use only the reference models that were not trained on a candidate.
     """
 
-    shadows: int = option(16, low=4, high=1024)
     gamma: float = option(2.0, low=1.0, high=100.0)
     offline_a: float = option(0.3, low=0.0, high=1.0)
     mirrored: bool = True
     offline: bool = False
-
-    def __post_init__(self) -> None:
-        if self.shadows % 2:
-            raise ValueError("shadows must be even: two at a time share out the candidates")
 
     def refuses(self, view: MembershipView) -> str | None:
         """See ``MembershipAttack``."""

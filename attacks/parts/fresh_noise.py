@@ -100,6 +100,7 @@ def train_classifier(
     held_out: FloatArray,
     plan: FreshPlan,
     loss: Callable[[int, Tensor], Tensor],
+    seed: int,
     *stream: str | int,
 ) -> Candidate:
     """Train ``network`` (releases to logits) in place, its epoch chosen on held-out draws.
@@ -111,7 +112,8 @@ def train_classifier(
         held_out: Releases ``(m, T, *shape)`` of the validation records.
         plan: See ``FreshPlan``.
         loss: See ``fitting.fit``.
-        stream: Names of the stream that shuffles, beginning with the attacker's seed.
+        seed: The attacker's.
+        stream: Names of the stream that shuffles.
     """
     train, device = problem.split.train, view.device
     example = take(held_out, [0], device)
@@ -122,7 +124,7 @@ def train_classifier(
         records=len(train),
         loss=loss,
         score=lambda: problem.score(class_probabilities(network, held_out, device)),
-        generator=torch_stream(*stream),
+        generator=torch_stream(seed, *stream),
     )
     return Candidate(
         value,

@@ -19,11 +19,12 @@ def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS))],
 ) -> None:
     """What can be chosen by name in a configuration."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("name", "what it is", box=None, pad_edge=False)
     for name, text in describe(kind):
-        table.add_row(name, text)
+        table.add_row(name, escape(text))  # a plugin's text may hold brackets
     say(table)
 
 
@@ -38,7 +39,7 @@ def describe(kind: str) -> Iterator[tuple[str, str]]:
             key="list",
             value=kind,
             rule=f"must be one of {', '.join(KINDS)}",
-            remedy=f"{nearest(kind, KINDS)}. Try: privhier list defenses",
+            remedy=nearest(kind, KINDS, otherwise="Try: privhier list defenses"),
         )
     for registry in _registries(kind):
         for name in registry.names():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import cache
+from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -73,11 +74,12 @@ def build(
         Pencil(width=3)
     """
     key = key or registry.key
-    kind = registry.get(choice.name, key=key, among=among)
+    kind: Any = registry.get(choice.name, key=key, among=among)
     section = key.removesuffix(".name")
     where = f"{section}.options" if section != key else f"{key}.{choice.name}.options"
     made: T
-    if is_dataclass(kind):
+    plain = is_dataclass(kind)  # asked here: the checker would take what passes for an instance
+    if plain:
         given = _validated(_model(kind, tuple(fixed)), choice, where)
         try:
             made = kind(**fixed, **{name: getattr(given, name) for name in choice.options})
@@ -91,7 +93,7 @@ def build(
     elif issubclass(kind, BaseModel):
         made = _validated(kind, choice, where)
     else:
-        made = kind(_validated(kind.Options, choice, where))  # type: ignore[attr-defined]
+        made = kind(_validated(kind.Options, choice, where))
     return made
 
 
@@ -102,16 +104,17 @@ def _model(kind: type[Any], fixed: tuple[str, ...]) -> type[BaseModel]:
     for one in fields(kind):
         if one.init and one.name not in fixed:
             annotation = _strict(hints[one.name], one.metadata.get("low"), one.metadata.get("high"))
-            default = Field(default_factory=one.default_factory) if one.default is MISSING else one.default
-            required = one.default is MISSING and one.default_factory is MISSING
-            made[one.name] = (annotation, ... if required else default)
+            default = ... if one.default is MISSING else one.default
+            if one.default_factory is not MISSING:
+                default = Field(default_factory=one.default_factory)
+            made[one.name] = (annotation, default)
     return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **made)
 
 
 def _strict(hint: Any, low: float | None, high: float | None) -> Any:
     if get_origin(hint) is tuple:  # a list in YAML; what is in it is as strict as anything
-        items = _strict(get_args(hint)[0], low, high)
-        return Annotated[tuple[items, ...], Field(min_length=1)]
+        items: Any = GenericAlias(tuple, (_strict(get_args(hint)[0], low, high), Ellipsis))
+        return Annotated[items, Field(min_length=1)]
     rules: dict[str, Any] = {"allow_inf_nan": False} if hint is float else {}
     if low is not None:
         rules["ge"] = math.ceil(low) if hint is int else low
@@ -154,10 +157,8 @@ def _rule(first: Any, annotation: Any) -> str:
     if kind in ("tuple_type", "list_type", "too_short"):
         items = [_TYPES[item] for item in _TYPES if item in _parts(annotation)]
         return f"must be a list of {items[0] if items else 'values'}, at least one"
-    for wanted in _TYPES:
-        if kind.startswith(f"{wanted.__name__}_") or (wanted is float and kind == "finite_number"):
-            return f"must be of type {wanted.__name__}: {text}"
-    return text
+    wanted = {"finite": "float", "string": "str"}.get(kind.partition("_")[0], kind.partition("_")[0])
+    return f"must be of type {wanted}: {text}" if wanted in {one.__name__ for one in _TYPES} else text
 
 
 def _parts(annotation: Any) -> list[Any]:

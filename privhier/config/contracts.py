@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -23,12 +23,25 @@ def faults_of_options(entry: type[Any]) -> Iterator[str]:
     parameters = vars(entry).get("__dataclass_params__")
     if not is_dataclass(entry) or parameters is None or not parameters.frozen:
         yield "it must be a frozen dataclass: write @dataclass(frozen=True) under the registration"
+        return
+    for one in fields(entry):
+        low, high = one.metadata.get("low"), one.metadata.get("high")
+        values = one.default if isinstance(one.default, tuple) else (one.default,)
+        if any((low is not None and v < low) or (high is not None and v > high) for v in values):
+            yield f"the default {one.default!r} of {one.name} lies outside its own bounds [{low}, {high}]"
+
+
+def faults_of_constant(entry: type[Any], name: str) -> Iterator[str]:
+    """Yield why ``name`` would be an option, where every object of the class must have the same."""
+    if is_dataclass(entry) and name in {one.name for one in fields(entry)}:
+        yield f"{name} must be no option: annotate it {name}: ClassVar[...]"
 
 
 def faults_of_flag(entry: type[Any], name: str, meaning: str) -> Iterator[str]:
     """Yield why the class has no constant ``name`` that is True or False."""
     if not isinstance(getattr(entry, name, None), bool):
         yield f"it lacks {name}: ClassVar[bool] ({meaning})"
+    yield from faults_of_constant(entry, name)
 
 
 def faults_of_call(entry: Any, shown: str, *arguments: str, **named: str) -> Iterator[str]:

@@ -134,6 +134,15 @@ def test_scores_resume_and_workers_agree(finished, monkeypatch, tmp_path):
     assert len(calls) == 5, "two processes of their own have trained them"
     assert timeless(elsewhere) == timeless(found)
 
+    stores = [np.load(folder.attacks / "membership" / name) for name in kept(folder)]
+    training = sum(float(store["seconds"]) for store in stores)
+    assert training > 0
+    warm = membership_scores(subject(config, prepared, folder), trained, workers=1)
+    assert len(calls) == 5
+    for shown in (found, again, warm):
+        assert min(shown.seconds.values()) >= (0 if shown is found else training)
+    assert found.seconds["rmia"] >= 0.5 * found.seconds["lira"], "lira trained what both use"
+
     drawing = draw_roc(found)
     assert drawing.svg.startswith(b"<?xml")
     assert drawing == draw_roc(found)

@@ -7,7 +7,7 @@ from privhier.attacks import embed_reconstructions
 from privhier.attacks.build import build_attack
 from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack, LinearMap
 from privhier.attacks.embedders.base import FaceEmbedder, embedders, resized
-from privhier.attacks.parts.decoders import Decoded, decode_victims
+from privhier.attacks.parts.decoding import Decoded, decode_victims
 from privhier.attacks.parts.people import verification_auc
 from privhier.attacks.view import AuxiliarySet, View
 from privhier.config import Choice

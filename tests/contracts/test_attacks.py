@@ -23,6 +23,7 @@ from privhier.attacks.gradient_boosting import GradientBoostingAttack
 from privhier.attacks.inversion import InversionAttack
 from privhier.attacks.logistic_regression import LogisticRegressionAttack
 from privhier.attacks.mlp import MlpAttack
+from privhier.attacks.nearest_neighbors import NearestNeighbors
 from privhier.attacks.property import MixtureAttack
 from privhier.attacks.rbf_kernel import RbfKernelAttack
 from privhier.attacks.substitute import SubstituteAttack
@@ -51,6 +52,7 @@ CASES = {
     "mlp": MlpAttack(target="gender", epochs=8),
     "cnn": CnnAttack(target="gender", epochs=8, width=8),
     "rbf_kernel": RbfKernelAttack(target="gender", trials=3),
+    "nearest_neighbors": NearestNeighbors(target="gender"),
     "averaging": AveragingAttack(target="gender", epochs=6),
     "fine_tune": FineTuneAttack(target="gender", epochs=10, width=8, teacher_epochs=3),
     "decensor": DecensorAttack(target="gender", epochs=10, retrain_epochs=6, width=8),
