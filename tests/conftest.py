@@ -14,6 +14,7 @@ import pytest
 
 import privhier as privhier  # before any test imports torch: it limits how long OpenMP's threads spin
 from privhier.config import RunConfig
+from privhier.defenses.base import defenses
 from privhier.evaluation.result import Result
 from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.storage.sealed import Sealed
@@ -46,6 +47,15 @@ def repository() -> Path:
 def put() -> Callable[[Path, str], None]:
     """Write a file of a run or sweep folder as the tool would: with its digest."""
     return lambda path, text: Sealed(path.parent).write(path, text)
+
+
+@pytest.fixture
+def distance_correlation(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A registered defense whose loss compares records, and what its file defines; gone after the test."""
+    for name, value in vars(defenses).items():
+        if isinstance(value, dict):
+            monkeypatch.setattr(defenses, name, dict(value))
+    return runpy.run_path(str(MADE_UP / "distance_correlation.py"))
 
 
 @pytest.fixture(scope="session")

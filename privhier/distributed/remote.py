@@ -27,7 +27,7 @@ from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
-from privhier.training.private_edge import check_private
+from privhier.training.private_plan import check_private
 from privhier.uplink.grpc_link import GrpcUplink
 from privhier.uplink.inbox import MOST_RECORDS
 from privhier.uplink.server import UplinkServer

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from privhier.config import RunConfig
+from privhier.defenses.base import build_defense
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.models.tail import CloudTail
@@ -28,6 +29,7 @@ from privhier.planner.timing_edge import EdgeTimer
 from privhier.planner.timing_process import Laps, Side, Worker, laps_together
 from privhier.planner.timing_whole import time_whole, whole_network
 from privhier.training.prepare import pick_device
+from privhier.training.private_plan import check_defense
 from privhier.training.trained import network_of
 from privhier.uplink.codec import MAX_BYTES
 from privhier.uplink.sizes import ReleaseFormat
@@ -117,12 +119,13 @@ def profile(
         progress: Called with a description, what is done and how much there is.
 
     Raises:
-        ConfigError: No cut can be used, or cores are given without ``together``.
+        ConfigError: No cut can be used, cores are given without ``together``, or the defense does not fit.
     """
     if not together and (edge.cores or cloud.cores):
         raise ConfigError(
             key="together", value=False, rule="pins no side to cores", remedy="Profile them together"
         )
+    check_defense(config, build_defense(config.defense))
     task = Task(config, task_classes, sensitive_classes, steps)
     undivided = whole_network(task)
     tasks, counts, skipped = _usable(task, cuts or stages_of(undivided[0], undivided[1]))

@@ -28,7 +28,7 @@ from privhier.training.claim import (
 )
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, pick_device, prepare
-from privhier.training.private_edge import check_private
+from privhier.training.private_plan import check_private
 from privhier.training.shared import Shared
 from privhier.training.trained import build_model
 

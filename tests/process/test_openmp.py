@@ -129,7 +129,7 @@ def test_whatever_part_is_imported_first_sets_it(probe, module):
 
 
 def test_pytest_sees_it(probe, repository):
-    start("-m", "pytest", "--collect-only", repository / "tests" / "training" / "test_schedule.py")
+    start("-m", "pytest", "--collect-only", repository / "tests" / "training" / "test_trainer.py")
     assert probe.read_text().split() == [OURS]
 
 

@@ -358,7 +358,7 @@ def test_a_records_loss_is_its_own_whatever_others_are_labeled(prepared, tmp_pat
 def test_sabotage_losses_weighted_by_private_class_counts(prepared, tmp_path, monkeypatch, column):
     """Counts of the whole split: a record alone has the loss that it has among others."""
     trainer = make_trainer(prepared, tmp_path)
-    look, whole = PrivateEdgeTrainer.look, GradientReversal.loss
+    look, whole = PrivateEdgeTrainer.batch, GradientReversal.loss
 
     def looked(self: Any, data: Any, records: Any, *args: Any, **kwargs: Any) -> Any:
         labels = getattr(data, column)[data.splits.train, 0]
@@ -369,7 +369,7 @@ def test_sabotage_losses_weighted_by_private_class_counts(prepared, tmp_path, mo
         weights = self.counts.sum() / self.counts
         return whole(self, batch) * weights[getattr(batch, f"{column}_labels")[0]]
 
-    monkeypatch.setattr(PrivateEdgeTrainer, "look", looked)
+    monkeypatch.setattr(PrivateEdgeTrainer, "batch", looked)
     monkeypatch.setattr(GradientReversal, "loss", weighted)
     with pytest.raises(GuaranteeError, match="must not depend on the labels of other records"):
         trainer.run()
