@@ -1,4 +1,4 @@
-"""A sweep from its file to finished points: check, claim the folder, let an engine work, sum up."""
+"""A sweep from its file to finished points: check, occupy the folder, let an engine work, sum up."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run_sweep(
         points = list(sweep.setting(tuple(axis.steps()[0] for axis in sweep.file.axes)))
     check_points(points)
     folder = SweepFolder(out if out is not None else Path("runs") / f"{sweep.name}-{sweep.hash()[:10]}")
-    folder.claim(sweep)
+    folder.occupy(sweep)
     run = _Run(sweep, folder, engine, workers, progress)
     try:
         if sweep.file.search is not None:

@@ -24,9 +24,9 @@ from privhier.privacy.noise import SeededNoise
 from privhier.seeding import torch_stream
 from privhier.storage.sealed import Sealed
 from privhier.training.begun import Begun
-from privhier.training.claim import claim
 from privhier.training.edge_side import EdgeSide
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trainer import Trainer
@@ -70,7 +70,7 @@ def prepared() -> Prepared:
 def make_trainer(prepared: Prepared, folder: Path, config: RunConfig | None = None) -> Trainer:
     config, run = config or make_config(), RunFolder(folder)
     folder.mkdir(exist_ok=True)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     train = prepared.data.splits.train
     return Trainer(
         config, prepared.data, build_mechanism(config, len(train)), run, device=CPU, keep=train[:5]

@@ -19,9 +19,9 @@ from privhier.privacy.events import StepEvent
 from privhier.privacy.guarantees import CURIOUS_CLOUD
 from privhier.privacy.ledger import Ledger
 from privhier.seeding import torch_stream
-from privhier.training.claim import claim
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer, check_participation
 from privhier.training.private_plan import check_private
@@ -67,7 +67,7 @@ def prepared_for(config: RunConfig) -> Prepared:
 def make_trainer(config: RunConfig, folder: Path, prepared: Prepared | None = None) -> Trainer:
     prepared = prepared or prepared_for(config)
     run = RunFolder(folder)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=train[:20])
