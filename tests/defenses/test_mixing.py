@@ -94,7 +94,7 @@ def test_with_dp_sgd_every_verb_refuses_it_and_writes_nothing(configured: Any, t
     with pytest.raises(ConfigError, match=rf"point \(dp=on\): {REFUSED}"):
         check_points([Point(configured(), "", {}, "x", "dp=off"), point])
     with pytest.raises(ConfigError, match=REFUSED):
-        profile(config, {"smiling": 2}, {"male": 2}, edge=Side(1), cloud=Side(1), together=False)
+        profile(config, {"smiling": 2}, {"male": 2}, edge=Side(1), cloud=Side(1))
 
 
 def test_a_sweep_knows_at_once_what_else_dp_sgd_refuses(configured: Any) -> None:
