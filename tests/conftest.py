@@ -74,6 +74,17 @@ def put() -> Callable[[Path, str], None]:
     return lambda path, text: Sealed(path.parent).write(path, text)
 
 
+@pytest.fixture
+def distance_correlation(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A registered defense whose loss compares records, and what its file defines; gone after the test."""
+    from privhier.defenses.base import defenses
+
+    for name, value in vars(defenses).items():
+        if isinstance(value, dict):
+            monkeypatch.setattr(defenses, name, dict(value))
+    return runpy.run_path(str(MADE_UP / "distance_correlation.py"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Root of the real faces; skips with a reason where there are none."""

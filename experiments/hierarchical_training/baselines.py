@@ -34,7 +34,7 @@ from whole_network import Facts, WholeTrainer, augmentation_stream, halves, load
 from privhier.config import RunConfig
 from privhier.models.inputs import augment, normalize
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
-from privhier.training.cloud import task_loss
+from privhier.training.cloud import mean_task_loss
 from privhier.training.optimize import build_optimizer
 
 REGIMES = (
@@ -200,7 +200,7 @@ def cloud_split(config: RunConfig, facts: Facts, port: CloudPort) -> Clock:
             z = torch.from_numpy(np.frombuffer(body, np.float32).copy()).view(len(labels), *shape)
             z.requires_grad_()
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(task_loss(tail(z), torch.from_numpy(labels)))
+            torch.autograd.backward(mean_task_loss(tail(z), torch.from_numpy(labels)))
             optimizer.step()
             assert z.grad is not None
             answer = z.grad.numpy().tobytes()

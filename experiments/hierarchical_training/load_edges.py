@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 
 from privhier.config import RunConfig, parse_config

@@ -41,7 +41,7 @@ from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import numpy_stream, torch_stream
 from privhier.training.batches import TrainingData
-from privhier.training.cloud import task_loss
+from privhier.training.cloud import mean_task_loss
 from privhier.training.edge import EdgeTrainer
 from privhier.training.optimize import build_optimizer
 
@@ -84,7 +84,7 @@ def build_part(part: str, config: RunConfig) -> Step:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         if net is tail:
-            torch.autograd.backward(task_loss(tail(z), labels))
+            torch.autograd.backward(mean_task_loss(tail(z), labels))
         else:
             front(images).backward(gradient)
         optimizer.step()

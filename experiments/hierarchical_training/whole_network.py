@@ -23,7 +23,7 @@ from privhier.models.tail import CloudTail
 from privhier.privacy.noise import NoiseSource
 from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData
-from privhier.training.cloud import task_loss
+from privhier.training.cloud import mean_task_loss
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.training.prepare import prepare
 
@@ -86,7 +86,7 @@ class WholeTrainer:
         options = self._training.augment
         moved = augment(pixels, options.flip, options.shift, augmentation)
         self.network.train()
-        loss = task_loss(self.network(normalize(moved.to(self.device))), labels.to(self.device))
+        loss = mean_task_loss(self.network(normalize(moved.to(self.device))), labels.to(self.device))
         set_learning_rate(self._optimizer, learning_rate(self._training.cloud, self.steps, self.total_steps))
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

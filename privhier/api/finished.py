@@ -43,7 +43,7 @@ class FinishedRun:
     def __init__(
         self, folder: Path, overrides: Sequence[str] = (), dataset: FaceDataset | None = None
     ) -> None:
-        from privhier.training.claim import saved_config
+        from privhier.training.occupancy import saved_config
 
         self._paths = RunFolder(Path(folder))
         self._overrides, self._dataset = tuple(overrides), dataset

@@ -108,7 +108,7 @@ def _with_faces(config: RunConfig, faces: FaceDataset) -> RunConfig:
 
 
 def _same(done: FinishedRun, config: RunConfig) -> FinishedRun:
-    from privhier.training.claim import check_output
+    from privhier.training.occupancy import check_output
 
     check_output(RunFolder(done.folder), config, resume=True)
     return done

@@ -20,7 +20,7 @@ from privhier.privacy.release import ReleaseMechanism
 from privhier.privacy.shown import claim
 from privhier.process.source import git_state
 from privhier.training.charges import checked_ledger
-from privhier.training.claim import resumptions
+from privhier.training.occupancy import resumptions
 from privhier.training.prepare import Prepared
 from privhier.training.trained import Trained, finished_training
 

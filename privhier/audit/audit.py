@@ -21,10 +21,10 @@ from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.ledger import Ledger, ReleaseEvent
 from privhier.tracking.audit import log_audit
 from privhier.training.charges import checked_ledger
-from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import saved_config
 from privhier.training.trained import finished_training
 
 Progress = Callable[[str, int, int], None]

@@ -61,14 +61,21 @@ class Defense(nn.Module, ABC):
     into the edge's optimizer. ``repr`` names the defense and its options.
 
     Args:
-        options: Validated options, an instance of the class's ``Options``.
+        options: Validated options, an instance of the class's ``Options``; None: its defaults.
+
+    Attributes:
+        Options: Its options; none unless the class names others.
+        mixes_records: Whether a record's loss depends on the other records of its batch, as distance
+            correlation, HSIC or MMD do. Legal without ``edge.dp_sgd``, refused with it: its guarantee is
+            about what one record does to a step.
     """
 
-    Options: ClassVar[type[DefenseOptions]]
+    Options: ClassVar[type[DefenseOptions]] = DefenseOptions
+    mixes_records: ClassVar[bool] = False
 
-    def __init__(self, options: DefenseOptions) -> None:
+    def __init__(self, options: DefenseOptions | None = None) -> None:
         super().__init__()
-        self.options = options
+        self.options = self.Options() if options is None else options
 
     @property
     def adversary_steps(self) -> int:
@@ -83,7 +90,8 @@ class Defense(nn.Module, ABC):
         """One loss per record, ``(B,)``: task exits, adversarial exits and defense term together.
 
         The mean over the batch, and one backward, trains everything on the edge. A record contributes
-        nothing to an attribute whose label it lacks.
+        nothing to an attribute whose label it lacks. Where records mix, each has its share of the batch's
+        loss: the mean of the shares is what is minimized.
         """
 
     def adversary_loss(self, z: Tensor, batch: DefenseBatch) -> Tensor:
@@ -128,7 +136,7 @@ def classification_loss(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> T
     return torch.stack(losses).sum(0)
 
 
-def task_loss(batch: DefenseBatch) -> Tensor:
+def task_loss_per_record(batch: DefenseBatch) -> Tensor:
     """Cross-entropy of the task exits per record, summed over task attributes: ``(B,)``."""
     return classification_loss(batch.edge.task_logits(batch.z), batch.task_labels)
 

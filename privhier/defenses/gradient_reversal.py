@@ -18,7 +18,7 @@ from privhier.defenses.base import (
     DefenseOptions,
     classification_loss,
     defenses,
-    task_loss,
+    task_loss_per_record,
 )
 
 
@@ -53,4 +53,4 @@ class GradientReversal(Defense):
         """Task cross-entropy plus the adversaries' behind the reversal: ``(B,)``."""
         reversed_z = reverse_gradient(batch.z, self.options.weight)
         adversary = classification_loss(batch.edge.adversary_logits(reversed_z), batch.sensitive_labels)
-        return task_loss(batch) + adversary
+        return task_loss_per_record(batch) + adversary

@@ -18,7 +18,7 @@ from privhier.defenses.base import (
     DefenseBatch,
     DefenseOptions,
     defenses,
-    task_loss,
+    task_loss_per_record,
 )
 from privhier.models.edge import EdgeSegment
 
@@ -55,7 +55,7 @@ class MaxEntropy(Defense):
             divergences.append(divergence * (labels != UNKNOWN_LABEL))
         confusion = torch.stack(divergences).sum(0)
         learning = self.adversary_loss(batch.z, batch)
-        return task_loss(batch) + learning + self.options.weight * confusion
+        return task_loss_per_record(batch) + learning + self.options.weight * confusion
 
 
 def kl_from_uniform(logits: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ from privhier.privacy.agreement import check_agreement
 from privhier.session import Session, open_session
 from privhier.storage.locks import exclusive
 from privhier.training.charges import checked_ledger
-from privhier.training.claim import check_output, saved_config, worked_in
 from privhier.training.cloud_folder import CloudFolder
 from privhier.training.commons import take_over
 from privhier.training.edge_side import Progress
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import check_output, saved_config, worked_in
 from privhier.uplink.codec import decode
 from privhier.uplink.journal import Journal
 from privhier.uplink.spool_index import INDEX, SpoolIndex

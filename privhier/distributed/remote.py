@@ -20,14 +20,14 @@ from privhier.defenses.base import build_defense
 from privhier.errors import ConfigError, OutputError
 from privhier.seeding import stream_seed
 from privhier.storage.locks import exclusive
-from privhier.training.claim import check_output, claim, with_absolute_paths, worked_in
 from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.cloud_job import CloudJob
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import check_output, occupy, with_absolute_paths, worked_in
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
-from privhier.training.private_edge import check_private
+from privhier.training.private_plan import check_private
 from privhier.uplink.grpc_link import GrpcUplink
 from privhier.uplink.inbox import ONE_EDGE, Capacity
 from privhier.uplink.server import UplinkServer
@@ -90,7 +90,7 @@ def open_edge(
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> EdgeJob:
-    """Check everything that can be wrong on the edge, claim its folder, then open what is in it.
+    """Check everything that can be wrong on the edge, occupy its folder, then open what is in it.
 
     Args:
         config: The run.
@@ -122,12 +122,12 @@ def open_edge(
     check_private(config, len(data.splits.train), defense)
     mechanism = build_mechanism(config, len(data.splits.train))
     torch.set_num_threads(int(config.runtime.threads))
-    _claimed(stack.enter_context(exclusive(out / ".lock", wait=False)), out)
+    _check_held(stack.enter_context(exclusive(out / ".lock", wait=False)), out)
     if folder.config.exists():
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
         _same_shard(folder, shard)
     folder.sealed.write_json(folder.shard, asdict(shard))
-    claim(folder, with_absolute_paths(config), dataset.fingerprint)
+    occupy(folder, with_absolute_paths(config), dataset.fingerprint)
     return EdgeJob(
         config,
         data,
@@ -274,7 +274,7 @@ def open_cloud(
                 rule="exists already and is not an empty folder",
                 remedy="Choose another --out, or add --resume to go on with the run in it",
             )
-        _claimed(stack.enter_context(exclusive(out / ".lock", wait=False)), out)
+        _check_held(stack.enter_context(exclusive(out / ".lock", wait=False)), out)
         folder.sealed.write(folder.config, config.to_yaml())
         jobs.append(
             CloudJob(
@@ -316,6 +316,6 @@ def _prefixed(report: Report, name: str, *, many: bool) -> Report:
     return (lambda text: report(f"{name}: {text}")) if many else report
 
 
-def _claimed(held: bool, folder: Path) -> None:
+def _check_held(held: bool, folder: Path) -> None:
     if not held:
         raise worked_in(folder)

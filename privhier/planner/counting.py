@@ -19,7 +19,7 @@ from privhier.planner.timing import TimingJob, made_up_data
 from privhier.privacy.dpsgd import FASTEST
 from privhier.privacy.noise import SeededNoise
 from privhier.seeding import isolated_rng, torch_stream
-from privhier.training.cloud import task_loss
+from privhier.training.cloud import mean_task_loss
 from privhier.training.edge import EdgeTrainer
 from privhier.training.prepare import build_mechanism
 
@@ -125,7 +125,7 @@ def count_cloud(job: TimingJob, tail: CloudTail, shape: tuple[int, ...]) -> Coun
     payload, labels = torch.zeros(_RECORDS, *shape), data.task[data.splits.train]
 
     def loss() -> Tensor:
-        return task_loss(tail(payload), labels)
+        return mean_task_loss(tail(payload), labels)
 
     return _count((tail,), lambda: tail(payload), loss, config.training.cloud, config.training.batch_size)
 
@@ -143,7 +143,7 @@ def count_whole(job: TimingJob, edge: EdgeSegment, tail: CloudTail) -> Count:
     return _count(
         halves,
         forward,
-        lambda: task_loss(forward(), labels),
+        lambda: mean_task_loss(forward(), labels),
         config.training.cloud,
         config.training.batch_size,
     )

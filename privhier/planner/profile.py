@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from privhier.defenses.base import build_defense
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.models.tail import CloudTail
@@ -27,6 +28,7 @@ from privhier.planner.timing_edge import EdgeTimer
 from privhier.planner.timing_process import Laps, Side, Worker, laps_together
 from privhier.planner.timing_whole import time_whole, whole_network
 from privhier.training.prepare import pick_device
+from privhier.training.private_plan import check_defense
 from privhier.training.trained import network_of
 from privhier.uplink.codec import MAX_BYTES
 from privhier.uplink.sizes import ReleaseFormat
@@ -110,12 +112,13 @@ def profile(
         progress: Called with a description, what is done and how much there is.
 
     Raises:
-        ConfigError: No cut can be used, or cores are given without ``together``.
+        ConfigError: No cut can be used, cores are given without ``together``, or the defense does not fit.
     """
     if not together and (edge.cores or cloud.cores):
         raise ConfigError(
             key="together", value=False, rule="pins no side to cores", remedy="Profile them together"
         )
+    check_defense(job.config, build_defense(job.config.defense))
     undivided = whole_network(job)
     jobs, counts, skipped = _usable(job, cuts or stages_of(undivided[0], undivided[1]))
     with _crew(edge, cloud, together, scratch) as crew:

@@ -16,7 +16,7 @@ from privhier.models.tail import CloudTail
 from privhier.planner.stages import WholeTimes
 from privhier.planner.timing import TimingJob, made_up_data, seconds, typical
 from privhier.seeding import isolated_rng, torch_stream
-from privhier.training.cloud import task_loss
+from privhier.training.cloud import mean_task_loss
 from privhier.training.optimize import build_optimizer
 from privhier.training.trained import network_of
 
@@ -57,7 +57,7 @@ def time_whole(job: TimingJob, device: torch.device) -> WholeTimes:
 
     def step() -> None:
         pixels = augment(data.pixels(data.splits.train), options.flip, options.shift, generator)
-        loss = task_loss(tail(edge.features(normalize(pixels.to(device)))), labels)
+        loss = mean_task_loss(tail(edge.features(normalize(pixels.to(device)))), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

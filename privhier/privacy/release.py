@@ -317,11 +317,12 @@ def as_releases(value: object) -> list[Release]:
     Raises:
         ReleaseError: It is something else, or was not made by ``ReleaseMechanism.sanitize``.
     """
-    found = list(value) if isinstance(value, list | tuple) else [value]
-    for one in found:
+    found: list[Release] = []
+    for one in value if isinstance(value, list | tuple) else [value]:
         if type(one) is not Release:
             raise _not_made(type(one).__name__)
         _made(one)
+        found.append(one)
     return found
 
 

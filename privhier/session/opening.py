@@ -1,4 +1,4 @@
-"""One run being worked on: everything checked, its folder claimed, nothing but the configuration written."""
+"""One run being worked on: everything checked, its folder occupied, nothing but the configuration written."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from privhier.datasets.load import build_source, check_handed, load_dataset
 from privhier.defenses.base import build_defense
 from privhier.privacy.release import ReleaseMechanism
 from privhier.tracking.tracker import Nesting
-from privhier.training.claim import (
+from privhier.training.commons import Commons
+from privhier.training.folder import RunFolder
+from privhier.training.occupancy import (
     check_output,
-    claim,
     held,
+    occupy,
     saved_config,
     with_absolute_paths,
 )
-from privhier.training.commons import Commons
-from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, pick_device, prepare
-from privhier.training.private_edge import check_private
+from privhier.training.private_plan import check_private
 from privhier.training.trained import build_model
 
 
@@ -87,7 +87,7 @@ class Session(Subject):
         if self.progress is not None:
             self.progress(f"waiting for another process in {self.folder.root}", 0, 1)
 
-    def claim_training(self) -> AbstractContextManager[None]:
+    def hold_training(self) -> AbstractContextManager[None]:
         """Hold while training; of the runs of a sweep with the same network, one at a time trains."""
         return nullcontext() if self.commons is None else self.commons.training(self.folder, self.config)
 
@@ -127,7 +127,7 @@ def open_session(
     nesting: Nesting | None = None,
     wait: bool = False,
 ) -> Session:
-    """Check everything that can be wrong, then claim the output folder.
+    """Check everything that can be wrong, then occupy the output folder.
 
     Args:
         config: The run.
@@ -172,7 +172,7 @@ def open_session(
     )
     with session.hold(wait=wait):
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
-        claim(folder, config, dataset.fingerprint)
+        occupy(folder, config, dataset.fingerprint)
     if commons is not None:
         session.commons = Commons(commons, dataset.fingerprint)
         references: dict[str, RunConfig] = {

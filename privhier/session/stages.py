@@ -73,7 +73,7 @@ def _train(session: Session, tracker: Tracker | None) -> Trained:
             if tracker is not None:
                 tracker.log_epoch(phase, epoch, metrics)
 
-        with session.claim_training():
+        with session.hold_training():
             if not folder.config.exists():
                 folder.sealed.write(folder.config, config.to_yaml())
             if folder.training.exists():  # another run of the sweep trained it

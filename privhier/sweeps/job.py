@@ -1,4 +1,4 @@
-"""A sweep from its file to finished points: check, claim the folder, let an engine work, sum up."""
+"""A sweep from its file to finished points: check, occupy the folder, let an engine work, sum up."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run_sweep(
         points = list(sweep.setting(tuple(axis.steps()[0] for axis in sweep.file.axes)))
     check_points(points)
     folder = SweepFolder(out if out is not None else Path("runs") / f"{sweep.name}-{sweep.hash()[:10]}")
-    folder.claim(sweep)
+    folder.occupy(sweep)
     run = _Run(sweep, folder, engine, workers, progress)
     try:
         if sweep.file.search is not None:
@@ -116,7 +116,7 @@ def run_sweep(
 
 
 def check_points(points: Sequence[Point]) -> None:
-    """Refuse names and options that no registry knows, before anything is computed.
+    """Refuse names and options that no registry knows or no run takes, before anything is computed.
 
     Raises:
         ConfigError: The first one, with its point.
@@ -126,6 +126,7 @@ def check_points(points: Sequence[Point]) -> None:
     from privhier.defenses.base import build_defense
     from privhier.models.backbones import backbones
     from privhier.training.prepare import build_mechanism
+    from privhier.training.private_plan import check_defense
 
     seen: set[str] = set()
 
@@ -136,8 +137,8 @@ def check_points(points: Sequence[Point]) -> None:
     for point in points:
         config = point.config
         try:
-            if once(config, "defense"):
-                build_defense(config.defense)
+            if once(config, "defense", "edge", "training"):
+                check_defense(config, build_defense(config.defense))
             if once(config, "dataset"):
                 build_source(config.dataset)
             if once(config, "attacks", "dataset"):

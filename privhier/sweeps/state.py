@@ -81,7 +81,7 @@ class SweepFolder:
         """Held by whoever works on a point."""
         return self.root / "locks" / f"{name}.lock"
 
-    def claim(self, sweep: Sweep) -> None:
+    def occupy(self, sweep: Sweep) -> None:
         """Make the folder this sweep's, or find that it is.
 
         Raises:

@@ -18,7 +18,7 @@ from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
-from privhier.training.private_edge import noise_multiplier, sampling_plan
+from privhier.training.private_plan import noise_multiplier, sampling_plan
 
 
 def check_charges(

@@ -97,7 +97,7 @@ class CloudTrainer:
         with isolated_rng(self._config.seed, "dropout", "tail", self.steps):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
                 logits = self.tail(payload.to(self.device).float())
-            loss = task_loss(logits, labels.to(self.device), self._flips)
+            loss = mean_task_loss(logits, labels.to(self.device), self._flips)
             self._check(loss_text(loss.detach()))
             set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
             self.optimizer.zero_grad(set_to_none=True)
@@ -165,7 +165,7 @@ class CloudTrainer:
             self.kept[epoch][self._keep[int(records[i])]] = payload[i]
 
 
-def task_loss(logits: list[Tensor], labels: Tensor, flips: Sequence[Tensor] | None = None) -> Tensor:
+def mean_task_loss(logits: list[Tensor], labels: Tensor, flips: Sequence[Tensor] | None = None) -> Tensor:
     """Mean over the batch of the sum over tasks of the cross-entropy, forward-corrected for ``flips``."""
     if flips is None:
         terms = [functional.cross_entropy(z.float(), labels[:, t]) for t, z in enumerate(logits)]

@@ -9,7 +9,7 @@ from typing import Any
 from privhier.config.shared import SharedConfig, load_shared
 from privhier.errors import CheckpointError, UplinkError
 from privhier.storage.sealed import Sealed
-from privhier.training.claim import differences
+from privhier.training.occupancy import differences
 
 
 @dataclass(frozen=True)

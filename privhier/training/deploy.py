@@ -14,9 +14,9 @@ from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.storage.sealed import file_digest
-from privhier.training.claim import saved_config
 from privhier.training.clip import mechanism_of
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import saved_config
 from privhier.training.trained import finished_training, network_of
 
 

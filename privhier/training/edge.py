@@ -11,6 +11,7 @@ from torch import Tensor
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import Defense, DefenseBatch
+from privhier.errors import TrainingError
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
 from privhier.privacy.noise import NoiseSource
@@ -79,7 +80,7 @@ class EdgeTrainer:
         """
         release = self.sanitized(data, records, noise, augmentation=augmentation)
         batch = self.batch(data, records, release)
-        loss = self.defense.loss(batch).mean()
+        loss = self.defense_loss(batch).mean()
         rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -123,6 +124,19 @@ class EdgeTrainer:
             sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
             edge=self.edge,
         )
+
+    def defense_loss(self, batch: DefenseBatch) -> Tensor:
+        """One loss a record, ``(B,)``; raises ``TrainingError`` where the defense gives anything else."""
+        losses = self.defense.loss(batch)
+        if not isinstance(losses, Tensor) or losses.shape != (len(batch.z),):
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise TrainingError(
+                key="defense.name",
+                value=type(self.defense).__name__,
+                rule=f"must give one loss a record, ({len(batch.z)},), and gave {shape}",
+                remedy="Return a tensor (B,) from its loss(); the training loop takes the mean",
+            )
+        return losses
 
     def set_rate(self) -> float:
         """Write this step's learning rate into the optimizer and return it."""

@@ -15,9 +15,7 @@ from torch.utils.data import DataLoader
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import Defense, DefenseBatch
-from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
-from privhier.privacy.composition import solve_noise_multiplier
 from privhier.privacy.dpsgd import FASTEST, DpSgd, broken, no_draws
 from privhier.privacy.events import StepEvent
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
@@ -27,6 +25,7 @@ from privhier.training.batches import TrainingData, batch_count, shuffled_batche
 from privhier.training.begun import Begun
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer
+from privhier.training.private_plan import check_private, noise_multiplier, sampling_plan
 
 _ALARM = 6.5
 """Standard errors of the participation test; by the normal law a false alarm has probability 1e-10."""
@@ -158,7 +157,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
             self._check(data)
         with no_draws(self.device):
             release = self.sanitized(data, records, noise, augmentation=augmentation)
-            losses = self.defense.loss(self.batch(data, records, release))
+            _, losses = self._losses(data, records, release)
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
@@ -176,8 +175,11 @@ class PrivateEdgeTrainer(EdgeTrainer):
         augmentation: torch.Generator | NoiseSource,
     ) -> tuple[DefenseBatch, Tensor]:
         """One forward: the batch, and the one loss of each of its records, ``(B,)``."""
-        batch = self.look(data, records, noise, augmentation=augmentation)
-        return batch, self.defense.loss(batch)
+        return self._losses(data, records, self.sanitized(data, records, noise, augmentation=augmentation))
+
+    def _losses(self, data: TrainingData, records: IntArray, release: Release) -> tuple[DefenseBatch, Tensor]:
+        batch = self.batch(data, records, release)
+        return batch, self.defense_loss(batch)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside weights and optimizer: the executed history."""
@@ -255,22 +257,6 @@ class PrivateEdgeTrainer(EdgeTrainer):
             )
 
 
-def check_private(config: RunConfig, n_train: int, defense: Defense) -> None:
-    """Refuse, before anything is written, a run that cannot be trained under ``edge.dp_sgd``."""
-    if config.edge.dp_sgd is None:
-        return
-    check_defense(config, defense)
-    sampling_plan(config, n_train)
-    if "identity" in config.dataset.sensitive:
-        raise ConfigError(
-            key="dataset.sensitive",
-            value="identity",
-            rule="cannot be an exit under edge.dp_sgd: its width is the number of training people, "
-            "which the weights' shape would publish",
-            remedy="Leave identity out of dataset.sensitive, or drop edge.dp_sgd",
-        )
-
-
 def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
     """The batch of one record alone."""
     here = slice(row, row + 1)
@@ -314,55 +300,6 @@ def _secret_batches(n: int, rate: float, steps: int) -> Iterator[list[int]]:
     source = SystemNoise()
     for _ in range(steps):
         yield (source.uniform((n,)) < rate).nonzero()[:, 0].tolist()
-
-
-def check_defense(config: RunConfig, defense: Defense) -> None:
-    """Refuse a defense that cannot live under one loss, one backward, one optimizer."""
-    reason = None
-    if defense.adversary_steps:
-        reason = "takes extra adversary steps on private labels outside the one loss"
-    elif next(defense.parameters(), None) is not None:
-        reason = "trains parameters of its own on private records, outside the edge's mechanism"
-    elif next(defense.buffers(), None) is not None:
-        reason = "keeps a state of its own that may hold private records"
-    if reason:
-        raise ConfigError(
-            key="defense",
-            value=config.defense.name,
-            rule=f"{reason}; under edge.dp_sgd nothing could be claimed",
-            remedy="Set defense.options.adversary_steps=0, choose another defense, or drop edge.dp_sgd",
-        )
-
-
-def sampling_plan(config: RunConfig, n_train: int) -> tuple[float, int]:
-    """Poisson sampling rate and steps of one pre-training epoch."""
-    size = config.training.batch_size
-    if size >= n_train:
-        raise ConfigError(
-            key="training.batch_size",
-            value=size,
-            rule=f"must be below the {n_train} training records under edge.dp_sgd",
-            remedy="Choose a smaller batch or more records",
-        )
-    return size / n_train, max(1, round(n_train / size))
-
-
-def noise_multiplier(config: RunConfig, n_train: int) -> float:
-    """As configured, or solved for ``edge.dp_sgd.target_epsilon`` over the whole schedule."""
-    chosen = config.edge.dp_sgd
-    assert chosen is not None
-    if chosen.target_epsilon is None:
-        assert chosen.noise_multiplier is not None
-        return chosen.noise_multiplier
-    rate, steps = sampling_plan(config, n_train)
-    schedule = config.schedule
-    plan = ((rate, steps * schedule.pretrain_epochs), (1.0, schedule.joint_epochs))
-    return solve_noise_multiplier(
-        chosen.target_epsilon,
-        config.privacy.delta_for(n_train),
-        tuple(part for part in plan if part[1]),
-        chosen.adjacency,
-    )
 
 
 def check_participation(taken: IntArray, rate: float, steps: int) -> None:

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from privhier.config import Choice, ModelConfig
-from privhier.defenses.base import Defense, DefenseBatch, DefenseOptions, build_defense, defenses, task_loss
+from privhier.defenses.base import (
+    Defense,
+    DefenseBatch,
+    DefenseOptions,
+    build_defense,
+    defenses,
+    task_loss_per_record,
+)
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
 
@@ -16,6 +23,8 @@ ROWS = {
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
+UNREGISTERED = {"distance_correlation": {"weight": 0.5}}
+"""Of tests only: a defense whose losses compare records (``tests/made_up``)."""
 BOTTLENECKS = {"vector": {"kind": "dimension", "size": 6}, "map": {"kind": "channels", "size": 3}}
 BATCH = 12
 
@@ -55,9 +64,11 @@ def edge(request: pytest.FixtureRequest) -> Iterator[EdgeSegment]:
     return make_edge(request.param)
 
 
-@pytest.fixture(params=ROWS)
+@pytest.fixture(params=[*ROWS, *UNREGISTERED])
 def defense(request: pytest.FixtureRequest) -> Defense:
-    return build_defense(Choice(name=request.param, options=ROWS[request.param]))
+    if request.param in UNREGISTERED:
+        request.getfixturevalue(request.param)
+    return build_defense(Choice(name=request.param, options={**ROWS, **UNREGISTERED}[request.param]))
 
 
 def own_parameters_move(defense: Defense, edge: EdgeSegment) -> bool:
@@ -88,7 +99,7 @@ def test_one_backward_reaches_every_parameter_of_the_edge(defense: Defense, edge
     assert without == []
 
 
-def test_records_do_not_mix(defense: Defense, edge: EdgeSegment) -> None:
+def records_mix(defense: Defense, edge: EdgeSegment) -> bool:
     batch = make_batch(edge)
     part = DefenseBatch(
         z=batch.z[:4],
@@ -96,13 +107,33 @@ def test_records_do_not_mix(defense: Defense, edge: EdgeSegment) -> None:
         sensitive_labels=[labels[:4] for labels in batch.sensitive_labels],
         edge=edge,
     )
-    assert torch.allclose(defense.loss(part), defense.loss(batch)[:4], atol=1e-5)
+    return not torch.allclose(defense.loss(part), defense.loss(batch)[:4], atol=1e-5)
+
+
+def test_records_mix_where_the_defense_says_so_and_nowhere_else(defense: Defense, edge: EdgeSegment) -> None:
+    assert records_mix(defense, edge) is defense.mixes_records
+
+
+@pytest.mark.usefixtures("distance_correlation")
+def test_a_defense_that_hides_that_it_mixes_is_seen() -> None:
+    mixing = defenses.get("distance_correlation")
+    assert records_mix(type("Hidden", (mixing,), {"mixes_records": False})(), make_edge("vector"))
 
 
 def test_unknown_labels_contribute_nothing(defense: Defense, edge: EdgeSegment) -> None:
     loss = defense.loss(make_batch(edge, unknown=slice(0, 5)))
     assert torch.equal(loss[:5], torch.zeros(5))
-    assert torch.allclose(loss[5:], defense.loss(make_batch(edge))[5:])
+    if defense.mixes_records:  # the others are then compared among themselves
+        whole, known = make_batch(edge), slice(5, None)
+        whole = DefenseBatch(
+            z=whole.z[known],
+            task_labels=[labels[known] for labels in whole.task_labels],
+            sensitive_labels=[labels[known] for labels in whole.sensitive_labels],
+            edge=edge,
+        )
+        assert torch.allclose(loss[known], defense.loss(whole), atol=1e-6)
+    else:
+        assert torch.allclose(loss[5:], defense.loss(make_batch(edge))[5:])
     defense.loss(make_batch(edge, unknown=slice(None))).mean().backward()
     assert all(not parameter.grad.any() for parameter in edge.parameters() if parameter.grad is not None)
 
@@ -134,7 +165,7 @@ def test_adversary_steps_train_the_adversarial_exits_only(defense: Defense, edge
 
 
 def test_acts_on_the_trunk_unless_it_is_none(defense: Defense, edge: EdgeSegment) -> None:
-    plain = trunk_gradient(edge, task_loss)
+    plain = trunk_gradient(edge, task_loss_per_record)
     shaped = trunk_gradient(edge, defense.loss)
     if type(defense) is defenses.get("none"):
         assert torch.allclose(shaped, plain, atol=1e-7)
@@ -144,6 +175,18 @@ def test_acts_on_the_trunk_unless_it_is_none(defense: Defense, edge: EdgeSegment
 
 def test_own_parameters_move(defense: Defense, edge: EdgeSegment) -> None:
     assert own_parameters_move(defense, edge)
+
+
+def test_a_defense_needs_no_options_to_be_made() -> None:
+    class Plain(Defense):
+        def loss(self, batch: DefenseBatch) -> torch.Tensor:
+            return task_loss_per_record(batch)
+
+    assert repr(Plain()) == "Plain()"
+    assert (Plain().adversary_steps, Plain.mixes_records) == (0, False)
+    assert Plain().loss(make_batch(make_edge("vector"))).shape == (BATCH,)
+    for name in ROWS:
+        assert defenses.get(name)().options == defenses.get(name).Options()
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -157,7 +200,7 @@ def test_a_defense_whose_parameter_never_moves_is_caught(forgotten: bool) -> Non
 
         def loss(self, batch: DefenseBatch) -> torch.Tensor:
             scale = self.scale.detach() if forgotten else self.scale
-            return task_loss(batch) + self.scale * 0 + scale * batch.z.flatten(1).square().mean(1)
+            return task_loss_per_record(batch) + self.scale * 0 + scale * batch.z.flatten(1).square().mean(1)
 
     assert own_parameters_move(Scaled(), make_edge("vector")) is not forgotten
 
@@ -165,11 +208,11 @@ def test_a_defense_whose_parameter_never_moves_is_caught(forgotten: bool) -> Non
 def test_training_lowers_the_task_loss(defense: Defense, edge: EdgeSegment) -> None:
     optimizer = torch.optim.Adam([*edge.parameters(), *defense.parameters()], lr=3e-3)
     with torch.no_grad():
-        before = task_loss(make_batch(edge)).mean()
+        before = task_loss_per_record(make_batch(edge)).mean()
     for _ in range(12):
         optimizer.zero_grad()
         defense.loss(make_batch(edge)).mean().backward()
         optimizer.step()
     with torch.no_grad():
-        after = task_loss(make_batch(edge)).mean()
+        after = task_loss_per_record(make_batch(edge)).mean()
     assert after < 0.85 * before

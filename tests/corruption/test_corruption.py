@@ -17,10 +17,10 @@ from privhier import session as job
 from privhier.errors import PrivhierError
 from privhier.evaluation.result import Result
 from privhier.training.charges import checked_ledger
-from privhier.training.claim import saved_config
 from privhier.training.cloud import ReleaseCache
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import saved_config
 from privhier.training.trained import finished_training, load_trained
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from privhier.config import Choice, ModelConfig
-from privhier.defenses.base import DefenseBatch, build_defense, classification_loss, task_loss
+from privhier.defenses.base import DefenseBatch, build_defense, classification_loss, task_loss_per_record
 from privhier.defenses.gradient_reversal import reverse_gradient
 from privhier.defenses.max_entropy import kl_from_uniform
 from privhier.errors import ConfigError, UnknownNameError
@@ -43,7 +43,7 @@ def test_reversal_is_the_task_gradient_minus_weighted_adversary_gradient(
     edge: EdgeSegment, weight: float
 ) -> None:
     defense = build_defense(Choice(name="gradient_reversal", options={"weight": weight}))
-    task = trunk_gradient(edge, task_loss(batch_of(edge)))
+    task = trunk_gradient(edge, task_loss_per_record(batch_of(edge)))
     batch = batch_of(edge)
     adversary = trunk_gradient(
         edge, classification_loss(edge.adversary_logits(batch.z), batch.sensitive_labels)

@@ -14,7 +14,7 @@ import torch
 from privhier.config import parse_config
 from privhier.datasets.load import load_dataset
 from privhier.models.inputs import augment, normalize
-from privhier.training.cloud import task_loss
+from privhier.training.cloud import mean_task_loss
 from privhier.training.optimize import build_optimizer
 from privhier.training.prepare import prepare
 from privhier.training.trained import build_model
@@ -296,7 +296,7 @@ def test_split_learning_is_training_the_whole_network(study, config, data, facts
     for records, _ in baselines._batches(config, data, 0):
         pixels = augment(data.pixels(records), options.flip, options.shift, draws)
         optimizer.zero_grad()
-        task_loss(whole(normalize(pixels)), data.task[records]).backward()
+        mean_task_loss(whole(normalize(pixels)), data.task[records]).backward()
         optimizer.step()
     for ours, other in ((whole.front, front), (whole.tail, tail)):
         for name, value in ours.state_dict().items():

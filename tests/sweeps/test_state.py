@@ -31,25 +31,25 @@ def rows(folder: SweepFolder) -> dict[str, dict]:
 
 def test_a_folder_of_another_sweep_is_refused_and_left_alone(sweep, write_sweep, tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
-    folder.claim(sweep)
+    folder.occupy(sweep)
     before = folder.spec.read_bytes()
     other = load_sweep(write_sweep(tmp_path / "o.yaml", more={"release.clip": 3.0}))
     with pytest.raises(CheckpointError, match=r"another sweep \(they differ in base.release.clip\)"):
-        folder.claim(other)
+        folder.occupy(other)
     with pytest.raises(CheckpointError, match="differ in name"):
-        folder.claim(load_sweep(write_sweep(tmp_path / "n.yaml", name="other")))
+        folder.occupy(load_sweep(write_sweep(tmp_path / "n.yaml", name="other")))
     assert folder.spec.read_bytes() == before
-    folder.claim(load_sweep(write_sweep(tmp_path / "more.yaml", seeds=[0, 1, 2])))
+    folder.occupy(load_sweep(write_sweep(tmp_path / "more.yaml", seeds=[0, 1, 2])))
 
 
 def test_a_folder_of_anything_else_is_refused(sweep, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     with pytest.raises(OutputError, match="not a sweep folder"):
-        SweepFolder(tmp_path / "mine").claim(sweep)
+        SweepFolder(tmp_path / "mine").occupy(sweep)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     with pytest.raises(OutputError, match="cannot be written"):
-        SweepFolder(tmp_path / "mine" / "notes.txt" / "x").claim(sweep)
+        SweepFolder(tmp_path / "mine" / "notes.txt" / "x").occupy(sweep)
 
 
 def test_done_points_are_found_by_their_hash_and_others_are_to_do(sweep, tmp_path):
@@ -148,7 +148,7 @@ def test_an_index_that_cannot_be_written_stops_nothing(sweep, tmp_path, monkeypa
 
 def test_a_broken_index_says_what_to_do(sweep, tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
-    folder.claim(sweep)
+    folder.occupy(sweep)
     folder.index.write_text("{")
     with pytest.raises(CheckpointError, match="written anew from the run folders"):
         Index(folder, sweep.hash())

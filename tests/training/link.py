@@ -16,9 +16,9 @@ from privhier.config import RunConfig, parse_config
 from privhier.config.shared import shared_part
 from privhier.datasets.load import load_dataset
 from privhier.distributed.remote import Cloud, open_cloud, open_edge
-from privhier.training.claim import claim
 from privhier.training.edge_job import EdgeJob
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trained import Trained
 from privhier.training.trainer import Trainer
@@ -51,7 +51,7 @@ def in_process(config: RunConfig, folder: Path) -> Trained:
     torch.set_num_threads(int(config.runtime.threads))  # sums over threads differ in their last digits
     prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
     run = RunFolder(folder)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=train[:20]).run()

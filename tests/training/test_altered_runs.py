@@ -29,10 +29,10 @@ from privhier.evaluation.result import Result
 from privhier.privacy.events import CHAIN_START, chained, parse_line
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import Sealed
-from privhier.training.claim import MOVABLE, saved_config
 from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import MOVABLE, saved_config
 from privhier.training.trained import load_trained
 from privhier.training.trainer import Trainer
 

@@ -12,10 +12,10 @@ from privhier.datasets.load import load_dataset
 from privhier.errors import CheckpointError, ConfigError, GuaranteeError
 from privhier.privacy.ledger import Ledger
 from privhier.training import clip as room
-from privhier.training.claim import claim
 from privhier.training.commons import Commons
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trainer import Trainer
 
@@ -44,7 +44,7 @@ def make_config(**release) -> RunConfig:
 
 def trainer(config: RunConfig, folder: RunFolder) -> Trainer:
     prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
-    claim(folder, config, "0" * 64)
+    occupy(folder, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     return Trainer(config, prepared.data, mechanism, folder, device=torch.device("cpu"), keep=train[:10])
@@ -81,7 +81,7 @@ def test_a_network_shared_in_a_sweep_brings_its_bound_along(tmp_path):
         trained = trainer(config, first).run()
     with commons.training(second, config):
         assert second.training.exists()
-    claim(second, config, "0" * 64)  # as a run does
+    occupy(second, config, "0" * 64)  # as a run does
     assert load_edge(second.root).mechanism == trained.mechanism
 
 

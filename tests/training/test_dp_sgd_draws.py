@@ -24,9 +24,9 @@ from privhier.privacy.noise import SeededNoise
 from privhier.seeding import torch_stream
 from privhier.storage.sealed import Sealed
 from privhier.training.begun import Begun
-from privhier.training.claim import claim
 from privhier.training.edge_side import EdgeSide
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trainer import Trainer
@@ -70,7 +70,7 @@ def prepared() -> Prepared:
 def make_trainer(prepared: Prepared, folder: Path, config: RunConfig | None = None) -> Trainer:
     config, run = config or make_config(), RunFolder(folder)
     folder.mkdir(exist_ok=True)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     train = prepared.data.splits.train
     return Trainer(
         config, prepared.data, build_mechanism(config, len(train)), run, device=CPU, keep=train[:5]
@@ -358,7 +358,7 @@ def test_a_records_loss_is_its_own_whatever_others_are_labeled(prepared, tmp_pat
 def test_sabotage_losses_weighted_by_private_class_counts(prepared, tmp_path, monkeypatch, column):
     """Counts of the whole split: a record alone has the loss that it has among others."""
     trainer = make_trainer(prepared, tmp_path)
-    look, whole = PrivateEdgeTrainer.look, GradientReversal.loss
+    look, whole = PrivateEdgeTrainer.batch, GradientReversal.loss
 
     def looked(self: Any, data: Any, records: Any, *args: Any, **kwargs: Any) -> Any:
         labels = getattr(data, column)[data.splits.train, 0]
@@ -369,7 +369,7 @@ def test_sabotage_losses_weighted_by_private_class_counts(prepared, tmp_path, mo
         weights = self.counts.sum() / self.counts
         return whole(self, batch) * weights[getattr(batch, f"{column}_labels")[0]]
 
-    monkeypatch.setattr(PrivateEdgeTrainer, "look", looked)
+    monkeypatch.setattr(PrivateEdgeTrainer, "batch", looked)
     monkeypatch.setattr(GradientReversal, "loss", weighted)
     with pytest.raises(GuaranteeError, match="must not depend on the labels of other records"):
         trainer.run()

@@ -17,10 +17,10 @@ from privhier.errors import GuaranteeError
 from privhier.models.network import build_network
 from privhier.privacy.dpsgd import mend
 from privhier.privacy.noise import RecordNoise
-from privhier.training.claim import claim
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge_side import EdgeSide
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trainer import Trainer
@@ -68,7 +68,7 @@ def prepared_for(config: RunConfig) -> Prepared:
 def make_trainer(config: RunConfig, folder: Path) -> Trainer:
     data, run = prepared_for(config).data, RunFolder(folder)
     run.root.mkdir(exist_ok=True)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     mechanism = build_mechanism(config, len(data.splits.train))
     return Trainer(config, data, mechanism, run, device=CPU, keep=data.splits.train[:20])
 
@@ -94,7 +94,7 @@ def step_sum(config: RunConfig, prepared, folder, without: int | None) -> torch.
     data = replace(prepared.data, splits=replace(prepared.data.splits, train=train))
     run = RunFolder(folder)
     run.root.mkdir(parents=True)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     edge, _ = build_network(
         config.model, image_size=24, task_classes=data.task_classes,
         sensitive_classes=data.sensitive_classes, seed=config.seed,

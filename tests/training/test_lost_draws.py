@@ -16,10 +16,10 @@ from privhier.errors import CheckpointError
 from privhier.privacy.events import ClipEvent, LabelEvent
 from privhier.privacy.ledger import Ledger
 from privhier.training import labels as labels_room
-from privhier.training.claim import claim
 from privhier.training.edge_job import EdgeJob
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.release import Releaser
 from privhier.training.trainer import Trainer
@@ -60,7 +60,7 @@ def prepared() -> Prepared:
 def make_trainer(prepared: Prepared, folder: Path, config: RunConfig) -> Trainer:
     run, train = RunFolder(folder), prepared.data.splits.train
     folder.mkdir(exist_ok=True)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     return Trainer(
         config, prepared.data, build_mechanism(config, len(train)), run, device=CPU, keep=train[:5]
     )
@@ -231,7 +231,7 @@ def test_an_edge_whose_spool_is_lost_draws_nothing_again(prepared, tmp_path):
     config = make_config("system", joint=1, cloud=0)
 
     def job() -> EdgeJob:
-        claim(RunFolder(tmp_path), config, "0" * 64)
+        occupy(RunFolder(tmp_path), config, "0" * 64)
         mechanism = build_mechanism(config, len(prepared.data.splits.train))
         return EdgeJob(config, prepared.data, mechanism, RunFolder(tmp_path), device=CPU)
 

@@ -15,10 +15,10 @@ from privhier.datasets.load import load_dataset
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise
 from privhier.seeding import torch_stream
-from privhier.training.claim import claim
 from privhier.training.clip import settle_clip
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
@@ -110,7 +110,7 @@ def test_dp_sgd_samples_and_noises_otherwise_and_shuffles_alike(prepared: Prepar
         """The first batch, and the seed of its step's noise."""
         config, folder = make_config(noise_seed, edge={"dp_sgd": DP_SGD}), RunFolder(tmp_path / name)
         folder.root.mkdir()
-        claim(folder, config, "0" * 64)
+        occupy(folder, config, "0" * 64)
         mechanism = build_mechanism(config, len(train))
         edge = Trainer(config, prepared.data, mechanism, folder, device=CPU, keep=train[:5]).edge
         assert isinstance(edge, PrivateEdgeTrainer)

@@ -10,7 +10,7 @@ import torch
 
 from privhier.config import RunConfig, parse_config
 from privhier.datasets.load import load_dataset
-from privhier.defenses.base import Defense, DefenseBatch, task_loss
+from privhier.defenses.base import Defense, DefenseBatch, task_loss_per_record
 from privhier.defenses.gradient_reversal import GradientReversal
 from privhier.errors import ConfigError, GuaranteeError
 from privhier.models.network import build_network
@@ -19,11 +19,12 @@ from privhier.privacy.events import StepEvent
 from privhier.privacy.guarantees import CURIOUS_CLOUD
 from privhier.privacy.ledger import Ledger
 from privhier.seeding import torch_stream
-from privhier.training.claim import claim
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
-from privhier.training.private_edge import PrivateEdgeTrainer, check_participation, check_private
+from privhier.training.private_edge import PrivateEdgeTrainer, check_participation
+from privhier.training.private_plan import check_private
 from privhier.training.trainer import Trainer
 from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
@@ -66,7 +67,7 @@ def prepared_for(config: RunConfig) -> Prepared:
 def make_trainer(config: RunConfig, folder: Path, prepared: Prepared | None = None) -> Trainer:
     prepared = prepared or prepared_for(config)
     run = RunFolder(folder)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=train[:20])
@@ -269,7 +270,7 @@ def test_sabotage_two_rounds_before_a_step(tmp_path):
 def test_sabotage_an_exit_that_takes_no_part(tmp_path):
     trainer = make_trainer(make_config(), tmp_path)
     private(trainer)._checked = True
-    sabotaged(trainer, lambda self, batch: task_loss(batch))
+    sabotaged(trainer, lambda self, batch: task_loss_per_record(batch))
     with pytest.raises(GuaranteeError, match="must take part in the one loss"):
         trainer.run()
 

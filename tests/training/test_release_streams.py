@@ -11,8 +11,8 @@ import torch
 from privhier.config import RunConfig, parse_config
 from privhier.datasets.load import load_dataset
 from privhier.privacy.ledger import Ledger
-from privhier.training.claim import claim
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.release import Releaser
 from privhier.training.trainer import Trainer
@@ -68,7 +68,7 @@ def test_no_two_releases_of_a_whole_run_share_a_value(tmp_path: Path, monkeypatc
     monkeypatch.setattr(LocalUplink, "send", lambda self, one: (sent.append(one.data), send(self, one))[1])
     config, folder = make_config(source), RunFolder(tmp_path)
     prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
-    claim(folder, config, "0" * 64)
+    occupy(folder, config, "0" * 64)
     train = prepared.data.splits.train
     mechanism = build_mechanism(config, len(train))
     Trainer(config, prepared.data, mechanism, folder, device=torch.device("cpu"), keep=train[:5]).run()

@@ -20,9 +20,9 @@ from privhier.privacy.ledger import Ledger
 from privhier.seeding import torch_stream
 from privhier.training import clip as clip_room
 from privhier.training import labels as labels_room
-from privhier.training.claim import claim
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
@@ -67,7 +67,7 @@ def prepared() -> Prepared:
 def make_trainer(prepared: Prepared, folder: Path, source: str = "system") -> Trainer:
     config, run = make_config(source), RunFolder(folder)
     folder.mkdir(exist_ok=True)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     train = prepared.data.splits.train
     return Trainer(
         config, prepared.data, build_mechanism(config, len(train)), run, device=CPU, keep=train[:5]

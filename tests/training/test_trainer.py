@@ -13,10 +13,10 @@ from privhier.datasets.load import load_dataset
 from privhier.errors import CheckpointError, GuaranteeError
 from privhier.privacy.ledger import Ledger
 from privhier.training import release as release_room
-from privhier.training.claim import claim
 from privhier.training.cloud import CloudTrainer
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
+from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trained import Trained, load_trained
 from privhier.training.trainer import Trainer
@@ -50,7 +50,7 @@ def make_config(pretrain: int, joint: int, cloud: int, **release) -> RunConfig:
 def trainer(config: RunConfig, folder: Path) -> Trainer:
     prepared = prepare(config, load_dataset(config.dataset, seed=config.seed))
     run = RunFolder(folder)
-    claim(run, config, "0" * 64)
+    occupy(run, config, "0" * 64)
     keep = prepared.data.splits.train[:20]
     mechanism = build_mechanism(config, len(prepared.data.splits.train))
     return Trainer(config, prepared.data, mechanism, run, device=CPU, keep=keep)

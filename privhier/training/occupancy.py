@@ -1,4 +1,4 @@
-"""Claiming a run folder: free, or this run's own, unaltered, and one process at a time."""
+"""Who a run folder belongs to: nobody, or this run alone, unaltered, and one process at a time."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def held(folder: RunFolder, *, waiting: Callable[[], None] | None = None) -> Ite
         yield
 
 
-def claim(folder: RunFolder, config: RunConfig, fingerprint: str) -> None:
+def occupy(folder: RunFolder, config: RunConfig, fingerprint: str) -> None:
     """Make a folder this run's: bind it to configuration and data, and write the configuration.
 
     Args:

@@ -1,0 +1,94 @@
+"""What DP-SGD on the edge asks of a run: which defense, how it samples, how much noise."""
+
+from __future__ import annotations
+
+from privhier.config import RunConfig
+from privhier.defenses.base import Defense
+from privhier.errors import ConfigError
+from privhier.privacy.composition import solve_noise_multiplier
+
+
+def check_private(config: RunConfig, n_train: int, defense: Defense) -> None:
+    """Refuse, before anything is written, a defense or a DP-SGD run that cannot be trained."""
+    check_defense(config, defense)
+    if config.edge.dp_sgd is None:
+        return
+    sampling_plan(config, n_train)
+    if "identity" in config.dataset.sensitive:
+        raise ConfigError(
+            key="dataset.sensitive",
+            value="identity",
+            rule="cannot be an exit under edge.dp_sgd: its width is the number of training people, "
+            "which the weights' shape would publish",
+            remedy="Leave identity out of dataset.sensitive, or drop edge.dp_sgd",
+        )
+
+
+def check_defense(config: RunConfig, defense: Defense) -> None:
+    """Refuse a defense that cannot live in this run, under DP-SGD with one loss, one backward, one optimizer.
+
+    Raises:
+        ConfigError: It compares records, and there is DP-SGD or nobody to compare with; or under DP-SGD it
+            has steps, parameters or a state of its own.
+    """
+    name, private = config.defense.name, config.edge.dp_sgd is not None
+    if defense.mixes_records and private:
+        raise ConfigError(
+            key="defense.name",
+            value=name,
+            rule="compares the records of a batch, so a record's loss depends on others; under edge.dp_sgd "
+            "nothing could be claimed",
+            remedy="Choose a defense that takes every record by itself, or drop edge.dp_sgd",
+        )
+    if defense.mixes_records and config.training.batch_size < 2:
+        raise ConfigError(
+            key="training.batch_size",
+            value=config.training.batch_size,
+            rule=f"must be at least 2 with the defense {name!r}, which compares the records of a batch",
+            remedy="Set training.batch_size=2 or more, e.g. 64",
+        )
+    reason = None
+    if defense.adversary_steps:
+        reason = "takes extra adversary steps on private labels outside the one loss"
+    elif next(defense.parameters(), None) is not None:
+        reason = "trains parameters of its own on private records, outside the edge's mechanism"
+    elif next(defense.buffers(), None) is not None:
+        reason = "keeps a state of its own that may hold private records"
+    if private and reason:
+        raise ConfigError(
+            key="defense",
+            value=name,
+            rule=f"{reason}; under edge.dp_sgd nothing could be claimed",
+            remedy="Set defense.options.adversary_steps=0, choose another defense, or drop edge.dp_sgd",
+        )
+
+
+def sampling_plan(config: RunConfig, n_train: int) -> tuple[float, int]:
+    """Poisson sampling rate and steps of one pre-training epoch."""
+    size = config.training.batch_size
+    if size >= n_train:
+        raise ConfigError(
+            key="training.batch_size",
+            value=size,
+            rule=f"must be below the {n_train} training records under edge.dp_sgd",
+            remedy="Choose a smaller batch or more records",
+        )
+    return size / n_train, max(1, round(n_train / size))
+
+
+def noise_multiplier(config: RunConfig, n_train: int) -> float:
+    """As configured, or solved for ``edge.dp_sgd.target_epsilon`` over the whole schedule."""
+    chosen = config.edge.dp_sgd
+    assert chosen is not None
+    if chosen.target_epsilon is None:
+        assert chosen.noise_multiplier is not None
+        return chosen.noise_multiplier
+    rate, steps = sampling_plan(config, n_train)
+    schedule = config.schedule
+    plan = ((rate, steps * schedule.pretrain_epochs), (1.0, schedule.joint_epochs))
+    return solve_noise_multiplier(
+        chosen.target_epsilon,
+        config.privacy.delta_for(n_train),
+        tuple(part for part in plan if part[1]),
+        chosen.adjacency,
+    )
