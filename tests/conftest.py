@@ -145,6 +145,15 @@ def config() -> RunConfig:
     )
 
 
+@pytest.fixture(scope="session")
+def small_config() -> Callable[..., RunConfig]:
+    """The builder of small runs; see ``small.py`` (read by path: tests import no tests)."""
+    build: Callable[..., RunConfig] = runpy.run_path(str(Path(__file__).with_name("small.py")))[
+        "small_config"
+    ]
+    return build
+
+
 @pytest.fixture
 def history() -> list[dict[str, Any]]:
     edge = [

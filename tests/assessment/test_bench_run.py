@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +10,18 @@ import pytest
 import torch
 
 from privhier.assessment.properties import populations
-from privhier.config import parse_config
 from privhier.errors import ConfigError
 from privhier.evaluation.result import Result
 from privhier.session import open_session, reopen_session, run
 
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 MODELS = ["curious_cloud", "curious_cloud_labels", "eavesdropper", "white_box"]
 
 
 def small(**changes):
-    data = {
-        "name": "bench",
-        "dataset": {
-            "name": "synthetic",
-            "image_size": 24,
-            "task": ["smiling"],
-            "sensitive": ["male"],
-            "options": {"images": 400, "identities": 100},
-        },
-        "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-        "schedule": {"pretrain_epochs": 1, "joint_epochs": 1, "cloud_epochs": 1},
+    chosen = {
         "release": {"mechanism": "gaussian", "sigma": 0.1},
         "privacy": {"label_epsilon": 1.0},
-        "training": {"batch_size": 64},
         "attacks": {
             "threat_models": MODELS,
             "draws": 2,
@@ -49,9 +39,8 @@ def small(**changes):
         },
         "evaluation": {"bootstrap": 100},
         "tracking": {"enabled": False},
-        "runtime": {"device": "cpu", "threads": 1},
     }
-    return parse_config(data | changes)
+    return small_config("bench", images=400, batch=64, **(chosen | changes))
 
 
 @pytest.fixture(scope="module")

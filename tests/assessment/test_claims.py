@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from privhier.assessment.claims import guarantee_rows, run_warnings
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.prepare import Prepared, prepare
 
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 MECHANISM = ReleaseMechanism("gaussian", 1.0, 1.0)
 
 
 def make_config(**more) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 200, "identities": 50},
-            },
-            "schedule": {"pretrain_epochs": 1, "joint_epochs": 1},
-            "release": {"mechanism": "gaussian", "sigma": 1.0},
-            **more,
-        }
+    return small_config(
+        images=200, size=16, epochs=(1, 1, 0), **{"release": {"mechanism": "gaussian", "sigma": 1.0}, **more}
     )
 
 

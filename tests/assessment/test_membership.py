@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from privhier.assessment.victims import choose_victims
 from privhier.attacks.membership.lira import LiraAttack
 from privhier.attacks.membership.shadows import training_rows
 from privhier.attacks.membership.view import Workshop
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.evaluation.result import Membership
 from privhier.privacy.release import ReleaseMechanism
@@ -29,23 +30,17 @@ from privhier.training.trained import Trained
 from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 
 
 def tiny(**changes) -> RunConfig:
-    base = {
-        "name": "t",
+    chosen = {
         "dataset": {
-            "name": "synthetic",
-            "image_size": 16,
-            "task": ["smiling"],
-            "sensitive": ["male"],
             "splits": {"train": 0.3, "val": 0.1, "aux": 0.3, "test": 0.3},
-            "options": {"images": 300, "identities": 100},
+            "options": {"identities": 100},
         },
-        "model": {"bottleneck": {"kind": "dimension", "size": 8}, "exit_hidden": 8},
-        "schedule": {"pretrain_epochs": 1, "joint_epochs": 1, "cloud_epochs": 1},
+        "model": {"bottleneck": {"size": 8}},
         "release": {"mechanism": "gaussian", "clip": 4.0, "sigma": 0.05},
-        "training": {"batch_size": 32},
         "attacks": {
             "membership": [
                 {"name": "lira", "options": {"shadows": 4}},
@@ -54,9 +49,8 @@ def tiny(**changes) -> RunConfig:
             "membership_candidates": 120,
         },
         "evaluation": {"bootstrap": 100},
-        "runtime": {"device": "cpu", "threads": 1},
     }
-    return parse_config({**base, **changes})
+    return small_config(images=300, size=16, **{**chosen, **changes})
 
 
 def trained_run(config: RunConfig, root: Path) -> tuple[Prepared, Trained, RunFolder]:
@@ -245,7 +239,7 @@ def test_other_pipelines_train_shadows_too(protected, tmp_path):
 def test_a_network_that_knows_its_records_by_heart_gives_them_away(tmp_path):
     config = tiny(
         dataset=tiny().dataset.model_dump() | {"task": ["bin(age, 25, 35, 50)"]},
-        model={"exit_hidden": 32},
+        model={"exit_hidden": 32, "bottleneck": {"kind": "none", "size": None}},
         schedule={"joint_epochs": 15},
         release={"mechanism": "none"},
         training={"batch_size": 16, "augment": {"flip": False, "shift": 0}, "edge": {"lr": 5e-3}},

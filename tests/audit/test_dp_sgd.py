@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
 from pathlib import Path
 
 import pytest
@@ -14,26 +15,18 @@ from privhier.audit.row import AuditRow
 from privhier.config import parse_config
 from privhier.training.private_edge import PrivateEdgeTrainer
 
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
+
 
 def context(**dp_sgd) -> AuditContext:
     dp_sgd = {"target_epsilon": 2.0, "adjacency": "add_remove", **dp_sgd}
-    config = parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 600, "identities": 150},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 4, "joint_epochs": 1},
-            "release": {"mechanism": "gaussian", "sigma": 1.0},
-            "edge": {"dp_sgd": dp_sgd},
-            "training": {"batch_size": 50},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
+    config = small_config(
+        images=600,
+        size=16,
+        epochs=(4, 1, 0),
+        batch=50,
+        release={"mechanism": "gaussian", "sigma": 1.0},
+        edge={"dp_sgd": dp_sgd},
     )
     return AuditContext(Path("unused"), config, None, 0, 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from privhier import session as job
-from privhier.config import RunConfig, load_config
+from privhier.config import RunConfig
 from privhier.config.shared import shared_part
 from privhier.distributed.remote import open_cloud, open_edge
 from privhier.errors import PrivhierError
@@ -21,29 +22,13 @@ from privhier.training.edge_job import EdgeJob
 from privhier.training.trainer import Trainer
 from privhier.uplink.grpc_link import GrpcUplink
 
-TINY = [
-    "tracking.enabled=false",
-    "dataset.options.images=160",
-    "dataset.options.identities=80",
-    "dataset.image_size=24",
-    "training.batch_size=32",
-    "attacks.auxiliary=24",
-    "attacks.victims=24",
-    "attacks.training_victims=12",
-    "attacks.reconstruction=[]",
-    "attacks.raw_image=false",
-    "evaluation.bootstrap=100",
-    "runtime.threads=1",
-]
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))
+tiny = SMALL["second"]
+"""A run of about a second."""
 
 
 class StoppedError(KeyboardInterrupt):
     """Stands for Ctrl-C at a chosen epoch."""
-
-
-def tiny(repository: Path) -> RunConfig:
-    """A run of about a second."""
-    return load_config(repository / "configs" / "debug.yaml", TINY)
 
 
 def stopped_after(kind: type[Trainer] | type[EdgeJob], epochs: int, work: Callable[[], object]) -> None:
@@ -135,7 +120,7 @@ def sweep_file(repository: Path, path: Path) -> Path:
     data = {
         "name": "tiny",
         "base": str(repository / "configs" / "debug.yaml"),
-        "overrides": dict(item.split("=", 1) for item in TINY if "[]" not in item)
+        "overrides": dict(item.split("=", 1) for item in SMALL["SECOND"] if "[]" not in item)
         | {"attacks.reconstruction": []},
         "axes": [{"key": "release.sigma", "values": [0.1, 0.3]}],
         "seeds": [0],

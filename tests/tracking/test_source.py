@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from privhier.config import RunConfig, load_config
+from privhier.config import RunConfig
 from privhier.evaluation.result import Reconstruction, Score
 from privhier.process.source import git_state
 from privhier.session import open_session, start_tracking
@@ -51,12 +52,12 @@ def runs(checkout: Path, experiment: str) -> dict[str, dict[str, Any]]:
     return {found.info.run_name: found.data.tags for found in store.search_runs([where.experiment_id])}
 
 
-def debug(repository: Path) -> RunConfig:
-    return load_config(repository / "configs/debug.yaml", ["runtime.threads=1"])
+@pytest.fixture
+def config(small_config: Callable[..., RunConfig]) -> RunConfig:
+    return small_config("tracked", images=160, size=16)
 
 
-def start(repository: Path, checkout: Path) -> dict[str, dict[str, Any]]:
-    config = debug(repository)
+def start(config: RunConfig, checkout: Path) -> dict[str, dict[str, Any]]:
     tracker = start_tracking(open_session(config, checkout.parent / "run"))
     tracker.log_reconstruction("decoder", Reconstruction(ssim=Score(value=0.3, low=0.2, high=0.4, n=9)))
     tracker.finish()
@@ -64,21 +65,21 @@ def start(repository: Path, checkout: Path) -> dict[str, dict[str, Any]]:
     return runs(checkout, config.tracking.experiment)
 
 
-def test_a_run_and_what_is_nested_in_it_name_the_commit(repository: Path, checkout: Path) -> None:
+def test_a_run_and_what_is_nested_in_it_name_the_commit(config: RunConfig, checkout: Path) -> None:
     head = git(checkout, "rev-parse", "HEAD")
     assert len(head) == 40
-    found = start(repository, checkout)
+    found = start(config, checkout)
     assert {name: tags[COMMIT] for name, tags in found.items()} == {
-        "debug": head,
+        "tracked": head,
         "reconstruction/decoder": head,
     }
-    assert found["debug"]["git_commit"] == head == git_state()["commit"]
-    assert found["debug"]["git_dirty"] == "False"
+    assert found["tracked"]["git_commit"] == head == git_state()["commit"]
+    assert found["tracked"]["git_dirty"] == "False"
 
 
-def test_a_sweeps_run_names_the_commit_and_what_was_changed(repository: Path, checkout: Path) -> None:
+def test_a_sweeps_run_names_the_commit_and_what_was_changed(config: RunConfig, checkout: Path) -> None:
     (checkout / "notes.txt").write_text("second\n")
-    config, folder = debug(repository), checkout.parent / "sweep"
+    folder = checkout.parent / "sweep"
     folder.mkdir()
     parent = ParentRun(folder, config.tracking.experiment, name="s", digest="d", params={"seeds": [0]})
     assert parent.finish("FINISHED", {}) is None
@@ -88,12 +89,12 @@ def test_a_sweeps_run_names_the_commit_and_what_was_changed(repository: Path, ch
 
 
 def test_outside_a_repository_no_commit_is_named(
-    repository: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(checkout.parent.parent))
     monkeypatch.chdir(checkout.parent)
     assert source_tags() == {"mlflow.source.name": "privhier"}
-    for tags in start(repository, checkout).values():
+    for tags in start(config, checkout).values():
         assert not [key for key in tags if "git" in key]
 
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 # isort: split
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.config.shared import shared_part
 from privhier.distributed.remote import open_cloud, open_edge, run_edge
 from privhier.privacy.agreement import check_agreement
@@ -41,23 +42,17 @@ from privhier.uplink.codec import decode
 from privhier.uplink.journal import Journal
 
 PATIENCE = 90.0
-CONFIG: dict[str, Any] = {
-    "name": "faults",
-    "dataset": {
-        "name": "synthetic",
-        "image_size": 24,
-        "task": ["smiling"],
-        "sensitive": ["male"],
-        "options": {"images": 800, "identities": 100},
-    },
-    "model": {"bottleneck": {"kind": "dimension", "size": 16}, "exit_hidden": 8},
-    "schedule": {"pretrain_epochs": 1, "joint_epochs": 3, "cloud_epochs": 2},
-    "release": {"mechanism": "gaussian", "sigma": 0.3, "quantize": "int8"},
-    "training": {"batch_size": 16},
-    "privacy": {"noise_source": "seeded", "noise_seed": 17},
-    "link": {"queue": 4, "retry_seconds": 0.5},
-    "runtime": {"device": "cpu", "threads": 1},
-}
+CONFIG: RunConfig = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"](
+    "faults",
+    images=800,
+    epochs=(1, 3, 2),
+    batch=16,
+    dataset={"options": {"identities": 100}},
+    model={"bottleneck": {"size": 16}},
+    release={"mechanism": "gaussian", "sigma": 0.3, "quantize": "int8"},
+    privacy={"noise_source": "seeded", "noise_seed": 17},
+    link={"queue": 4, "retry_seconds": 0.5},
+)
 
 
 def fork(work: Callable[[], None], log: Path) -> int:
@@ -291,7 +286,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config, rng = parse_config(CONFIG), random.Random(options.seed)
+    config, rng = CONFIG, random.Random(options.seed)
     root = Path(tempfile.mkdtemp(prefix="privhier-faults-"))
     failed = 0
     try:

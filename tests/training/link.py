@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ import grpc
 import numpy as np
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.config.shared import shared_part
 from privhier.datasets.load import load_dataset
 from privhier.distributed.remote import Cloud, open_cloud, open_edge
@@ -26,25 +27,15 @@ from privhier.uplink.frames import METHOD, Ack, decode_ack
 from privhier.uplink.grpc_link import GrpcUplink
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 
 
 def make_config(pretrain: int = 1, joint: int = 2, cloud: int = 2, **more: Any) -> RunConfig:
-    data: dict[str, Any] = {
-        "name": "link",
-        "dataset": {
-            "name": "synthetic",
-            "image_size": 24,
-            "task": ["smiling"],
-            "sensitive": ["male"],
-            "options": {"images": 240, "identities": 60},
-        },
-        "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-        "schedule": {"pretrain_epochs": pretrain, "joint_epochs": joint, "cloud_epochs": cloud},
-        "release": {"mechanism": "gaussian", "sigma": 0.3},
-        "training": {"batch_size": 24},
-        "runtime": {"device": "cpu", "threads": 1},
-    }
-    return parse_config({**data, **more})
+    release = {"mechanism": "gaussian", "sigma": 0.3}
+    config: RunConfig = small_config(
+        "link", epochs=(pretrain, joint, cloud), batch=24, **{"release": release, **more}
+    )
+    return config
 
 
 def in_process(config: RunConfig, folder: Path) -> Trained:

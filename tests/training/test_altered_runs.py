@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,24 +37,8 @@ from privhier.training.occupancy import MOVABLE, saved_config
 from privhier.training.trained import load_trained
 from privhier.training.trainer import Trainer
 
-TINY = [
-    "tracking.enabled=false",
-    "dataset.options.images=160",
-    "dataset.options.identities=80",
-    "dataset.image_size=24",
-    "training.batch_size=32",
-    "attacks.auxiliary=24",
-    "attacks.victims=24",
-    "attacks.training_victims=12",
-    "attacks.reconstruction=[]",
-    "attacks.raw_image=false",
-    "evaluation.bootstrap=100",
-    "runtime.threads=1",
-]
-
-
-def config_of(repository: Path, *more: str) -> RunConfig:
-    return load_config(repository / "configs" / "debug.yaml", [*TINY, *more])
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))
+config_of = SMALL["second"]
 
 
 class StoppedError(KeyboardInterrupt):
@@ -356,7 +341,7 @@ def test_a_resume_on_other_images_is_refused(repository, tmp_path, finished, mon
     """The same configuration hash, other pictures: releases of them would be free in the ledger."""
     faces = tmp_path / "faces"
     write_faces(faces, seed=0)
-    tiny = [item for item in TINY if "options" not in item]
+    tiny = [item for item in SMALL["SECOND"] if "options" not in item]
     settings = [
         *tiny,
         "dataset.name=folder",

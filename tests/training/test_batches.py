@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.errors import ConfigError
 from privhier.planner.stages import Records
@@ -23,6 +24,7 @@ from privhier.training.trainer import Trainer
 from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
 
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 COUNTS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 49, 50, 51, 64, 65, 127, 129]
 
 
@@ -41,25 +43,13 @@ def test_as_many_batches_are_cut_as_are_counted(records):
 
 
 def make_config(batch_size: int, *, private: bool, **more: object) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 60, "identities": 30},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 1, "joint_epochs": 1, "cloud_epochs": 1},
-            "release": {"mechanism": "gaussian", "sigma": 1.0},
-            "edge": {"dp_sgd": {"noise_multiplier": 1.0}} if private else {},
-            "training": {"batch_size": batch_size},
-            "runtime": {"device": "cpu", "threads": 1},
-            **more,
-        }
-    )
+    chosen = {
+        "dataset": {"options": {"identities": 30}},
+        "release": {"mechanism": "gaussian", "sigma": 1.0},
+        "edge": {"dp_sgd": {"noise_multiplier": 1.0}} if private else {},
+        **more,
+    }
+    return small_config(images=60, size=16, batch=batch_size, **chosen)
 
 
 def make_trainer(config: RunConfig, folder: Path) -> Trainer:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.errors import CheckpointError, ConfigError, GuaranteeError
 from privhier.privacy.ledger import Ledger
@@ -19,27 +21,13 @@ from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trainer import Trainer
 
-QUANTILE = {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0}
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))
+small_config, QUANTILE = SMALL["small_config"], SMALL["QUANTILE"]
 
 
 def make_config(**release) -> RunConfig:
-    return parse_config(
-        {
-            "name": "clip",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 24,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 240, "identities": 60},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 0, "joint_epochs": 1, "cloud_epochs": 0},
-            "release": {"mechanism": "gaussian", "clip": QUANTILE, "target_epsilon": 8.0, **release},
-            "training": {"batch_size": 48},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
-    )
+    chosen = {"mechanism": "gaussian", "clip": QUANTILE, "target_epsilon": 8.0, **release}
+    return small_config("clip", epochs=(0, 1, 0), batch=48, release=chosen)
 
 
 def trainer(config: RunConfig, folder: RunFolder) -> Trainer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.defenses.gradient_reversal import GradientReversal
 from privhier.errors import CheckpointError, GuaranteeError
@@ -32,6 +33,7 @@ from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 SOURCES = ["seeded", "system"]
 MULTIPLIER, NORM, BATCH = 1.5, 1.0, 24
 
@@ -39,25 +41,16 @@ MULTIPLIER, NORM, BATCH = 1.5, 1.0, 24
 def make_config(
     source: str = "seeded", pretrain: int = 2, joint: int = 1, task: str = "smiling"
 ) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": [task],
-                "sensitive": ["male"],
-                "options": {"images": 200, "identities": 50},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": pretrain, "joint_epochs": joint},
-            "release": {"mechanism": "gaussian", "sigma": 1.0},
-            "defense": {"name": "gradient_reversal"},
-            "edge": {"dp_sgd": {"noise_multiplier": MULTIPLIER, "max_grad_norm": NORM}},
-            "privacy": {"noise_source": source},
-            "training": {"batch_size": BATCH},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
+    return small_config(
+        images=200,
+        size=16,
+        epochs=(pretrain, joint, 0),
+        batch=BATCH,
+        dataset={"task": [task]},
+        release={"mechanism": "gaussian", "sigma": 1.0},
+        defense={"name": "gradient_reversal"},
+        edge={"dp_sgd": {"noise_multiplier": MULTIPLIER, "max_grad_norm": NORM}},
+        privacy={"noise_source": source},
     )
 
 

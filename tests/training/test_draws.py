@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.errors import GuaranteeError
 from privhier.models.network import build_network
@@ -26,32 +27,20 @@ from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 N, BATCH, CLIP = 20, 19, 0.05
 GONE = 3
 """Which of the records in the step is taken out: many come after it."""
 
 
 def make_config(pretrain: int = 1, joint: int = 0, **changes) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 24,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 400, "identities": 100},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": pretrain, "joint_epochs": joint, "cloud_epochs": 1 - joint},
-            "release": {"mechanism": "gaussian", "sigma": 1.0},
-            "defense": {"name": "gradient_reversal"},
-            "edge": {"dp_sgd": {"noise_multiplier": 1.5, "physical_batch_size": 32}},
-            "training": {"batch_size": 48},
-            "runtime": {"device": "cpu", "threads": 1},
-            **changes,
-        }
-    )
+    chosen = {
+        "release": {"mechanism": "gaussian", "sigma": 1.0},
+        "defense": {"name": "gradient_reversal"},
+        "edge": {"dp_sgd": {"noise_multiplier": 1.5, "physical_batch_size": 32}},
+        **changes,
+    }
+    return small_config(images=400, epochs=(pretrain, joint, 1 - joint), batch=48, **chosen)
 
 
 def demonstration(**changes) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.errors import CheckpointError
 from privhier.privacy.events import ClipEvent, LabelEvent
@@ -26,29 +27,15 @@ from privhier.training.trainer import Trainer
 from privhier.uplink.outgoing import OutgoingMessage
 
 CPU = torch.device("cpu")
-QUANTILE = {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0}
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))
+small_config, QUANTILE = SMALL["small_config"], SMALL["QUANTILE"]
 
 
 def make_config(source: str, joint: int = 0, cloud: int = 1, **more: Any) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 160, "identities": 40},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 0, "joint_epochs": joint, "cloud_epochs": cloud},
-            "release": {"mechanism": "gaussian", "clip": QUANTILE, "target_epsilon": 8.0},
-            "privacy": {"noise_source": source, "label_epsilon": 0.5},
-            "training": {"batch_size": 32},
-            "runtime": {"device": "cpu", "threads": 1},
-            **more,
-        }
-    )
+    release = {"mechanism": "gaussian", "clip": QUANTILE, "target_epsilon": 8.0}
+    privacy = {"noise_source": source, "label_epsilon": 0.5}
+    changes = {"release": release, "privacy": privacy, **more}
+    return small_config(images=160, size=16, epochs=(0, joint, cloud), **changes)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -9,7 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.config.shared import shared_part
 from privhier.datasets.load import load_dataset
 from privhier.privacy.ledger import Ledger
@@ -26,30 +27,17 @@ from privhier.training.trained import build_model
 from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 DP_SGD = {"noise_multiplier": 1.5, "physical_batch_size": 64}
 
 
 def make_config(noise_seed: int | None = None, seed: int = 0, **changes: Any) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "seed": seed,
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 24,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 400, "identities": 100},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 1, "joint_epochs": 1},
-            "release": {"mechanism": "gaussian", "sigma": 1.0},
-            "privacy": {"noise_seed": noise_seed, "label_epsilon": 0.5},
-            "training": {"batch_size": 48},
-            "runtime": {"device": "cpu", "threads": 1},
-            **changes,
-        }
-    )
+    chosen = {
+        "release": {"mechanism": "gaussian", "sigma": 1.0},
+        "privacy": {"noise_seed": noise_seed, "label_epsilon": 0.5},
+        **changes,
+    }
+    return small_config(images=400, epochs=(1, 1, 0), batch=48, seed=seed, **chosen)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -30,34 +31,20 @@ from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 DP_SGD = {"noise_multiplier": 1.5, "physical_batch_size": 32}
 
 
 def make_config(pretrain=1, joint=1, cloud=0, **changes) -> RunConfig:
     data = {
-        "name": "t",
-        "dataset": {
-            "name": "synthetic",
-            "image_size": 24,
-            "task": ["smiling"],
-            "sensitive": ["male"],
-            "options": {"images": 400, "identities": 100},
-        },
-        "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-        "schedule": {"pretrain_epochs": pretrain, "joint_epochs": joint, "cloud_epochs": cloud},
         "release": {"mechanism": "gaussian", "sigma": 1.0},
         "defense": {"name": "gradient_reversal"},
         "edge": {"dp_sgd": DP_SGD},
-        "training": {"batch_size": 48},
-        "runtime": {"device": "cpu", "threads": 1},
     }
     for key, value in changes.items():
         section, _, name = key.partition("__")
-        if name:
-            data[section] = {**data.get(section, {}), name: value}
-        else:
-            data[section] = value
-    return parse_config(data)
+        data[section] = {**data.get(section, {}), name: value} if name else value
+    return small_config(images=400, epochs=(pretrain, joint, cloud), batch=48, **data)
 
 
 def prepared_for(config: RunConfig) -> Prepared:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.privacy.ledger import Ledger
 from privhier.training.folder import RunFolder
@@ -20,26 +21,16 @@ from privhier.uplink.codec import decode
 from privhier.uplink.local import LocalUplink
 
 WIDTH = 4
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 
 
 def make_config(source: str = "seeded") -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 240, "identities": 60},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": WIDTH}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 0, "joint_epochs": 2, "cloud_epochs": 1},
-            "release": {"mechanism": "gaussian", "clip": 1e-6, "sigma": 1.0},
-            "privacy": {"noise_source": source},
-            "training": {"batch_size": 32},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
+    return small_config(
+        size=16,
+        epochs=(0, 2, 1),
+        model={"bottleneck": {"size": WIDTH}},
+        release={"mechanism": "gaussian", "clip": 1e-6, "sigma": 1.0},
+        privacy={"noise_source": source},
     )
 
 

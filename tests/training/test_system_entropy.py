@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import runpy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.privacy.dpsgd import DpSgd
 from privhier.privacy.ledger import Ledger
@@ -30,31 +31,19 @@ from privhier.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 WIDTH = 4
+SMALL = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))
+small_config = SMALL["small_config"]
 
 
 def make_config(source: str = "system") -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 16,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 200, "identities": 50},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": WIDTH}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": 1, "joint_epochs": 1, "cloud_epochs": 1},
-            "release": {
-                "mechanism": "gaussian",
-                "clip": {"quantile": 0.5, "epsilon": 0.5, "lowest": 0.01, "highest": 100.0},
-                "target_epsilon": 8.0,
-            },
-            "edge": {"dp_sgd": {"noise_multiplier": 1.5}},
-            "privacy": {"noise_source": source, "label_epsilon": 0.5},
-            "training": {"batch_size": 24},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
+    return small_config(
+        images=200,
+        size=16,
+        batch=24,
+        model={"bottleneck": {"size": WIDTH}},
+        release={"mechanism": "gaussian", "clip": SMALL["QUANTILE"], "target_epsilon": 8.0},
+        edge={"dp_sgd": {"noise_multiplier": 1.5}},
+        privacy={"noise_source": source, "label_epsilon": 0.5},
     )
 
 

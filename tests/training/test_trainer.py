@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -24,26 +25,16 @@ from privhier.uplink import outgoing as outgoing_room
 from privhier.uplink.codec import encode
 
 CPU = torch.device("cpu")
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 
 
 def make_config(pretrain: int, joint: int, cloud: int, **release) -> RunConfig:
-    return parse_config(
-        {
-            "name": "t",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 24,
-                "task": ["smiling"],
-                "sensitive": ["male", "identity"],
-                "options": {"images": 240, "identities": 60},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"pretrain_epochs": pretrain, "joint_epochs": joint, "cloud_epochs": cloud},
-            "release": release or {"mechanism": "gaussian", "sigma": 0.3},
-            "defense": {"name": "gradient_reversal", "options": {"adversary_steps": 1}},
-            "training": {"batch_size": 48},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
+    return small_config(
+        epochs=(pretrain, joint, cloud),
+        batch=48,
+        dataset={"sensitive": ["male", "identity"]},
+        release=release or {"mechanism": "gaussian", "sigma": 0.3},
+        defense={"name": "gradient_reversal", "options": {"adversary_steps": 1}},
     )
 
 

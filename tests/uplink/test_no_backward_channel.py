@@ -7,14 +7,15 @@ the server sends. Here nothing can be sent, whatever the cloud does with what it
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load, save
 
-from privhier.config import parse_config
 from privhier.datasets.load import load_dataset
 from privhier.errors import UplinkError
 from privhier.training.cloud import CloudTrainer
@@ -23,6 +24,7 @@ from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trainer import Trainer
 from privhier.uplink.codec import ReleaseMessage, decode, encode
 
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 WORDS = {"run_id", "split", "phase", "epoch", "batch", "records", "payload", "task_labels", "wire", "edge"}
 
 
@@ -48,23 +50,7 @@ def test_a_message_with_such_a_tensor_is_refused(name):
 
 def edge_after(folder, cloud, monkeypatch) -> dict[str, torch.Tensor]:
     """Edge weights after two joint epochs against this cloud."""
-    config = parse_config(
-        {
-            "name": "hijack",
-            "dataset": {
-                "name": "synthetic",
-                "image_size": 24,
-                "task": ["smiling"],
-                "sensitive": ["male"],
-                "options": {"images": 160, "identities": 40},
-            },
-            "model": {"bottleneck": {"kind": "dimension", "size": 4}, "exit_hidden": 8},
-            "schedule": {"joint_epochs": 2},
-            "release": {"mechanism": "gaussian", "sigma": 0.1},
-            "training": {"batch_size": 32},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
-    )
+    config = small_config(images=160, epochs=(0, 2, 0), release={"mechanism": "gaussian", "sigma": 0.1})
     data = prepare(config, load_dataset(config.dataset, seed=config.seed)).data
     train = data.splits.train
     mechanism = build_mechanism(config, len(train))
