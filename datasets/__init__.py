@@ -16,6 +16,7 @@ _ALSO = {
     "FaceDataset": "privhier.datasets.base",
     "Listing": "privhier.datasets.listing",
     "Source": "privhier.datasets.listing",
+    "from_arrays": "privhier.datasets.arrays",
     "load_dataset": "privhier.datasets.load",
 }
 """What else a new one is written or asked for with, and where it is."""

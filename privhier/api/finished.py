@@ -88,7 +88,7 @@ class FinishedRun:
                 rule=f"must be uint8 (B, 3, {size}, {size})",
                 remedy="Resize them as the run's data set was",
             )
-        sent: npt.NDArray[np.float32] = self.edge(torch.from_numpy(given)).numpy()
+        sent: npt.NDArray[np.float32] = self.edge(torch.from_numpy(given)).values.numpy()
         return sent
 
     def view(self, name: str = "curious_cloud") -> View:

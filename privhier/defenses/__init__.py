@@ -18,7 +18,7 @@ _ALSO = {
     "DefenseOptions": "privhier.defenses.base",
     "AdversarialOptions": "privhier.defenses.base",
     "classification_loss": "privhier.defenses.base",
-    "task_loss": "privhier.defenses.base",
+    "task_loss_per_record": "privhier.defenses.base",
 }
 """What else a new one is written or asked for with, and where it is."""
 

@@ -148,7 +148,7 @@ def test_views_hold_releases_and_no_truth(done):
 
 
 def test_one_more_attack_is_scored_as_the_configured_are(done):
-    from privhier.attacks.tabular import LogisticRegressionAttack
+    from privhier.attacks.logistic_regression import LogisticRegressionAttack
 
     before = (done.folder / "result.json").read_bytes()
     again = done.attack(LogisticRegressionAttack(target="male"), progress=False)

@@ -18,10 +18,11 @@ from privhier.distributed.remote import open_edge
 from privhier.errors import ConfigError, GuaranteeError, TrainingError
 from privhier.evaluation.result import Result
 from privhier.planner.profile import profile
+from privhier.planner.timing import TimingJob
 from privhier.planner.timing_process import Side
 from privhier.privacy.guarantees import CURIOUS_CLOUD, OWN_RELEASES
-from privhier.sweep.job import check_points
-from privhier.sweep.spec import Point
+from privhier.sweeps.job import check_points
+from privhier.sweeps.spec import Point
 
 pytestmark = pytest.mark.usefixtures("distance_correlation")
 SMALL = [
@@ -94,7 +95,7 @@ def test_with_dp_sgd_every_verb_refuses_it_and_writes_nothing(configured: Any, t
     with pytest.raises(ConfigError, match=rf"point \(dp=on\): {REFUSED}"):
         check_points([Point(configured(), "", {}, "x", "dp=off"), point])
     with pytest.raises(ConfigError, match=REFUSED):
-        profile(config, {"smiling": 2}, {"male": 2}, edge=Side(1), cloud=Side(1))
+        profile(TimingJob(config, {"smiling": 2}, {"male": 2}), edge=Side(1), cloud=Side(1))
 
 
 def test_a_sweep_knows_at_once_what_else_dp_sgd_refuses(configured: Any) -> None:
