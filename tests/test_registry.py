@@ -199,6 +199,25 @@ def test_options_that_do_not_go_together_are_named_as_such():
     assert caught.value.value == {"fine": True, "width": 4}
 
 
+@dataclass(frozen=True)
+class Unread1:
+    width: NotThere = 1  # noqa: F821  (the name is the fault)
+
+
+@dataclass(frozen=True)
+class Unread2:
+    view: SimpleNamespace | None = None
+
+
+@pytest.mark.parametrize("kind", [Unread1, Unread2])
+def test_types_nobody_can_configure_are_told(kind):
+    registry: Registry[Any] = Registry("tools", key="tool.name")
+    registry.register("odd")(kind)
+    with pytest.raises(ContractError, match="has options whose types cannot be read") as caught:
+        build(registry, Choice(name="odd"))
+    assert caught.value.key.endswith(kind.__name__)
+
+
 def test_what_is_fixed_is_no_option():
     assert built("pen", width=3, slope=1) == Pen(width=3, slope=1.0, owner="me")
     with pytest.raises(ConfigError, match="is not an option"):

@@ -9,10 +9,10 @@ from functools import cache
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
 from privhier.config.base import Choice
-from privhier.errors import ConfigError
+from privhier.errors import ConfigError, ContractError
 from privhier.registry import Registry, nearest
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def build(
 
     Raises:
         UnknownNameError: No such name; the message names the nearest.
-        ContractError: A plugin of that name that cannot be used.
+        ContractError: A plugin of that name that cannot be used, or options of types nobody can configure.
         ConfigError: An option that does not exist, of the wrong type or out of its range (key: the
             options' and its name), or options that do not go together (key: the options').
 
@@ -100,15 +100,26 @@ def build(
 @cache
 def _model(kind: type[Any], fixed: tuple[str, ...]) -> type[BaseModel]:
     """The options of a dataclass as a model: strictly typed, bounded as ``option`` says."""
-    hints, made = get_type_hints(kind), dict[str, Any]()
-    for one in fields(kind):
-        if one.init and one.name not in fixed:
+    made: dict[str, Any] = {}
+    try:
+        hints = get_type_hints(kind)
+        options = [one for one in fields(kind) if one.init and one.name not in fixed]
+        for one in options:
             annotation = _strict(hints[one.name], one.metadata.get("low"), one.metadata.get("high"))
             default = ... if one.default is MISSING else one.default
             if one.default_factory is not MISSING:
                 default = Field(default_factory=one.default_factory)
             made[one.name] = (annotation, default)
-    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **made)
+        config = ConfigDict(extra="forbid", protected_namespaces=())
+        return create_model(kind.__name__, __config__=config, **made)
+    except (NameError, TypeError, PydanticUserError) as error:
+        raise ContractError(
+            key=f"{kind.__module__}.{kind.__qualname__}",
+            value=sorted(one.name for one in fields(kind)),
+            rule=f"has options whose types cannot be read: {str(error).splitlines()[0]}",
+            remedy="Give options plain types (int, float, bool, str, tuples of one of them), and import at "
+            "the top of the file what annotations name",
+        ) from error
 
 
 def _strict(hint: Any, low: float | None, high: float | None) -> Any:
@@ -144,7 +155,7 @@ def _explained(model: type[BaseModel], choice: Choice, first: Any, where: str) -
         rule = _rule(first, known[name].annotation)
         remedy = f"Mend it; options of {choice.name}: {', '.join(known)}"
         if not known[name].is_required():
-            remedy = f"Leave it out for the default, {known[name].get_default()!r}"
+            remedy = f"Leave it out for the default, {known[name].get_default(call_default_factory=True)!r}"
     return ConfigError(key=f"{where}.{name}", value=value, rule=rule, remedy=remedy)
 
 
