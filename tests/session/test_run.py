@@ -35,6 +35,8 @@ SMALLER = [  # as many steps an epoch as the debug run takes
     "attacks.auxiliary=40",
     "attacks.victims=40",
     "attacks.training_victims=20",
+    "attacks.attribute="
+    "[{name: logistic_regression, options: {trials: 0}}, {name: mlp, options: {trials: 0}}]",
 ]
 
 
