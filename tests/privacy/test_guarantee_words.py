@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from privhier.privacy.guarantees import CURIOUS_CLOUD, OWN_RELEASES, write_guara
 POISSON = StepAccount((Steps(2.0, 0.1, 50), Steps(2.0, 1.0, 1)))
 
 
+@cache
 def rows_of(*, steps=POISSON, answers=((0.7, 2),), source: str = "system") -> dict[str, Guarantee]:
     account = ReleaseAccount(2, 2 * (2 / 8.0) ** 2, 2 * 2 / 8.0)
     rows = write_guarantees(

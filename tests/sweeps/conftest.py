@@ -11,6 +11,15 @@ import pytest
 import yaml
 
 Write = Callable[..., Path]
+SMALLER = {
+    "dataset.image_size": 24,
+    "dataset.options.images": 160,
+    "dataset.options.identities": 40,
+    "training.batch_size": 32,
+    "attacks.auxiliary": 24,
+    "attacks.victims": 24,
+    "attacks.training_victims": 12,
+}
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +31,7 @@ def write_sweep(repository) -> Write:
             "name": "tiny",
             "base": str(repository / "configs" / "debug.yaml"),
             "overrides": {
+                **SMALLER,
                 "runtime.threads": 1,
                 "tracking.enabled": False,
                 "attacks.reconstruction": [],
@@ -35,6 +45,12 @@ def write_sweep(repository) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def smaller() -> list[str]:
+    """By what a point is smaller than the debug run, as the command line has it."""
+    return [f"{key}={value}" for key, value in SMALLER.items()]
 
 
 @pytest.fixture(scope="session")

@@ -38,10 +38,10 @@ def test_the_grid_is_every_combination_with_seeds_innermost(write_sweep, tmp_pat
     assert first.id == first.config.hash()[:16]
 
 
-def test_a_point_is_the_run_its_overrides_would_be(write_sweep, repository, tmp_path):
+def test_a_point_is_the_run_its_overrides_would_be(write_sweep, smaller, repository, tmp_path):
     point = load_sweep(write_sweep(tmp_path / "s.yaml")).points()[3]
     overrides = ["runtime.threads=1", "attacks.reconstruction=[]", "evaluation.references=[open]"]
-    overrides += ["release.sigma=0.3", "seed=1"]
+    overrides += ["release.sigma=0.3", "seed=1", *smaller]
     assert point.config_hash == load_config(repository / "configs" / "debug.yaml", overrides).hash()
 
 
