@@ -75,14 +75,14 @@ def put() -> Callable[[Path, str], None]:
 
 
 @pytest.fixture
-def distance_correlation(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def comparing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A registered defense whose loss compares records, and what its file defines; gone after the test."""
     from privhier.defenses.base import defenses
 
     for name, value in vars(defenses).items():
         if isinstance(value, dict):
             monkeypatch.setattr(defenses, name, dict(value))
-    return runpy.run_path(str(MADE_UP / "distance_correlation.py"))
+    return runpy.run_path(str(MADE_UP / "comparing_defense.py"))
 
 
 @pytest.fixture(scope="session")

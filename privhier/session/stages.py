@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from privhier.assessment.assess import Assessment, assess
 from privhier.assessment.claims import result_of
 from privhier.assessment.membership import membership_scores
 from privhier.assessment.pictures import reconstruction_sheets
-from privhier.errors import TrackingError
+from privhier.errors import CheckpointError, ResultError, TrackingError
 from privhier.evaluation.result import ReferenceRun, Result
 from privhier.report.page import write_report
 from privhier.seeding import numpy_stream
@@ -127,7 +128,7 @@ def _attack(session: Session, trained: Trained, tracker: Tracker | None) -> Resu
         own,
         membership=membership_scores(session, trained),
         references=references,
-        timing=dict(session.timing),
+        timing=_timing(session),
         tracking_failure=tracker.failure if tracker is not None else None,
     )
     result.write(session.folder.result)
@@ -138,6 +139,19 @@ def _attack(session: Session, trained: Trained, tracker: Tracker | None) -> Resu
         for method, reconstruction in result.reconstruction.items():
             tracker.log_reconstruction(method, reconstruction)
     return result
+
+
+def _timing(session: Session) -> dict[str, float]:
+    """Wall seconds by stage: of this call, or of an earlier one where that did more of the work.
+
+    What is finished is read, not done again: a second call would say that attacks cost next to nothing.
+    """
+    before: dict[str, float] = {}
+    if session.folder.sealed.knows(session.folder.result):
+        with suppress(CheckpointError, ResultError):  # damaged: it is written anew
+            before = Result.of_run(session.folder.sealed, session.folder.result).timing
+    names = [*before, *(name for name in session.timing if name not in before)]
+    return {name: max(before.get(name, 0.0), session.timing.get(name, 0.0)) for name in names}
 
 
 def report(session: Session, result: Result, trained: Trained, *, command: str) -> Path:

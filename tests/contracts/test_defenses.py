@@ -23,7 +23,7 @@ ROWS = {
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
-UNREGISTERED = {"distance_correlation": {"weight": 0.5}}
+UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
 BOTTLENECKS = {"vector": {"kind": "dimension", "size": 6}, "map": {"kind": "channels", "size": 3}}
 BATCH = 12
@@ -114,9 +114,9 @@ def test_records_mix_where_the_defense_says_so_and_nowhere_else(defense: Defense
     assert records_mix(defense, edge) is defense.mixes_records
 
 
-@pytest.mark.usefixtures("distance_correlation")
+@pytest.mark.usefixtures("comparing")
 def test_a_defense_that_hides_that_it_mixes_is_seen() -> None:
-    mixing = defenses.get("distance_correlation")
+    mixing = defenses.get("comparing")
     assert records_mix(type("Hidden", (mixing,), {"mixes_records": False})(), make_edge("vector"))
 
 

@@ -24,7 +24,7 @@ from privhier.privacy.guarantees import CURIOUS_CLOUD, OWN_RELEASES
 from privhier.sweeps.job import check_points
 from privhier.sweeps.spec import Point
 
-pytestmark = pytest.mark.usefixtures("distance_correlation")
+pytestmark = pytest.mark.usefixtures("comparing")
 SMALL = [
     "schedule.cloud_epochs=0", "attacks.raw_image=false", "attacks.reconstruction=[]", "attacks.draws=1",
     "evaluation.bootstrap=100", "runtime.threads=1", "tracking.enabled=false", "defense.options={}",
@@ -34,15 +34,15 @@ PRIVATE = "edge.dp_sgd.noise_multiplier=1.0"
 
 @pytest.fixture
 def configured(repository: Path) -> Any:
-    def make(*more: str, defense: str = "distance_correlation") -> RunConfig:
+    def make(*more: str, defense: str = "comparing") -> RunConfig:
         return load_config(repository / "configs" / "debug.yaml", [*SMALL, f"defense.name={defense}", *more])
 
     return make
 
 
-def test_distance_correlation_is_the_published_one(distance_correlation: dict[str, Any]) -> None:
+def test_distance_correlation_is_the_published_one(comparing: dict[str, Any]) -> None:
     """Against the definition, and at its two ends: 0 where nothing is shared, 1 where everything is."""
-    shares = distance_correlation["correlation_shares"]
+    shares = comparing["correlation_shares"]
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
 
@@ -60,11 +60,11 @@ def test_distance_correlation_is_the_published_one(distance_correlation: dict[st
     assert shares(classes[:1], labels[:1]).tolist() == [0.0]
 
 
-def test_its_gradient_is_finite_where_records_are_equal(distance_correlation: dict[str, Any]) -> None:
+def test_its_gradient_is_finite_where_records_are_equal(comparing: dict[str, Any]) -> None:
     for z in (torch.zeros(6, 3), torch.ones(6, 3).cumsum(0) // 2):
         z.requires_grad_()
         labels = torch.tensor([0, 1, 0, 1, -1, 1])
-        distance_correlation["correlation_shares"](z, labels).mean().backward()
+        comparing["correlation_shares"](z, labels).mean().backward()
         assert z.grad is not None
         assert z.grad.isfinite().all()
         assert not z.grad[4].any()
@@ -81,7 +81,7 @@ def test_without_dp_sgd_it_runs_from_end_to_end(configured: Any, tmp_path: Path)
     assert rows[CURIOUS_CLOUD].epsilon is None
 
 
-REFUSED = r"defense\.name: 'distance_correlation' - compares the records of a batch.*drop edge\.dp_sgd"
+REFUSED = r"defense\.name: 'comparing' - compares the records of a batch.*drop edge\.dp_sgd"
 
 
 def test_with_dp_sgd_every_verb_refuses_it_and_writes_nothing(configured: Any, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_there_must_be_somebody_to_compare_with(configured: Any, tmp_path: Path)
 @pytest.mark.filterwarnings("ignore:Full backward hook")
 def test_sabotage_a_defense_that_hides_that_it_mixes(configured: Any, tmp_path: Path) -> None:
     """It claims to take records by themselves; the check before the first step of DP-SGD finds out."""
-    mixing = defenses.get("distance_correlation")
+    mixing = defenses.get("comparing")
     defenses.register("hidden")(type("Hidden", (mixing,), {"mixes_records": False, "__doc__": "Hides."}))
     session = job.open_session(configured(PRIVATE, defense="hidden"), tmp_path / "run")
     with pytest.raises(GuaranteeError, match="must not depend on the other records of its batch"):

@@ -176,6 +176,8 @@ def test_the_stages_one_by_one_give_the_whole(repository, finished, tmp_path):
     result = job.attack(again, trained)
     job.report(again, result, trained, command="privhier report")
     assert numbers(finished) == numbers(tmp_path / "parts")
+    cached = job.attack(job.reopen_session(tmp_path / "parts"), trained)
+    assert cached.timing == result.timing, "what is read from disk does not cost nothing"
 
 
 def test_known_people_are_recognized_on_raw_images(repository, tmp_path):

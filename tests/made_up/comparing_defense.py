@@ -26,7 +26,7 @@ class DistanceCorrelationOptions(DefenseOptions):
     """Weight of the squared distance correlation against the task loss."""
 
 
-@defenses.register("distance_correlation")
+@defenses.register("comparing")
 class DistanceCorrelation(Defense):
     """The edge lowers the distance correlation between its releases and every sensitive attribute."""
 

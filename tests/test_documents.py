@@ -1,0 +1,149 @@
+"""README and CONTRIBUTING hold what they say: every block of code in them is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import privhier as ph
+from privhier.cli.main import app
+from privhier.errors import PrivhierError
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ADDITION = re.compile(r"# (?P<file>\S+\.py)(?:: add a (?P<what>line|row)(?: to (?P<table>\w+))?)?\n")
+NOT_OURS = {"export", "pre-commit", "mlflow"}
+"""Commands of other programs."""
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of a document in one language."""
+    return [text for name, text in BLOCK.findall(path.read_text()) if name == language]
+
+
+def test_every_block_has_a_language_that_is_checked_here(repository):
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert {language for language, _ in BLOCK.findall((repository / name).read_text())} <= {"", "python"}
+
+
+def test_the_readmes_python_runs(repository, tmp_path, monkeypatch):
+    """In order, in an empty folder that holds a smaller ``configs/debug.yaml``."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "configs").mkdir()
+    smaller = {"dataset.options": {"images": 240, "identities": 60}, "evaluation.references": []}
+    off = {"attacks.reconstruction": [], "tracking.enabled": False, "runtime.threads": 1}
+    config = ph.load_config(repository / "configs" / "debug.yaml", smaller | off)
+    (tmp_path / "configs" / "debug.yaml").write_text(config.to_yaml())
+    code = "\n".join(blocks(repository / "README.md", "python"))
+    assert code.count("import privhier as ph") == 2
+    (tmp_path / "readme.py").write_text(code)
+    command = [sys.executable, "-P", "-W", "error::UserWarning:privhier", "readme.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tradeoff.svg").is_file()
+
+
+def commands(repository: Path) -> list[list[str]]:
+    """Every command line of the documents, without its comment."""
+    found = []
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for text in blocks(repository / name, ""):
+            found += [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [words for words in found if words and words[0] not in NOT_OURS]
+
+
+def test_every_command_line_is_one(repository):
+    lines, group = commands(repository), get_command(app)
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    assert len(lines) > 10
+    for words in lines:
+        if words[0] == "make":
+            assert words[1] in targets, words
+            continue
+        assert words[0] == "privhier", words
+        with group.make_context("privhier", words[1:], resilient_parsing=False) as outer:
+            verb, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
+            while hasattr(command, "resolve_command"):
+                with command.make_context(verb, rest, parent=outer) as inner:
+                    verb, command, rest = command.resolve_command(
+                        inner, [*inner._protected_args, *inner.args]
+                    )
+            context = command.make_context(verb, rest, parent=outer)  # raises on a wrong option
+        config = context.params.get("config")
+        if config is not None and Path(config).parts[0] == "configs":
+            file = repository / config
+            assert file.is_file(), words
+            changes = [text for text in context.params.get("overrides") or () if "=" in text]
+            try:
+                ph.load_config(file, changes)
+            except PrivhierError as error:
+                pytest.fail(f"{shlex.join(words)}: {error}")
+
+
+@pytest.fixture
+def clone(repository, tmp_path) -> Path:
+    """A checkout of its own, whose packages are imported from it."""
+    for folder in ("privhier", "attacks", "datasets", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repository / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    for folder in ("attacks", "datasets"):
+        (tmp_path / "privhier" / folder).symlink_to(tmp_path / folder)
+    return tmp_path
+
+
+def apply(block: str, root: Path) -> Path:
+    """Do what a block's first line says."""
+    match = ADDITION.match(block)
+    assert match is not None, block
+    file, text = root / match["file"], block[match.end() :]
+    if match["what"] is None:
+        assert not file.exists(), f"{file.name} is there already: the example needs another name"
+        file.write_text(text)
+    elif match["what"] == "line":
+        assert len(text.splitlines()) == 1
+        file.write_text(file.read_text() + text)
+    else:
+        before = file.read_text()
+        head = re.search(rf"^{match['table']}\b.*[{{\[]\n", before, re.MULTILINE)
+        assert head is not None, f"{match['table']} is not in {file.name}"
+        file.write_text(before[: head.end()] + text + before[head.end() :])
+    return file
+
+
+def test_the_worked_examples_pass_their_contracts(repository, clone):
+    made = [apply(block, clone) for block in blocks(repository / "CONTRIBUTING.md", "python")]
+    new = sorted({str(file.relative_to(clone)) for file in made} - {str(f) for f in _tracked(repository)})
+    assert len(new) == 4
+    contracts = [str(file) for file in made if file.parent.name == "contracts"]
+    assert len(contracts) == 4
+    words = (
+        "distance_correlation or cosine_neighbors or CosineNeighbors or named_faces or tiny_cnn or has_a_row"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", *contracts, "-k", words, "-rA"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    for name in ("distance_correlation", "CosineNeighbors", "named_faces", "tiny_cnn"):
+        assert re.search(rf"PASSED .*{name}", done.stdout), name
+    ruff = Path(sys.executable).with_name("ruff")
+    if ruff.exists():
+        files = [clone / name for name in new]
+        for arguments in (["check"], ["format", "--check"]):
+            checked = subprocess.run(
+                [ruff, *arguments, "--config", clone / "pyproject.toml", *files],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert checked.returncode == 0, checked.stdout
+
+
+def _tracked(repository: Path) -> list[Path]:
+    folders = ("privhier", "attacks", "datasets", "tests")
+    return [path.relative_to(repository) for name in folders for path in (repository / name).rglob("*.py")]
