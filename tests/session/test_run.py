@@ -234,7 +234,7 @@ def test_sabotage_no_noise_behind_a_claimed_epsilon_breaks_the_ceiling(repositor
         "attacks.raw_image=false",
     ]
     config = config_of(repository, *strong)
-    monkeypatch.setattr(ReleaseMechanism, "sanitize", lambda self, z, noise: self.clip_features(z))
+    monkeypatch.setattr(ReleaseMechanism, "_randomized", lambda self, z, noise: self.clip_features(z))
     with pytest.raises(GuaranteeError):
         run(config, tmp_path / "broken")
     assert not (tmp_path / "broken" / "result.json").exists()
