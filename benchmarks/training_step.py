@@ -88,7 +88,7 @@ def main() -> None:
         def ours(epoch: int) -> None:
             trainer.releaser.charge("train", "joint", epoch, len(data.splits.train))
             trainer.cloud.kept.clear()
-            trainer._edge_epoch("joint", epoch, uplink=LocalUplink(trainer.cloud.receive_and_train))
+            trainer.side._epoch("joint", epoch, uplink=LocalUplink(trainer.cloud.receive_and_train))
 
         ratios = []
         for number in range(ROUNDS + 1):

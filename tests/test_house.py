@@ -6,6 +6,7 @@ Each rule is a function over a tree of sources, so that a test of the test can b
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -213,6 +214,18 @@ def test_a_broken_rule_is_seen(tmp_path, rule, files):
         (tmp_path / name).write_text(text)
     assert RULES[rule](tmp_path) != []
     assert all(found(tmp_path) == [] for name, found in RULES.items() if name != rule)
+
+
+def test_the_architecture_names_every_room_on_its_floor(repository):
+    text = (repository / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", text, re.MULTILINE)
+    said = {
+        name.removeprefix("privhier/").removesuffix(".py").removesuffix("/"): int(number)
+        for number, names in rows
+        for name in re.findall(r"`([^`]+)`", names)
+        if name not in ("privhier.attacks", "privhier.datasets", "__init__.py")
+    }
+    assert said == {name: number for number, floor in enumerate(FLOORS, 1) for name in floor}
 
 
 def test_metrics_import_nothing_of_ours_and_evaluation_knows_no_attack(repository):
