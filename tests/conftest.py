@@ -86,6 +86,20 @@ def comparing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def smaller_debug(repository: Path) -> Callable[..., str]:
+    """``configs/debug.yaml`` on fewer images, as text; further overrides are keywords."""
+    import privhier as ph
+
+    smaller = {
+        "dataset.options": {"images": 240, "identities": 60},
+        "evaluation.references": [],
+        "attacks.reconstruction": [],
+        "runtime.threads": 1,
+    }
+    return lambda **more: ph.load_config(repository / "configs" / "debug.yaml", smaller | more).to_yaml()
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Root of the real faces; skips with a reason where there are none."""
     root = os.environ.get("PRIVHIER_DATA")

@@ -32,14 +32,12 @@ def test_every_block_has_a_language_that_is_checked_here(repository):
         assert {language for language, _ in BLOCK.findall((repository / name).read_text())} <= {"", "python"}
 
 
-def test_the_readmes_python_runs(repository, tmp_path, monkeypatch):
+def test_the_readmes_python_runs(repository, smaller_debug, tmp_path, monkeypatch):
     """In order, in an empty folder that holds a smaller ``configs/debug.yaml``."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "configs").mkdir()
-    smaller = {"dataset.options": {"images": 240, "identities": 60}, "evaluation.references": []}
-    off = {"attacks.reconstruction": [], "tracking.enabled": False, "runtime.threads": 1}
-    config = ph.load_config(repository / "configs" / "debug.yaml", smaller | off)
-    (tmp_path / "configs" / "debug.yaml").write_text(config.to_yaml())
+    text = smaller_debug(**{"tracking.enabled": False})
+    (tmp_path / "configs" / "debug.yaml").write_text(text)
     code = "\n".join(blocks(repository / "README.md", "python"))
     assert code.count("import privhier as ph") == 2
     (tmp_path / "readme.py").write_text(code)

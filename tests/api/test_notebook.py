@@ -23,11 +23,12 @@ def test_it_is_committed_without_outputs_and_short(notebook):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own packages
-def test_it_runs_to_its_end(repository, tmp_path, monkeypatch):
+def test_it_runs_to_its_end(repository, smaller_debug, tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for folder in ("examples", "configs"):
-        shutil.copytree(repository / folder, tmp_path / folder)
+    shutil.copytree(repository / "examples", tmp_path / "examples")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "debug.yaml").write_text(smaller_debug())
     book = nbformat.read(tmp_path / "examples" / NAME, as_version=4)
     place = {"metadata": {"path": str(tmp_path / "examples")}}
     done = nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources=place).execute()
