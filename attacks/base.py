@@ -14,6 +14,7 @@ import numpy.typing as npt
 from privhier.attacks.once import clocked
 from privhier.attacks.refusals import Kind, usual_refusal
 from privhier.attacks.view import View
+from privhier.config.choices import check_bounds
 from privhier.config.contracts import (
     faults_of_call,
     faults_of_class,
@@ -78,6 +79,14 @@ class Attack(ABC):
     """Whether it optimizes for every victim anew, so that it may be given fewer of them."""
     target: str = ""
 
+    def __post_init__(self) -> None:
+        """Hold the options' bounds as a configuration does; a subclass with rules of its own calls it.
+
+        Raises:
+            ConfigError: A value out of its range.
+        """
+        check_bounds(self)
+
     def refuses(self, view: View) -> str | None:
         """Why this attack does not apply to this view (a reason for the report), or None.
 
@@ -92,6 +101,11 @@ class Attack(ABC):
 
         The result's ``seconds`` are filled in around it.
         """
+
+    @classmethod
+    def broken_rules(cls) -> Iterator[str]:
+        """Rules of a family of attacks that this one breaks; asked for when it is registered."""
+        yield from ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -128,6 +142,7 @@ def _faults(entry: Any) -> Iterator[str]:
         yield 'it lacks the field target: str = ""'
     if issubclass(entry, Attack):
         yield from faults_of_class(entry, Attack)
+        yield from entry.broken_rules()
     for name, gives in (("refuses", "a reason or None"), ("run", "an AttackResult")):
         yield from faults_of_call(getattr(entry, name, None), f"{name}(view), which gives {gives}", "", "")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 from privhier.attacks.base import Attack, AttackResult
 from privhier.attacks.once import clocked
 from privhier.attacks.view import View
-from privhier.errors import CheckpointError, TrainingError
+from privhier.errors import CheckpointError, PrivhierError, TrainingError
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import Sealed
 
@@ -83,6 +85,22 @@ def _run(name: str, attack: Attack, view: View) -> tuple[AttackResult, float]:
     except TrainingError as error:
         key = f"{where}.options.{error.key}" if error.key == "learning_rate" else error.key
         raise TrainingError(key=key, value=error.value, rule=error.rule, remedy=error.remedy) from error
+    except (PrivhierError, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever somebody's attack raises: it is named
+        raise TrainingError(
+            key=where,
+            value=repr(attack),
+            rule=f"this attack failed: {type(error).__name__}: {error}",
+            remedy="Mend it, or leave it out",
+        ) from error
+    if fault := _fault(result, attack, view):
+        raise TrainingError(
+            key=where,
+            value=repr(attack),
+            rule=f"this attack's answer is none: {fault}",
+            remedy="Mend it: AttackResult says what each kind answers",
+        )
     for array in _ARRAYS:
         found = getattr(result, array)
         if found is not None and not np.isfinite(found).all():
@@ -93,6 +111,21 @@ def _run(name: str, attack: Attack, view: View) -> tuple[AttackResult, float]:
                 remedy="Lower its learning rate, or leave its options out",
             )
     return result, seconds
+
+
+def _fault(result: AttackResult, attack: Attack, view: View) -> str | None:
+    """What an attribute attacker's answer lacks; finite values are looked for by the caller."""
+    if attack.kind != "attribute":
+        return None
+    n, classes = len(view.releases), view.aux.n_classes.get(attack.target, 0)
+    said, chosen = result.probabilities, result.predictions
+    if said is None or np.shape(said) != (n, classes):
+        return f"probabilities of shape {None if said is None else np.shape(said)}, not {(n, classes)}"
+    if np.isfinite(said).all() and (np.min(said) < -1e-4 or np.abs(np.sum(said, axis=1) - 1).max() > 1e-3):
+        return "probabilities that are negative, or whose rows do not sum to 1"
+    if chosen is None or np.shape(chosen) != (n,) or not np.isin(chosen, np.arange(classes)).all():
+        return f"predictions that are not {n} classes in 0..{classes - 1}"
+    return None
 
 
 def stored_result(folder: Path, name: str, attack: Attack) -> AttackResult | None:
@@ -107,7 +140,18 @@ def stored_result(folder: Path, name: str, attack: Attack) -> AttackResult | Non
 
 
 def _path(folder: Path, name: str, attack: Attack) -> Path:
-    return folder / f"{name}-{hashlib.sha256(repr(attack).encode()).hexdigest()[:12]}.npz"
+    key = repr(attack) + _source_of(type(attack))
+    return folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+
+
+def _source_of(kind: type[Attack]) -> str:
+    """What somebody else's attack does, as written now: in a notebook a class changes under its name."""
+    if kind.__module__.startswith("privhier."):
+        return ""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return secrets.token_hex()  # nobody can tell whether it is the same: it is run again
 
 
 def _save(path: Path, result: AttackResult) -> None:

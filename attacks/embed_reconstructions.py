@@ -93,6 +93,7 @@ class EmbedReconstructionsAttack(Attack):
 
     def __post_init__(self) -> None:
         """A wrong embedder is found out before anything is trained; without any options it may be refused."""
+        super().__post_init__()
         if self.path or self.settings:
             self._build()
         else:

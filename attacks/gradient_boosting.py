@@ -47,6 +47,7 @@ class GradientBoostingAttack(ColumnAttack):
     max_classes: int = option(20, low=2)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.learning_rates) != len(self.leaves):
             raise ValueError("learning_rates and leaves must be equally long: they are tried pairwise")
 

@@ -49,6 +49,7 @@ class MlpAttack(Attack):
     max_columns: int = option(256, low=2)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not len(self.widths) == len(self.dropouts) == len(self.learning_rates):
             raise ValueError("widths, dropouts and learning_rates must be equally long: tried pairwise")
 

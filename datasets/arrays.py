@@ -75,6 +75,16 @@ def from_arrays(
     """
     pictures = _pictures(images)
     n = len(pictures)
+    if not isinstance(attributes, Mapping):
+        _refuse("attributes", type(attributes).__name__, "must map names to columns", 'Write {"male": [...]}')
+    for name in {*map(str, attributes), *(value_names or {})}:
+        if not name.isidentifier() or name == "identity" or name not in map(str, attributes):
+            _refuse(
+                "attributes" if name in map(str, attributes) else "value_names",
+                name,
+                "must be the name of a column: letters, digits, _; identity has an argument of its own",
+                "Give it such a name",
+            )
     columns = {str(name): _column(f"attributes[{name!r}]", values, n) for name, values in attributes.items()}
     if not columns:
         _refuse("attributes", {}, "must hold at least one column", "Give a column of labels for each image")
@@ -102,7 +112,7 @@ def from_arrays(
 
 
 def _pictures(images: npt.ArrayLike) -> ImageArray:
-    found = np.asarray(images)
+    found = _array("images", images)
     shape = f"{found.dtype} {found.shape}"
     if found.dtype != np.uint8 or found.ndim != 4:
         _refuse(
@@ -122,7 +132,7 @@ def _pictures(images: npt.ArrayLike) -> ImageArray:
 
 
 def _column(key: str, values: npt.ArrayLike, n: int) -> npt.NDArray[np.generic]:
-    found: npt.NDArray[Any] = np.array(values)
+    found = _array(key, values)
     if found.shape != (n,):
         _refuse(key, f"shape {found.shape}", f"must hold one value for each of {n} images", "Mend its length")
     if found.dtype.kind not in _KINDS:
@@ -141,10 +151,23 @@ def _column(key: str, values: npt.ArrayLike, n: int) -> npt.NDArray[np.generic]:
             "must not be missing",
             "Drop the images whose label is missing",
         )
-    if found.dtype.kind in "bu":
-        found = found.astype(np.int64)
+    if found.dtype.kind in "biu":
+        if found.dtype.kind == "u" and found.max(initial=0) > np.iinfo(np.int64).max:
+            _refuse(key, str(found.max()), "must fit 64 bits with a sign", "Number the classes anew")
+        found = found.astype(np.int64)  # the same labels are the same data, however wide
+    elif found.dtype.kind == "f":
+        found = found.astype(np.float64)
     found.flags.writeable = False
     return found
+
+
+def _array(key: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.array(values)
+    except ValueError as error:
+        raise DataError(
+            key=key, value=type(values).__name__, rule=f"is no array: {error}", remedy="Give equal lengths"
+        ) from error
 
 
 def _numbered(key: str, values: npt.ArrayLike, n: int) -> IntArray:

@@ -230,7 +230,7 @@ def test_the_architecture_names_every_room_on_its_floor(repository):
 
 def test_metrics_import_nothing_of_ours_and_evaluation_knows_no_attack(repository):
     for name, targets in graph(repository).items():
-        if room(name) in ("metrics", "figures"):
+        if room(name) == "metrics":
             assert all(room(target) == room(name) for target in targets), name
         if room(name) == "evaluation":
             assert not any(room(target) == "attacks" for target in targets), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -94,6 +95,14 @@ class ColumnAttack(Attack):
     """Rows of the final fit over those of a candidate, at most."""
     max_classes: int = 1_000_000
     max_columns: int
+
+    @classmethod
+    def broken_rules(cls) -> Iterator[str]:
+        """``stream`` and ``max_columns`` are said by every one."""
+        if not isinstance(getattr(cls, "stream", None), str):
+            yield 'it lacks stream: ClassVar[str] = "its_name"'
+        if "max_columns" not in {one.name for one in fields(cls)}:
+            yield "it lacks the field max_columns: int = option(64, low=2)"
 
     def refuses(self, view: View) -> str | None:
         """Too many classes, or nothing to learn the target from."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from privhier.api.given import Overrides, Progress, shown, texts
 from privhier.datasets.base import FaceDataset
-from privhier.errors import DataError, ResultError
+from privhier.errors import ConfigError, DataError, ResultError
 from privhier.evaluation.result import Result
 from privhier.figures.style import Drawing
-from privhier.process.stopping import interruptible
+from privhier.process.progress import Report
+from privhier.process.stopping import interruptible, sigterm_interrupts, whole
 from privhier.report.summary import summarize
 from privhier.training.folder import RunFolder
 
@@ -47,6 +48,7 @@ class FinishedRun:
 
         self._paths = RunFolder(Path(folder))
         self._overrides, self._dataset = tuple(overrides), dataset
+        self._progress: Report | None = None
         self.folder = self._paths.root
         self.config = saved_config(self._paths, overrides)
         self.result = Result.of_run(self._paths.sealed, self._paths.result)
@@ -80,13 +82,13 @@ class FinishedRun:
         """
         import torch
 
-        given, size = np.array(images), self.config.dataset.image_size
+        given, size = _pixels(images), self.config.dataset.image_size
         if given.dtype != np.uint8 or given.ndim != 4 or given.shape[1:] != (3, size, size):
             raise DataError(
                 key="images",
                 value=f"{given.dtype} {given.shape}",
                 rule=f"must be uint8 (B, 3, {size}, {size})",
-                remedy="Resize them as the run's data set was",
+                remedy="Resize and convert them as the run's data set was; channels come first",
             )
         sent: npt.NDArray[np.float32] = self.edge(torch.from_numpy(given)).values.numpy()
         return sent
@@ -103,9 +105,11 @@ class FinishedRun:
         Raises:
             ConfigError: No such view.
         """
-        from privhier.assessment.single import view_of
+        with whole():
+            from privhier.assessment.single import view_of
 
-        return view_of(self._context, name)
+        with interruptible("the same call again"):
+            return view_of(self._context, name)
 
     def attack(self, attack: Attack, *, view: str | None = None, progress: Progress = True) -> Scores:
         """Score one more attacker on this run; ``result.json`` stays as it is.
@@ -124,14 +128,18 @@ class FinishedRun:
             ConfigError: The target is not of this run, or the attack does not apply.
             GuaranteeError: A score above its ceiling, beyond chance: the guarantee is wrong.
         """
-        from privhier.assessment.single import score_attack, view_of
+        with whole():
+            from privhier.assessment.single import score_attack, view_of
 
-        chosen = view if view is not None else "white_box" if attack.white_box else "curious_cloud"
-        with interruptible("the same call again"), shown(progress) as report:
-            context = self._context
-            context.subject.progress = report
-            with self._session.hold(wait=True):
-                return score_attack(context, attack, view_of(context, chosen))
+        needs_weights = getattr(attack, "white_box", False) is True
+        chosen = view if view is not None else "white_box" if needs_weights else "curious_cloud"
+        with interruptible("the same call again"), shown(progress) as report, sigterm_interrupts():
+            self._watch(report)
+            try:
+                with self._session.hold(wait=True):
+                    return score_attack(self._context, attack, view_of(self._context, chosen))
+            finally:
+                self._watch(None)
 
     def plot(self) -> Drawing:
         """Task utility against what leaks, with intervals; shown by a notebook, ``save`` writes it.
@@ -158,11 +166,18 @@ class FinishedRun:
     def __repr__(self) -> str:
         return f"FinishedRun({str(self.folder)!r})"
 
+    def _watch(self, report: Report | None) -> None:
+        """Tell ``report`` what goes on from here, loading the data set included."""
+        self._progress = report
+        if "_session" in self.__dict__:
+            self._session.progress = report
+
     @cached_property
     def _session(self) -> Session:
-        from privhier.session import reopen_session
+        with whole():
+            from privhier.session import reopen_session
 
-        return reopen_session(self.folder, self._overrides, dataset=self._dataset)
+        return reopen_session(self.folder, self._overrides, dataset=self._dataset, progress=self._progress)
 
     @cached_property
     def _context(self) -> Context:
@@ -198,6 +213,15 @@ class FinishedSweep:
 
     def __repr__(self) -> str:
         return f"FinishedSweep({str(self.folder)!r}: {self.summary.done} of {self.summary.total} done)"
+
+
+def _pixels(images: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.array(images)
+    except ValueError as error:
+        raise DataError(
+            key="images", value=type(images).__name__, rule=f"is no array: {error}", remedy="Stack them"
+        ) from error
 
 
 def open_run(
@@ -242,6 +266,8 @@ def compare(runs: Iterable[FinishedRun | str | Path], *, every: bool = False) ->
     """
     from privhier.report.comparison import comparison
 
+    if isinstance(runs, FinishedRun | str | Path):
+        raise ConfigError(key="runs", value=runs, rule="must be a list of runs", remedy="Write [run]")
     opened = [one if isinstance(one, FinishedRun) else open_run(one) for one in runs]
     names = [one.folder.resolve().name for one in opened]
     labels = names if len(set(names)) == len(names) else [str(one.folder) for one in opened]

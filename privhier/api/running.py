@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +12,8 @@ from privhier.api.finished import FinishedRun, FinishedSweep
 from privhier.api.given import Overrides, Progress, load_config, shown, texts
 from privhier.config import RunConfig, parse_config, read_config
 from privhier.datasets.base import FaceDataset
-from privhier.errors import ConfigError
-from privhier.process.stopping import interruptible, sigterm_interrupts
+from privhier.errors import CheckpointError, ConfigError
+from privhier.process.stopping import interruptible, sigterm_interrupts, whole
 from privhier.training.folder import RunFolder
 
 
@@ -38,19 +40,21 @@ def run(
         PrivhierError: As on the command line; its ``remedy`` says what to do.
         InterruptedRunError: Ctrl-C, or the notebook's stop button; what is finished is kept.
     """
-    from privhier import session as job
-
     resolved = config if isinstance(config, RunConfig) else load_config(config)
     resolved = parse_config(read_config(resolved.model_dump(mode="json"), texts(overrides)))
     if dataset is not None:
         resolved = _with_faces(resolved, dataset)
-    folder = Path(out) if out is not None else default_folder(resolved)
+    folder = Path(out) if out is not None else default_folder(resolved, dataset)
     if resume and RunFolder(folder).result.exists() and RunFolder(folder).report.exists():
-        return _same(FinishedRun(folder, dataset=dataset), resolved)
+        return _same(FinishedRun(folder, dataset=dataset), resolved, dataset)
     again = f"privhier.run(..., out={str(folder)!r}, resume=True)"
     with interruptible(again), shown(progress) as report, sigterm_interrupts():
+        with whole():
+            if resolved.tracking.enabled:
+                importlib.import_module("torch._dynamo")  # the tail's export would load it in mid-run
+            from privhier import session as job
         session = job.open_session(resolved, folder, resume=resume, progress=report, dataset=dataset)
-        job.run(session, command=f"privhier run {folder / 'config.yaml'}")
+        job.run(session, command=_command(folder, dataset))
     return FinishedRun(folder, dataset=dataset)
 
 
@@ -86,13 +90,21 @@ def sweep(
     return FinishedSweep(summary, page)
 
 
-def default_folder(config: RunConfig) -> Path:
-    """Where a run goes that is not told."""
-    return Path("runs") / f"{config.name}-{config.hash()[:10]}"
+def default_folder(config: RunConfig, faces: FaceDataset | None = None) -> Path:
+    """Where a run goes that is not told; faces in memory are no part of a configuration, but of the name."""
+    data = "" if faces is None else f"-{faces.fingerprint[:6]}"
+    return Path("runs") / f"{config.name}-{config.hash()[:10]}{data}"
 
 
 def _with_faces(config: RunConfig, faces: FaceDataset) -> RunConfig:
     """The configuration with the data set that was handed over."""
+    if not isinstance(faces, FaceDataset):
+        raise ConfigError(
+            key="dataset",
+            value=type(faces).__name__,
+            rule="must be a FaceDataset",
+            remedy="Make one: privhier.datasets.from_arrays(images, attributes, identity=...)",
+        )
     chosen = config.dataset
     for key, plain in (("limit", None), ("min_images_per_identity", 1), ("crop", "none")):
         if (value := getattr(chosen, key)) != plain:
@@ -107,8 +119,23 @@ def _with_faces(config: RunConfig, faces: FaceDataset) -> RunConfig:
     return parse_config(config.model_dump(mode="json") | {"dataset": chosen.model_dump(mode="json") | handed})
 
 
-def _same(done: FinishedRun, config: RunConfig) -> FinishedRun:
+def _command(folder: Path, faces: FaceDataset | None) -> str:
+    """What repeats the run; faces in memory can be handed over in Python only."""
+    if faces is not None:
+        return f"privhier.run({str(folder / 'config.yaml')!r}, dataset=faces, out=...)"
+    return shlex.join(["privhier", "run", str(folder / "config.yaml"), "--out", "OUT"])
+
+
+def _same(done: FinishedRun, config: RunConfig, faces: FaceDataset | None) -> FinishedRun:
+    """A finished run, if it is one of this configuration and these faces."""
     from privhier.training.occupancy import check_output
 
     check_output(RunFolder(done.folder), config, resume=True)
+    if faces is not None and faces.fingerprint != done.result.dataset["fingerprint"]:
+        raise CheckpointError(
+            key="dataset",
+            value=str(done.folder),
+            rule="holds a finished run on other faces",
+            remedy="Choose another out",
+        )
     return done

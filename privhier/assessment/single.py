@@ -25,6 +25,8 @@ _VIEWS: dict[str, Callable[[Context, View], View]] = {
     "malicious_cloud": lambda context, cloud: malicious_cloud(cloud),
     "raw_image": lambda context, cloud: raw_view(context),
 }
+_PARTS = ("kind", "target", "white_box", "expensive", "refuses", "run")
+"""What makes an attack, whatever its class inherits from."""
 VIEWS = tuple(_VIEWS)
 """Threat models by name, and ``raw_image``: the same attackers' view of the images themselves."""
 
@@ -57,18 +59,33 @@ def score_attack(context: Context, attack: Attack, view: View) -> Scores:
         ConfigError: The target is not of this run, or the attack does not apply to the view.
         GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling.
     """
+    if isinstance(attack, type) or not all(hasattr(attack, name) for name in _PARTS):
+        raise ConfigError(
+            key="attack",
+            value=attack,
+            rule="must be an attack object on attributes, people, pictures or a training set's make-up",
+            remedy='For instance: privhier.attacks.NearestNeighbors(target="male"); membership attacks are '
+            "configured, under attacks.membership",
+        )
     name = name_of(attack)
-    if attack.kind == "reconstruction":
-        return _only(name, attack, list(reconstruction(context, [(name, attack)], {name: view}).values()))
     sensitive = context.config.dataset.sensitive
     target = "identity" if attack.kind == "verification" else attack.target
-    if target not in sensitive:
+    if attack.kind != "reconstruction" and target not in sensitive:
         raise ConfigError(
             key=f"{name}.target",
             value=target,
             rule=f"must be one of this run's sensitive attributes: {', '.join(sensitive)}",
             remedy="Name one of them, or start a run that lists it in dataset.sensitive",
         )
+    if attack.kind != "property" and (reason := attack.refuses(view)):
+        raise ConfigError(
+            key=name,
+            value=repr(attack),
+            rule=f"does not apply to the view {view.threat_model}: {reason}",
+            remedy="Choose another view, or another attack",
+        )
+    if attack.kind == "reconstruction":
+        return _only(name, attack, list(reconstruction(context, [(name, attack)], {name: view}).values()))
     if attack.kind == "property":
         return _only(name, attack, property_inference(context, target, [(name, attack)], view))
     views = {view.threat_model: view}

@@ -35,6 +35,30 @@ def option(default: V, *, low: float, high: float = float("inf")) -> V:
     return made
 
 
+def check_bounds(made: Any) -> None:
+    """Hold a dataclass's values against the bounds of its options.
+
+    Raises:
+        ConfigError: A value (one of a tuple's) out of its range, no number, or no tuple where there is one.
+    """
+    for one in fields(made):
+        low, high = one.metadata.get("low"), one.metadata.get("high")
+        if low is None:
+            continue
+        value = getattr(made, one.name)
+        several = isinstance(one.default, tuple)
+        each = value if several and isinstance(value, tuple | list) else (value,)
+        right = isinstance(value, tuple | list) == several
+        if not right or not all(isinstance(x, int | float) and low <= x <= high for x in each):
+            most = "" if math.isinf(high) else f" and at most {high:g}"
+            raise ConfigError(
+                key=f"{type(made).__name__}.{one.name}",
+                value=value,
+                rule=f"must be {'a tuple of numbers, each ' if several else ''}at least {low:g}{most}",
+                remedy=f"The default is {one.default!r}",
+            )
+
+
 def build(
     registry: Registry[type[T]],
     choice: Choice,

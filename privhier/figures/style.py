@@ -18,8 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from privhier.errors import OutputError
 from privhier.figures.axes import thin_labels
 from privhier.figures.text import FONT, NOTE, fitted, has_escapes, width
+from privhier.storage.files import write_atomic
 
 BLACK, GRAY, GRID = "#222222", "#767676", "#e4e4e4"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -59,8 +61,10 @@ class Drawing:
         """Write it as ``.svg`` or ``.png``, by the suffix; returns the path."""
         file = Path(path)
         if file.suffix not in (".svg", ".png"):
-            raise ValueError(f"{file.name} must end in .svg or .png")
-        file.write_bytes(self.svg if file.suffix == ".svg" else self.png)
+            raise OutputError(
+                key="path", value=str(file), rule="must end in .svg or .png", remedy="Name it so"
+            )
+        write_atomic(file, self.svg if file.suffix == ".svg" else self.png)
         return file
 
     def _repr_svg_(self) -> str:

@@ -1,6 +1,6 @@
 """The stages of training and what is predicted of them, as plain numbers.
 
-``profile.py`` measures the seconds; ``forecast.py`` and ``alternatives.py`` make epochs and bytes of them.
+``profile.py`` measures the seconds; ``forecast.py`` and ``baselines.py`` make epochs and bytes of them.
 """
 
 from __future__ import annotations

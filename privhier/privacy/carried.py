@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privhier.privacy.events import Key, ReleaseEvent, ledger_error
-from privhier.privacy.release import Release
+from privhier.privacy.release import Release, ReleaseMechanism
 
 _MAX_RECORD = 2**28
 Charges = Callable[[Key], Sequence[ReleaseEvent]]
@@ -28,10 +28,21 @@ class Carried:
     def __init__(self, charges: Charges) -> None:
         self._charges = charges
         self._counts: dict[Key, npt.NDArray[np.int64]] = {}
+        self._handed: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._classes: dict[Key, type[ReleaseMechanism]] = {}
         self._gone: WeakSet[Release] = WeakSet()
 
-    def add(self, key: Key, records: npt.NDArray[np.int64], releases: Sequence[Release]) -> None:
+    def charged(self, key: Key, mechanism: ReleaseMechanism) -> None:
+        """What is charged in this process was charged for mechanisms of this class."""
+        self._classes[key] = type(mechanism)
+
+    def add(
+        self, key: Key, records: npt.NDArray[np.int64], releases: Sequence[Release]
+    ) -> Callable[[], None]:
         """Enter one message; where it is refused, nothing is entered.
+
+        Returns:
+            To be called when its bytes are handed to an uplink; calls after the first change nothing.
 
         Raises:
             GuaranteeError: See ``Ledger.observe``.
@@ -39,8 +50,12 @@ class Carried:
         name = "/".join(map(str, key))
         allowed = self._allowed(key)
         self._check_releases(name, self._charges(key), records, releases)
+        for release in releases:
+            wanted = self._classes.get(key, type(release.mechanism))
+            if type(release.mechanism) is not wanted:
+                raise ledger_error(name, repr(release.mechanism), f"is not the {wanted.__name__} charged")
         if records.size == 0:
-            return
+            return lambda: None
         if records.min() < 0 or records.max() >= _MAX_RECORD:
             raise ledger_error("records", int(records.max()), "record numbers must index the data set")
         counts = self._counts.get(key, np.zeros(0, dtype=np.int64))
@@ -54,6 +69,12 @@ class Carried:
             )
         self._counts[key] = fresh
         self._gone.update(releases)
+        waiting = [len(records)]
+
+        def handed() -> None:
+            self._handed[key[1:]] += waiting.pop() if waiting else 0
+
+        return handed
 
     def verify(self, carried: Mapping[tuple[str, int], int] | None) -> None:
         """See ``Ledger.verify``."""
@@ -67,6 +88,13 @@ class Carried:
                     "/".join(map(str, key)),
                     distinct,
                     f"more was carried than charged ({charged} records, {self._allowed(key)} times)",
+                )
+        for name, observed in totals.items():
+            if self._handed[name] != observed:
+                raise ledger_error(
+                    "/".join(map(str, name)),
+                    observed,
+                    f"releases were observed, but {self._handed[name]} were handed to an uplink",
                 )
         if carried is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -114,6 +114,7 @@ class Ledger:
             split, records, phase, epoch, releases, mechanism.mechanism, mechanism.clip, mechanism.sigma,
             noise_source,  # type: ignore[arg-type]  # checked by the event
         )  # fmt: skip
+        self._carried.charged(event.key, mechanism)
         return self._enter(event)
 
     def charge_once(
@@ -222,7 +223,7 @@ class Ledger:
         epoch: int,
         records: npt.NDArray[np.int64],
         releases: Release | Sequence[Release],
-    ) -> None:
+    ) -> Callable[[], None]:
         """Tell the ledger which records go up in which releases; call it **before** sending them.
 
         What is refused leaves no trace. Observations live in memory: after a resume they cover what this
@@ -235,6 +236,10 @@ class Ledger:
             records: int64 ``(B,)`` record numbers, in the order of the rows.
             releases: Their release, or several with B rows together.
 
+        Returns:
+            To be called when the bytes are handed to an uplink: what was observed and never was fails
+            ``verify``, as does what went up under another ledger.
+
         Raises:
             ReleaseError: Something else than releases.
             GuaranteeError: The release was never charged, or charged as another mechanism or noise source
@@ -242,7 +247,7 @@ class Ledger:
                 before; rows and records differ in number.
         """
         records = np.asarray(records, dtype=np.int64)
-        self._carried.add((split, phase, epoch), records, as_releases(releases))
+        return self._carried.add((split, phase, epoch), records, as_releases(releases))
 
     def verify(self, carried: Mapping[tuple[str, int], int] | None = None) -> None:
         """Compare everything observed with everything charged.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,8 @@ _FLOAT16_MAX = 65504.0
 _LIMITS = {"int8": 127, "int4": 7}
 """Largest integers of the grids of ``privhier.uplink.grid``, which rounds alike."""
 _UPSTREAM = "Nothing was released; look for the cause upstream"
+_SILENT = 1e-6
+"""Two standard values or more are all nearer to 0 with probability below 1e-11."""
 _NOISE_TRIAL = 256
 """Values from which on the scale of a draw is checked (a false alarm has probability below 1e-13)."""
 
@@ -134,7 +136,7 @@ class ReleaseMechanism:
         if values.dtype != torch.float32 or values.shape != z.shape:
             raise _refuse(f"{values.dtype} {tuple(values.shape)}", f"must be float32 {tuple(z.shape)}")
         release = object.__new__(Release)
-        _MADE[release] = _Made(values, values.detach().clone(), self, noise.kind)
+        _MADE[release] = _Made(values, values.detach().clone(), replace(self), noise.kind)
         return release
 
     def _randomized(self, z: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
@@ -177,6 +179,8 @@ class ReleaseMechanism:
         few = draw[:8]
         if few[1:].numel() >= 4 and bool((few[1:] == few[:1]).all()):
             raise _refuse("equal noise in every record", "noise must be drawn for every record anew")
+        if draw.numel() >= 2 and float(draw.abs().max()) < _SILENT:
+            raise _refuse("noise next to nothing", "noise must have unit scale")
         if draw.numel() >= _NOISE_TRIAL:
             # E x^2 = 1 (gaussian) and E |x| = 1 (laplace); ten standard errors either way.
             size = float(draw.abs().mean() if self.mechanism == "laplace" else draw.square().mean())

@@ -47,6 +47,23 @@ def sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
+@contextmanager
+def whole() -> Iterator[None]:
+    """Hold a Ctrl-C back until the block is through: a library loaded in half can be loaded no more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def interrupted(rule: str, remedy: str) -> InterruptedRunError:
     """The typed ending of a Ctrl-C or SIGTERM: what is kept, and how to go on."""
     return InterruptedRunError(key="Ctrl-C", value="interrupted", rule=rule, remedy=remedy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,9 @@ def comparison(
     return pd.DataFrame(rows, index=pd.Index(labels, name="run"))
 
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+
+
 def _settings(config: RunConfig) -> dict[str, str]:
     flat = flatten(config.to_publish())
     return {
@@ -57,10 +62,9 @@ def _settings(config: RunConfig) -> dict[str, str]:
 
 def _number(text: str | None) -> object:
     """A setting as a number where it is one, so that columns can be sorted and plotted."""
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
+    if text is None or not _NUMBER.fullmatch(text):
         return text
+    return float(text)
 
 
 def _headline(result: Result) -> dict[str, Any]:
@@ -73,10 +77,12 @@ def _headline(result: Result) -> dict[str, Any]:
         row |= _interval(f"leakage/{name}", score)
         row[f"leakage/{name}/score"] = metric
         row[f"leakage/{name}/attack"] = leakage.worst.attack
-        row[f"leakage/{name}/ceiling"] = ceiling_value(leakage, metric)
+        limit = ceiling_value(leakage, metric)
+        row[f"leakage/{name}/ceiling"] = math.nan if limit is None else limit
     own = next((row for row in result.guarantees if row.name == OWN_RELEASES), None)
-    row["epsilon"] = None if own is None else own.epsilon
-    row["delta"] = None if own is None else own.delta
+    for name in ("epsilon", "delta"):
+        value = None if own is None else getattr(own, name)
+        row[name] = math.nan if value is None else value
     row["releases_per_record"] = result.uplink.releases_per_record
     row["bytes_per_record"] = result.uplink.bytes_per_record
     return row

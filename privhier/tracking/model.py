@@ -11,6 +11,8 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from privhier.process.stopping import whole
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -39,7 +41,9 @@ def log_model(
     """
     import copy
 
-    import mlflow.pytorch
+    with whole():
+        import mlflow.pytorch
+        import torch.export
     import numpy as np
     import torch
     from mlflow.entities import LoggedModelOutput

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from privhier.errors import TrackingError
+from privhier.process.stopping import whole
 from privhier.tracking.sqlite import create_whole, sqlite_path, sqlite_uri
 
 _HOST = "127.0.0.1"
@@ -157,7 +158,8 @@ def opened(uri: str) -> Iterator[None]:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; studies stay private
     probe(uri)
-    import mlflow  # noqa: F401 - sets its log levels, which ``quiet`` then lowers
+    with whole():
+        pass
 
     with quiet():
         if (path := sqlite_path(uri)) is not None:

@@ -281,5 +281,4 @@ class EdgeSide:
     def _send(self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, Release]]) -> None:
         records = np.concatenate([part for part, _ in parts])
         released = [part for _, part in parts]
-        labels = self.releaser.labels(self.data, records)
-        self.releaser.send(uplink, "train", "joint", epoch, batch, records, released, labels)
+        self.releaser.send(uplink, "train", "joint", epoch, batch, records, released, self.data)

@@ -104,7 +104,7 @@ class Releaser:
         batch: int,
         records: IntArray,
         sanitized: Release | Sequence[Release],
-        labels: Tensor | None,
+        labelled: TrainingData | None = None,
     ) -> None:
         """Encode and send one release of ``records``; the ledger sees what goes before it goes.
 
@@ -116,7 +116,7 @@ class Releaser:
             batch: Which message of the epoch.
             records: int64 ``(B,)``.
             sanitized: Their release, or several whose rows follow each other as the records do.
-            labels: int64 ``(B, n_tasks)``, or None.
+            labelled: Whose task labels go up with them, randomized where the run randomizes them; None: none.
 
         Raises:
             ReleaseError: Something else than releases.
@@ -135,7 +135,7 @@ class Releaser:
             epoch=epoch,
             batch=batch,
             records=records,
-            task_labels=None if labels is None else labels.numpy(),
+            task_labels=None if labelled is None else self.labels(labelled, records).numpy(),
             edge=self._edge,
         )
         uplink.send(message)
@@ -176,8 +176,7 @@ class Releaser:
         for number, batch in enumerate(messages_of(records, edge.release_shape)):
             z = edge_features(edge, data.images, batch, device=device)
             sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
-            labels = self.labels(data, batch) if with_labels else None
-            self.send(uplink, split, phase, epoch, number, batch, sanitized, labels)
+            self.send(uplink, split, phase, epoch, number, batch, sanitized, data if with_labels else None)
 
 
 def rows_of(shape: tuple[int, ...]) -> int:

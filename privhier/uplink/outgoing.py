@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 from weakref import WeakKeyDictionary
 
@@ -34,16 +34,14 @@ class OutgoingMessage:
     @property
     def data(self) -> bytes:
         """The bytes that go up."""
-        if (data := _DATA.get(self)) is None:
-            raise _not_outgoing("an empty OutgoingMessage")
-        return data
+        return _content(self)[0]
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise _not_outgoing("a copy or a pickle")
 
 
-_DATA: WeakKeyDictionary[OutgoingMessage, bytes] = WeakKeyDictionary()
-"""Kept outside of the message, where no constructor and no pickle reaches."""
+_DATA: WeakKeyDictionary[OutgoingMessage, tuple[bytes, Callable[[], None]]] = WeakKeyDictionary()
+"""Bytes, and what tells the ledger that they were handed over; no constructor and no pickle reaches them."""
 
 
 def outgoing(
@@ -93,21 +91,29 @@ def outgoing(
         edge=edge,
     )
     data = encode(message)
-    ledger.observe(split, phase, epoch, records, made)
+    handed = ledger.observe(split, phase, epoch, records, made)
     sent = object.__new__(OutgoingMessage)
-    _DATA[sent] = data
+    _DATA[sent] = data, handed
     return sent
 
 
 def bytes_of(message: object) -> bytes:
-    """The bytes of a message that may go up.
+    """The bytes of a message that may go up, for an uplink: its ledger hears that it was handed over.
 
     Raises:
         UplinkError: Anything but an ``OutgoingMessage``, bytes included.
     """
     if type(message) is not OutgoingMessage:
         raise _not_outgoing(type(message).__name__)
-    return message.data
+    data, handed = _content(message)
+    handed()
+    return data
+
+
+def _content(message: OutgoingMessage) -> tuple[bytes, Callable[[], None]]:
+    if (content := _DATA.get(message)) is None:
+        raise _not_outgoing("an empty OutgoingMessage")
+    return content
 
 
 def _not_outgoing(value: str) -> UplinkError:

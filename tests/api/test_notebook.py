@@ -19,7 +19,7 @@ def notebook(repository):
 def test_it_is_committed_without_outputs_and_short(notebook):
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert sum(len(cell["source"]) for cell in code) <= 16
+    assert sum(len(cell["source"]) for cell in code) <= 15
 
 
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own packages

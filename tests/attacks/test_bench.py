@@ -36,7 +36,7 @@ class Constant:
     def run(self, view: View) -> AttackResult:
         CALLS.append(repr(self))
         n = len(view.releases)
-        probabilities = np.full((n, 2), self.value, dtype=np.float32)
+        probabilities = np.tile(np.float32([1 - self.value, self.value]), (n, 1))
         return AttackResult(
             probabilities=probabilities,
             predictions=np.zeros(n, dtype=np.int64),

@@ -43,6 +43,11 @@ def test_identical_and_named_photos_share_a_group(images):
     assert people.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_how_wide_a_number_is_does_not_matter(images):
+    wide, narrow = (from_arrays(images, {"a": np.array(LABELS["a"], dtype=kind)}) for kind in (int, np.int8))
+    assert wide.fingerprint == narrow.fingerprint == from_arrays(images, {"a": [False, True] * 4}).fingerprint
+
+
 def test_everything_that_matters_is_in_the_fingerprint(images):
     prints = {
         from_arrays(images, LABELS).fingerprint,
@@ -69,6 +74,12 @@ def test_everything_that_matters_is_in_the_fingerprint(images):
         ({"attributes": {"a": [0.0, np.nan] * 4}}, "must not be missing"),
         ({"attributes": {"a": ["x", ""] * 4}}, "must not be missing"),
         ({"attributes": {"a": [None, 1] * 4}}, "must hold"),
+        ({"attributes": [1, 2]}, "must map names to columns"),
+        ({"attributes": {"identity": [0, 1] * 4}}, "must be the name of a column"),
+        ({"attributes": {"a b": [0, 1] * 4}}, "must be the name of a column"),
+        ({"value_names": {"b": {0: "no"}}}, "must be the name of a column"),
+        ({"attributes": {"a": [[1], [1, 2]] * 4}}, "is no array"),
+        ({"attributes": {"a": np.full(8, 2**63, np.uint64)}}, "64 bits with a sign"),
         ({"identity": [1, 2]}, "one value for each of 8"),
         ({"photo": np.full(8, np.nan)}, "must not be missing"),
     ],

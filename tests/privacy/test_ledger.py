@@ -322,8 +322,21 @@ def test_a_record_released_twice_on_one_charge_is_caught():
     twice = Ledger(None)
     twice.charge("train", 6, "joint", 0, GAUSS, "seeded", releases=2)
     for _ in range(2):
-        twice.observe("train", "joint", 0, np.arange(6), made(6))
+        twice.observe("train", "joint", 0, np.arange(6), made(6))()
     twice.verify()
+
+
+def test_what_was_observed_and_never_handed_to_an_uplink_is_caught():
+    """Another ledger's message took its place on the line: the counts alone agree."""
+    ledger, other, uplink = spend(Ledger(None)), Ledger(None), wire()
+    message = {"run_id": "run", "split": "train", "phase": "joint", "epoch": 0, "batch": 0}
+    outgoing(ledger, made(3), records=np.arange(3), **message)
+    raw = ReleaseMechanism("none")
+    other.charge("train", 3, "joint", 0, raw, "seeded")
+    loud = raw.sanitize(torch.full((3, 4), 1000.0), SeededNoise(0, "x"))
+    uplink.send(outgoing(other, loud, records=np.arange(3), **message))
+    with pytest.raises(GuaranteeError, match="0 were handed to an uplink"):
+        ledger.verify(uplink.stats.by_epoch)
 
 
 def test_more_records_than_charged_are_caught():

@@ -25,6 +25,7 @@ from privhier.training.trained import Trained
 from privhier.training.trainer import Trainer
 from privhier.uplink.frames import METHOD, Ack, decode_ack
 from privhier.uplink.grpc_link import GrpcUplink
+from privhier.uplink.inbox import Capacity as Capacity
 
 CPU = torch.device("cpu")
 small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]

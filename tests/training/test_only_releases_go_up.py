@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Bench:
         return mechanism.sanitize(torch.ones(rows, WIDTH), noise)
 
     def send(self, sanitized: Any, *, epoch: int = 0, records: Any = RECORDS) -> None:
-        self.releaser.send(self.uplink, "train", "joint", epoch, 0, records, sanitized, labels=None)
+        self.releaser.send(self.uplink, "train", "joint", epoch, 0, records, sanitized)
 
     def refuses(self, error: type[PrivhierError], match: str, *args: Any, **kwargs: Any) -> None:
         """Nothing leaves, and an honest release goes up afterwards as if nothing had happened."""
@@ -79,7 +80,7 @@ def test_raw_values_are_refused(raw):
 def test_the_named_argument_is_the_reported_one():
     bench = Bench().charge(0)
     with pytest.raises(ReleaseError, match="'Tensor'"):
-        bench.releaser.send(bench.uplink, "train", "joint", 0, 0, records=RECORDS, sanitized=RAW, labels=None)
+        bench.releaser.send(bench.uplink, "train", "joint", 0, 0, records=RECORDS, sanitized=RAW)
 
 
 class Louder(ReleaseMechanism):
@@ -105,6 +106,32 @@ def test_another_mechanism_than_the_run_s_is_refused(other):
     bench.refuses(
         GuaranteeError, "not the mechanism that this run is charged for", bench.made(6, OTHERS[other])
     )
+
+
+def test_past_the_releaser_a_subclass_is_not_what_was_charged():
+    bench = Bench().charge(0)
+    loud = bench.made(6, Louder("gaussian", 1.0, 2.0))
+    with pytest.raises(GuaranteeError, match="is not the ReleaseMechanism charged"):
+        outgoing(
+            bench.ledger, loud, run_id="run", split="train", phase="joint", epoch=0, batch=0, records=RECORDS
+        )
+
+
+def test_a_mechanism_that_is_changed_and_put_back_is_not_what_was_charged():
+    bench = Bench().charge(0)
+    mine = ReleaseMechanism("gaussian", 1.0, 2.0)
+    object.__setattr__(mine, "sigma", 0.0)
+    quiet = bench.made(6, mine)
+    object.__setattr__(mine, "sigma", 2.0)
+    bench.refuses(GuaranteeError, "not the mechanism that this run is charged for", quiet)
+
+
+def test_randomized_labels_are_looked_up_and_no_others_go_up():
+    bench = Bench().charge(0)
+    data = SimpleNamespace(task=torch.ones(8, 1, dtype=torch.int64))
+    bench.releaser._labels = torch.zeros(8, 1, dtype=torch.int64)
+    bench.releaser.send(bench.uplink, "train", "joint", 0, 0, RECORDS, bench.made(), data)
+    assert decode(bench.arrived[0]).task_labels.sum() == 0
 
 
 @pytest.mark.parametrize("other", ["less noise", "more noise", "no noise", "another bound"])
