@@ -177,7 +177,9 @@ class FinishedRun:
         with whole():
             from privhier.session import reopen_session
 
-        return reopen_session(self.folder, self._overrides, dataset=self._dataset, progress=self._progress)
+        return reopen_session(
+            self.folder, self._overrides, dataset=self._dataset, progress=self._progress, reading=True
+        )
 
     @cached_property
     def _context(self) -> Context:

@@ -126,6 +126,7 @@ def open_session(
     commons: Path | None = None,
     nesting: Nesting | None = None,
     wait: bool = False,
+    reading: bool = False,
 ) -> Session:
     """Check everything that can be wrong, then occupy the output folder.
 
@@ -138,6 +139,7 @@ def open_session(
         commons: A folder for what several runs have in common (see ``privhier.training.commons``).
         nesting: Which MLflow run this one belongs to.
         wait: Wait for another process that works in ``out``.
+        reading: Look at a run that exists: its folder is checked, and nothing is written there.
 
     Raises:
         PrivhierError: Any bad input. Nothing has been written to ``out`` then.
@@ -170,6 +172,10 @@ def open_session(
         mechanism=mechanism,
         nesting=nesting,
     )
+    if reading:
+        folder.sealed.match("config", config.hash())
+        folder.sealed.match("data", dataset.fingerprint)
+        return session
     with session.hold(wait=wait):
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
         occupy(folder, config, dataset.fingerprint)
@@ -188,6 +194,7 @@ def reopen_session(
     *,
     progress: Progress | None = None,
     dataset: FaceDataset | None = None,
+    reading: bool = False,
 ) -> Session:
     """Open a run folder with the configuration saved in it.
 
@@ -196,6 +203,9 @@ def reopen_session(
         overrides: ``key.path=value``: where its images are now, threads, device.
         progress: Called with a description, steps done and steps in all.
         dataset: Its faces, if they are loaded already; another data set is refused.
+        reading: Write nothing there.
     """
     config = saved_config(RunFolder(out), overrides)
-    return open_session(config, out, resume=True, progress=progress, dataset=dataset, wait=True)
+    return open_session(
+        config, out, resume=True, progress=progress, dataset=dataset, wait=True, reading=reading
+    )

@@ -159,6 +159,14 @@ def test_views_hold_releases_and_no_truth(done):
         done.view("nosy_cloud")
 
 
+def test_looking_writes_nothing(done):
+    before = {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
+    looked = ph.open_run(done.folder, {"runtime.threads": 2})
+    assert looked.view().releases.shape == done.view().releases.shape
+    assert looked.faces.fingerprint == done.faces.fingerprint
+    assert {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()} == before
+
+
 def test_one_more_attack_is_scored_as_the_configured_are(done):
     from privhier.attacks.logistic_regression import LogisticRegressionAttack
 
