@@ -42,9 +42,9 @@ def check_bounds(made: Any) -> None:
         ConfigError: A value (one of a tuple's) out of its range, no number, or no tuple where there is one.
     """
     for one in fields(made):
-        low, high = one.metadata.get("low"), one.metadata.get("high")
-        if low is None:
+        if "low" not in one.metadata:
             continue
+        low, high = float(one.metadata["low"]), float(one.metadata["high"])
         value = getattr(made, one.name)
         several = isinstance(one.default, tuple)
         each = value if several and isinstance(value, tuple | list) else (value,)
