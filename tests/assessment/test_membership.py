@@ -236,6 +236,7 @@ def test_other_pipelines_train_shadows_too(protected, tmp_path):
     assert set(result.scores) == set(PARTS)
 
 
+@pytest.mark.slow
 def test_a_network_that_knows_its_records_by_heart_gives_them_away(tmp_path):
     config = tiny(
         dataset=tiny().dataset.model_dump() | {"task": ["bin(age, 25, 35, 50)"]},

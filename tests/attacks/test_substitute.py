@@ -13,6 +13,7 @@ def untouchable(_draw):
     raise AssertionError("an attacker without queries asked for a release of its own image")
 
 
+@pytest.mark.slow
 def test_releases_are_read_without_weights_and_without_queries(scene):
     world = scene(victims=60, white=False, tinted=True)
     view = replace(world.view, aux=replace(world.view.aux, releases=untouchable))

@@ -254,6 +254,7 @@ def test_the_plot_is_the_same_every_time_and_takes_no_rows():
     assert draw_audit([])[0].startswith(b"<?xml")
 
 
+@pytest.mark.slow
 def test_the_audit_reaches_the_run_s_mlflow_run(repository, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = make(

@@ -104,6 +104,7 @@ def test_the_same_seed_gives_the_same_numbers(repository, finished, tmp_path):
     assert numbers(finished) == numbers(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_numbers(repository, finished, tmp_path):
     run(small_of(repository, "seed=1"), tmp_path / "b")
     assert numbers(finished)["utility"] != numbers(tmp_path / "b")["utility"]
@@ -119,7 +120,7 @@ KILLS = {
     "before the report": ("privhier.session.stages", "report", 1),
 }
 
-EVERY_CHANGE = ("in a joint batch", "while saving the weights")
+EVERY_CHANGE = ("in a joint batch",)
 DRIVER = """
 import importlib, os, signal, sys
 from pathlib import Path

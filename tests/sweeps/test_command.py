@@ -28,6 +28,7 @@ def test_bad_input_is_a_typed_error_and_writes_nothing(write_sweep, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_one_when_a_point_failed_and_the_summary_says_so(write_sweep, tmp_path):
     few = {"dataset.options.images": 6, "dataset.options.identities": 2}
     path = write_sweep(tmp_path / "s.yaml", axes=[{"name": "data", "variants": {"few": few}}], seeds=[0])
