@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from privhier.attacks.once import clocked
+from privhier.attacks.once import Timed
 from privhier.attacks.refusals import Kind, usual_refusal
 from privhier.attacks.view import View
 from privhier.config.choices import check_bounds
@@ -65,7 +64,7 @@ class AttackResult:
 
 
 @dataclass(frozen=True)
-class Attack(ABC):
+class Attack(Timed, ABC):
     """A frozen dataclass of hyper-parameters with ``run``; a subclass adds its fields, each with a default.
 
     ``target`` (attribute attacks) names the attribute; other kinds leave it ``"identity"`` or ``""``.
@@ -106,22 +105,6 @@ class Attack(ABC):
     def broken_rules(cls) -> Iterator[str]:
         """Rules of a family of attacks that this one breaks; asked for when it is registered."""
         yield from ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "run" in vars(cls):
-            type.__setattr__(cls, "run", _timed(cls.run))
-
-
-def _timed(run: Callable[[Any, View], AttackResult]) -> Callable[[Any, View], AttackResult]:
-    """``run`` with the wall time it would have taken with nobody before it, whoever calls it how often."""
-
-    @functools.wraps(run)
-    def timed(attack: Any, view: View) -> AttackResult:
-        result, seconds = clocked(view, lambda: run(attack, view))
-        return replace(result, seconds=seconds)
-
-    return timed
 
 
 def _faults(entry: Any) -> Iterator[str]:

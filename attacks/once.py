@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 V = TypeVar("V")
@@ -81,3 +82,22 @@ def clocked(view: Scratched, work: Callable[[], V]) -> tuple[V, float]:
     for key, cost in borrowed.items():  # an attack that runs another one borrows what that one borrows
         charge(view, key, cost)
     return value, seconds
+
+
+class Timed:
+    """An attack whose ``run(view)`` answers with the seconds it would have taken with nobody before it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        run = vars(cls).get("run")
+        if run is not None and not getattr(run, "__isabstractmethod__", False):
+            type.__setattr__(cls, "run", _timed(run))
+
+
+def _timed(run: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(run)
+    def timed(attack: Any, view: Scratched) -> Any:
+        result, seconds = clocked(view, lambda: run(attack, view))
+        return replace(result, seconds=seconds)
+
+    return timed

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from privhier.attacks.membership.view import MembershipView
-from privhier.attacks.once import clocked
+from privhier.attacks.once import Timed
 from privhier.config.choices import option
 from privhier.config.contracts import faults_of_class, faults_of_flag, faults_of_options
 from privhier.registry import Registry
@@ -38,7 +37,7 @@ class MembershipResult:
 
 
 @dataclass(frozen=True)
-class MembershipAttack(ABC):
+class MembershipAttack(Timed, ABC):
     """A frozen dataclass of hyper-parameters; its repr is its id.
 
     Attributes:
@@ -63,22 +62,6 @@ class MembershipAttack(ABC):
 
         The result's ``seconds`` are filled in around it.
         """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "run" in vars(cls):
-            type.__setattr__(cls, "run", _timed(cls.run))
-
-
-def _timed(run: Callable[[Any, MembershipView], MembershipResult]) -> Callable[[Any, Any], MembershipResult]:
-    """``run`` with the wall time it would have taken had no shadow model been there before."""
-
-    @functools.wraps(run)
-    def timed(attack: Any, view: MembershipView) -> MembershipResult:
-        result, seconds = clocked(view, lambda: run(attack, view))
-        return replace(result, seconds=seconds)
-
-    return timed
 
 
 def _faults(entry: Any) -> Iterator[str]:

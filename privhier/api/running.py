@@ -93,7 +93,7 @@ def sweep(
 def default_folder(config: RunConfig, faces: FaceDataset | None = None) -> Path:
     """Where a run goes that is not told; faces in memory are no part of a configuration, but of the name."""
     data = "" if faces is None else f"-{faces.fingerprint[:6]}"
-    return Path("runs") / f"{config.name}-{config.hash()[:10]}{data}"
+    return Path("runs") / f"{config.folder_name}{data}"
 
 
 def _with_faces(config: RunConfig, faces: FaceDataset) -> RunConfig:

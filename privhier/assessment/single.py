@@ -17,13 +17,13 @@ from privhier.evaluation.result import AttackScores, PropertyInference, Reconstr
 
 Scores = AttackScores | Reconstruction | PropertyInference
 
-_VIEWS: dict[str, Callable[[Context, View], View]] = {
-    "curious_cloud": lambda context, cloud: cloud,
-    "curious_cloud_labels": lambda context, cloud: labelled_view(context, cloud),
-    "eavesdropper": lambda context, cloud: eavesdropper(cloud),
-    "white_box": lambda context, cloud: white_box_view(context, cloud),
-    "malicious_cloud": lambda context, cloud: malicious_cloud(cloud),
-    "raw_image": lambda context, cloud: raw_view(context),
+_VIEWS: dict[str, Callable[[Context], View]] = {
+    "curious_cloud": cloud_view,
+    "curious_cloud_labels": lambda context: labelled_view(context, cloud_view(context)),
+    "eavesdropper": lambda context: eavesdropper(cloud_view(context)),
+    "white_box": lambda context: white_box_view(context, cloud_view(context)),
+    "malicious_cloud": lambda context: malicious_cloud(cloud_view(context)),
+    "raw_image": raw_view,
 }
 _PARTS = ("kind", "target", "white_box", "expensive", "refuses", "run")
 """What makes an attack, whatever its class inherits from."""
@@ -44,7 +44,7 @@ def view_of(context: Context, name: str) -> View:
             rule=f"must be one of {', '.join(VIEWS)}",
             remedy="The default, curious_cloud, sees every release of every record",
         )
-    return _VIEWS[name](context, cloud_view(context))
+    return _VIEWS[name](context)
 
 
 def score_attack(context: Context, attack: Attack, view: View) -> Scores:

@@ -52,7 +52,7 @@ def edge(
     part = Shard.parse(shard) if shard else Shard()
     credentials = channel_credentials(secure, edge=part.number) if secure else None
     suffix = f"-edge{part.number}" if part.of > 1 else "-edge"
-    folder = out or Path("runs") / f"{resolved.name}-{resolved.hash()[:10]}{suffix}"
+    folder = out or Path("runs") / f"{resolved.folder_name}{suffix}"
     if resolved.privacy.noise_source == "seeded" and resolved.privacy.noise_seed is None:
         note("note: the noise comes from the run's seed, which the cloud's configuration holds; a simulation")
     again = f"privhier edge {config} ... --out {folder} --resume"

@@ -117,7 +117,7 @@ def report(run: RunArgument, overrides: Moved = None) -> None:
 
 
 def _folder(config: RunConfig, given: Path | None) -> Path:
-    return given if given is not None else Path("runs") / f"{config.name}-{config.hash()[:10]}"
+    return given if given is not None else Path("runs") / config.folder_name
 
 
 def _command(verb: str, config: Path, overrides: list[str] | None, folder: Path) -> str:

@@ -120,6 +120,11 @@ class RunConfig(Section):
         data = self.model_dump(mode="json", exclude=skipped)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def folder_name(self) -> str:
+        """What its run folder is called that is not told otherwise."""
+        return f"{self.name}-{self.hash()[:10]}"
+
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``load_config`` reads back."""
         return str(safe_dump(self.model_dump(mode="json"), sort_keys=False))

@@ -110,4 +110,9 @@ def result_metrics(result: Result) -> dict[str, float]:
 
 def _add(metrics: dict[str, float], name: str, score: Score | None) -> None:
     if score is not None:
-        metrics |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+        metrics |= with_interval(name, score)
+
+
+def with_interval(name: str, score: Score) -> dict[str, float]:
+    """A score under ``name``, its interval under ``name_low`` and ``name_high``."""
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}

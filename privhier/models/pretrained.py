@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from privhier.errors import ConfigError
 from privhier.models.staged import Blueprint, Norm, Provenance, Stem
 from privhier.models.state_file import read_state, unwrapped
+from privhier.storage.sealed import file_digest
 
 _KEY = "model.weights"
 
@@ -76,13 +76,7 @@ def load_pretrained(blueprint: Blueprint, path: str, *, norm: Norm, stem: Stem) 
     if bad:
         raise _error(path, f"holds non-finite values in {bad[0]}", "Give an undamaged file")
     blueprint.source.load_state_dict(loaded, strict=False)
-    return Provenance(path=path, sha256=file_sha256(file), dropped=tuple(dropped))
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return Provenance(path=path, sha256=file_digest(file), dropped=tuple(dropped))
 
 
 def _error(path: str, rule: str, remedy: str) -> ConfigError:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from privhier.config import RunConfig
-from privhier.evaluation.flat import flatten, result_metrics
+from privhier.evaluation.flat import flatten, result_metrics, with_interval
 from privhier.evaluation.headline import ceiling_value, drawable, leading_metric
-from privhier.evaluation.result import Result, Score
+from privhier.evaluation.result import Result
 from privhier.privacy.guarantees import OWN_RELEASES
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def _number(text: str | None) -> object:
 
 
 def _headline(result: Result) -> dict[str, Any]:
-    row: dict[str, Any] = _interval("utility_mean/auc", result.utility_mean.auc)
+    row: dict[str, Any] = with_interval("utility_mean/auc", result.utility_mean.auc)
     for name, leakage in result.leakage.items():
         metric = leading_metric(leakage.worst)
         score = None if metric is None else drawable(leakage.worst, metric)
         if metric is None or score is None:
             continue
-        row |= _interval(f"leakage/{name}", score)
+        row |= with_interval(f"leakage/{name}", score)
         row[f"leakage/{name}/score"] = metric
         row[f"leakage/{name}/attack"] = leakage.worst.attack
         limit = ceiling_value(leakage, metric)
@@ -86,7 +86,3 @@ def _headline(result: Result) -> dict[str, Any]:
     row["releases_per_record"] = result.uplink.releases_per_record
     row["bytes_per_record"] = result.uplink.bytes_per_record
     return row
-
-
-def _interval(name: str, score: Score) -> dict[str, float]:
-    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}

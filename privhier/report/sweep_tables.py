@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from privhier.evaluation.flat import attack_metrics, clean_name
+from privhier.evaluation.flat import attack_metrics, clean_name, with_interval
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, Reference
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, estimate
 from privhier.evaluation.result import GroupScores, Score
@@ -154,7 +154,7 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
         return row
     row |= {"bench": point.bench, "unprotected": point.unprotected}
     for name in ("auc", "balanced_accuracy"):
-        row |= _score(f"utility/{name}", getattr(point.result.utility_mean, name))
+        row |= with_interval(f"utility/{name}", getattr(point.result.utility_mean, name))
     for attribute, leakage in point.result.leakage.items():
         prefix = clean_name(f"leakage/{attribute}")
         row[f"{prefix}/on_front"] = winners.get((attribute, point.id))
@@ -169,15 +169,11 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
             row |= {f"{prefix}/raw_image/{name}": value for name, value in raw.items()}
     for attack, scores in point.result.reconstruction.items():
         if scores.ssim is not None:
-            row |= _score(f"reconstruction/{attack}/ssim", scores.ssim)
+            row |= with_interval(f"reconstruction/{attack}/ssim", scores.ssim)
     for guarantee in point.result.guarantees:
         row[f"epsilon/{guarantee.name}"] = guarantee.epsilon
     row["uplink/bytes_per_record"] = point.result.uplink.bytes_per_record
     return row
-
-
-def _score(name: str, score: Score) -> dict[str, Cell]:
-    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
 
 
 def _plain(value: Any) -> Cell:
