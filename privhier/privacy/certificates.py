@@ -3,7 +3,8 @@ r"""Certificates: at a stated confidence, the most that *any* attacker reads fro
 A certificate binds whoever holds one record's letters of one fixed code and nothing else of that record. It
 is computed once, on people whom neither code nor channel nor attacker has met, and K, code, channel and
 people are fixed before looking. An attacker is any function of the letters, of any power; it may know the
-code, the channel, the true frequencies and every other person's data.
+code, the channel, the true frequencies and every other person's data. Of a training record it says nothing:
+the code may depend on it.
 
 Derivation. Legend: S classes, K letters, :math:`m_{rk}` images of person r in class k,
 :math:`n_k = \sum_r m_{rk}`. Labels and numbers of images are held fixed; people are independent (they need
@@ -131,7 +132,8 @@ def certify(
 
     Args:
         letters: integers ``(n,)``, or ``(n, M)`` for M letters a record, in [0, K): the code's, before the
-            channel. (Answers drawn through the channel do as well, without ``channel``: a wider bound.)
+            channel. A letter that is answered M times is M equal columns. (Answers drawn through the
+            channel do as well, without ``channel``: a wider bound.)
         labels: integers ``(n,)`` in [0, S).
         people: integers ``(n,)``: who of these are independent.
         n_letters: K, at least 1.

@@ -1,6 +1,6 @@
 """Public channels on letters: what goes through them, and how much they make any two letters alike.
 
-Randomized response itself is ``labels.flip_matrix``; here is what holds for any channel.
+What is here holds for any channel; randomized response is ``labels.flip_matrix``.
 Legend: K letters go in, Y come out, M letters a record, each through the channel with noise of its own.
 """
 
@@ -24,8 +24,8 @@ def checked_channel(channel: Array, letters: int | None = None) -> FloatArray:
     """The channel as float64 ``(K, Y)`` whose rows sum to 1.
 
     Args:
-        channel: ``(K, Y)``; row: the letter of the code, column: the letter that leaves the edge. Rows may
-            miss 1 by the rounding of float32 and are scaled.
+        channel: ``(K, Y)``, an array or a tensor; row: the letter of the code, column: the letter that
+            leaves the edge. Rows may miss 1 by the rounding of float32 and are scaled.
         letters: K, where it is known.
 
     Raises:

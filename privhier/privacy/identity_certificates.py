@@ -42,7 +42,8 @@ def disjoint_pairs(identity: Array, rng: np.random.Generator, matched: Array | N
         rng: Where the draws come from: a public stream, fixed before the letters are looked at.
         matched: integers ``(n,)``, for instance the cell of the task labels: two people are paired only by
             records that agree in it (what a task gives away is then not counted as identity). Who finds no
-            partner is left out.
+            partner is left out. Where people with several records lie otherwise among the cells than
+            people with one, that much is still counted.
 
     Returns:
         The pairs; of either kind there may be none.
@@ -165,4 +166,4 @@ def top1_bound(
 
 def distinct_pictures(n_letters: int, letters_per_record: int = 1) -> int:
     """How many different pictures any reconstruction can show over all records: one a joint letter."""
-    return n_letters**letters_per_record
+    return int(n_letters**letters_per_record)

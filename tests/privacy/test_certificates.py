@@ -318,3 +318,17 @@ def test_an_auc_above_is_refuted_in_the_mean_though_single_pairs_may_reach_one()
     probabilities = np.eye(3)[code][:, [0, 2]] + rng.random((4000, 1))
     check_certificate("race", mean_auc_lower_bound(probabilities, labels), found.auc)
     assert auc((code - 1.0), labels) == pytest.approx(0.875)
+
+
+def test_a_letter_answered_twice_is_two_letters():
+    labels = np.repeat([0, 1], 2000)
+    channel, people = response(1.5, 2), np.arange(4000)
+    once = certify(labels, labels, people, n_letters=2, n_classes=2, channel=channel)
+    twice = certify(np.stack([labels] * 2, 1), labels, people, n_letters=2, n_classes=2, channel=channel)
+    keep = channel[0, 0]
+    # A second answer decides no better (where they differ it is a toss), but it ranks better.
+    assert keep < once.balanced_accuracy < keep + 0.02
+    assert keep < twice.balanced_accuracy < keep + 0.03
+    pair = np.array([keep**2, 2 * keep * (1 - keep), (1 - keep) ** 2])
+    ranked = best_auc(pair[::-1], pair)
+    assert keep < once.auc < ranked < twice.auc < ranked + 0.05

@@ -70,6 +70,7 @@ def test_contraction_of_randomized_response(letters):
 def test_a_channel_in_float32_is_scaled():
     matrix = checked_channel(flip_matrix(1.0, 7).numpy().astype(np.float32))
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-15)
+    assert (checked_channel(flip_matrix(1.0, 7)) == checked_channel(flip_matrix(1.0, 7).numpy())).all()
 
 
 @pytest.mark.parametrize(
