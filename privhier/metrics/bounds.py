@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from privhier.metrics.classification import auc, balanced_accuracy
+from privhier.metrics.classification import auc, balanced_accuracy, macro_auc
 
 Array = npt.NDArray[Any]
 
@@ -90,6 +90,36 @@ def macro_auc_lower_bound(
         for k in columns
     ]
     return float(np.mean(bounds))
+
+
+def mean_auc_lower_bound(
+    probabilities: Array, labels: Array, *, error: float = 1e-4, n_checks: int = 1
+) -> float:
+    r"""Lower bound on the expected (macro one-vs-rest) AUC of these very records.
+
+    Where ``macro_auc_lower_bound`` refutes a claim about *every* pair of records (a ceiling), this one
+    refutes a claim about their mean (a certificate), whatever single pairs may reach. One record's noise
+    changes the AUC of class k against the rest by at most :math:`1/n_k` or :math:`1/(n - n_k)`; McDiarmid
+    (1989) gives the slack :math:`\sqrt{\ln(1/\alpha)/2 \cdot \sum_i d_i^2}`, :math:`d_i` the mean of these
+    over the classes.
+
+    Args:
+        probabilities: ``(n, K)`` finite scores of the classes.
+        labels: ``(n,)`` class numbers.
+        error: One-sided error level of all checks together.
+        n_checks: How many such checks the run makes.
+
+    Returns:
+        A value in [0, 1]; 0 (the trivial bound) if a class has no record.
+    """
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels).astype(np.int64)
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    if (counts == 0).any():
+        return 0.0
+    rest = 1 / (counts.sum() - counts)
+    moves = (1 / counts + rest.sum() - rest) / len(counts)  # of a record of each class
+    slack = math.sqrt(math.log(1 / _level(error, n_checks)) / 2 * float((counts * moves**2).sum()))
+    return max(0.0, macro_auc(probabilities, labels) - slack)
 
 
 def _level(error: float, n_checks: int) -> float:

@@ -88,13 +88,43 @@ def max_interval(values: Array, resampled: Array, confidence: float = 0.95) -> t
     Returns:
         Number of the worst attacker and the interval; raises ``ValueError`` if all values are nan.
     """
+    value, maxima = _maxima(values, resampled)
+    return int(np.nanargmax(values)), percentile_interval(value, maxima, confidence)
+
+
+def _maxima(values: Array, resampled: Array) -> tuple[float, npt.NDArray[np.float64]]:
+    """The largest value, and the largest of every resample ``(R,)``; nan where no attacker has one."""
     values = np.asarray(values, dtype=np.float64)
     resampled = np.asarray(resampled, dtype=np.float64)
     if values.ndim != 1 or resampled.ndim != 2 or len(values) != len(resampled):
         raise ValueError(f"expected values (A,) and resampled (A, R), got {values.shape}, {resampled.shape}")
     if np.isnan(values).all():
         raise ValueError("no attacker has a value")
-    best = int(np.nanargmax(values))
     maxima = np.where(np.isnan(resampled), -np.inf, resampled).max(axis=0)
     maxima[np.isneginf(maxima) & np.isnan(resampled).all(axis=0)] = np.nan
-    return best, percentile_interval(float(values[best]), maxima, confidence)
+    return float(np.nanmax(values)), maxima
+
+
+def excess_interval(
+    values: Array, resampled: Array, floor_values: Array, floor_resampled: Array, confidence: float = 0.95
+) -> Interval:
+    """What the worst attacker reads beyond the floor: the difference of two maxima, paired.
+
+    Both were scored on the same records under the same resamples, so what an easy resample adds to both
+    cancels. On either side the maximum is chosen anew in every resample, as in ``max_interval``.
+
+    Args:
+        values: ``(A,)`` score of each attacker on the releases; nan where it has none.
+        resampled: ``(A, R)``.
+        floor_values: ``(B,)`` score of each attacker that was given only the true task labels.
+        floor_resampled: ``(B, R)``.
+        confidence: Coverage aimed at.
+
+    Returns:
+        Interval of worst - floor; it may be negative: a poor release lies below its floor. Raises
+        ``ValueError`` if all values of a side are nan, or the sides have other numbers of resamples.
+    """
+    worst, floor = _maxima(values, resampled), _maxima(floor_values, floor_resampled)
+    if len(worst[1]) != len(floor[1]):
+        raise ValueError(f"expected the same resamples, got {len(worst[1])} and {len(floor[1])}")
+    return percentile_interval(worst[0] - floor[0], worst[1] - floor[1], confidence)

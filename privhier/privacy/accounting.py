@@ -153,7 +153,7 @@ def solve_sigma(
     if mechanism == "laplace":
         sigma = releases * 2 * clip / target_epsilon
     else:
-        sigma = math.sqrt(releases) * 2 * clip / _largest_mu(target_epsilon, delta)
+        sigma = math.sqrt(releases) * 2 * clip / largest_mu(target_epsilon, delta)
     rounded = np.float32(sigma)
     while float(rounded) < sigma or release_epsilon(mechanism, float(rounded), delta, clip, releases) > (
         target_epsilon
@@ -164,8 +164,13 @@ def solve_sigma(
     return float(rounded)
 
 
-def _largest_mu(epsilon: float, delta: float) -> float:
-    """The largest mu, rounded down, with ``gaussian_delta(mu, epsilon) <= delta``."""
+def largest_mu(epsilon: float, delta: float) -> float:
+    """The largest mu, rounded down, with ``gaussian_delta(mu, epsilon) <= delta``.
+
+    Args:
+        epsilon: At least 0 and finite.
+        delta: In (0, 1).
+    """
     low, high = 0.0, 1.0
     while gaussian_delta(high, epsilon) <= delta:
         low, high = high, 2 * high

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy.stats import beta, norm
 
-from privhier.metrics.bounds import auc_lower_bound, macro_auc_lower_bound, recall_lower_bound
+from privhier.metrics.bounds import (
+    auc_lower_bound,
+    macro_auc_lower_bound,
+    mean_auc_lower_bound,
+    recall_lower_bound,
+)
+from privhier.metrics.classification import auc, macro_auc
 
 
 def test_recall_bound_is_hoeffding_s_and_close_to_clopper_pearson():
@@ -48,3 +54,27 @@ def test_macro_bound_unites_its_classes():
     assert macro_auc_lower_bound(probabilities, np.minimum(labels, 2)) == 0.0
     two = np.stack([1 - probabilities[:, 0], probabilities[:, 0]], 1)
     assert macro_auc_lower_bound(two, labels == 0) == auc_lower_bound(probabilities[:, 0], labels == 0)
+
+
+def test_the_mean_of_pairs_is_bounded_by_bounded_differences():
+    labels = np.repeat([0, 1], [300, 700])
+    scores = np.random.default_rng(0).normal(size=1000) + labels
+    probabilities = np.stack([-scores, scores], axis=1)
+    slack = np.sqrt(np.log(1e4) / 2 * (1 / 300 + 1 / 700))
+    assert mean_auc_lower_bound(probabilities, labels) == pytest.approx(auc(scores, labels) - slack)
+    assert mean_auc_lower_bound(probabilities, labels, n_checks=9) < mean_auc_lower_bound(
+        probabilities, labels
+    )
+    assert mean_auc_lower_bound(probabilities, np.zeros(1000, int)) == 0.0
+
+
+def test_the_mean_of_pairs_is_covered_for_five_classes_of_unequal_records():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), (20, 40, 60, 80, 200))
+    clear = np.eye(5)[labels] * (np.arange(400) % 2)[:, None]  # every other record is told, the rest is not
+    drawn = [macro_auc(clear + rng.random((400, 5)), labels) for _ in range(400)]
+    expected = np.mean(drawn)
+    misses = sum(
+        mean_auc_lower_bound(clear + rng.random((400, 5)), labels, error=0.1) > expected for _ in range(400)
+    )
+    assert misses <= 40

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from privhier.metrics.classification import auc, auc_resampled
-from privhier.metrics.intervals import group_bootstrap_weights, max_interval, percentile_interval
+from privhier.metrics.intervals import (
+    excess_interval,
+    group_bootstrap_weights,
+    max_interval,
+    percentile_interval,
+)
 
 
 def test_whole_groups_are_drawn_with_replacement():
@@ -70,3 +75,32 @@ def test_the_maximum_is_chosen_anew_in_every_resample():
 def test_wrong_groups_are_refused():
     with pytest.raises(ValueError, match="groups"):
         group_bootstrap_weights(np.zeros((2, 2)), 10, np.random.default_rng(0))
+
+
+def test_excess_is_the_difference_of_two_maxima_paired():
+    values, floor = np.array([0.6, 0.7]), np.array([0.65, np.nan])
+    resampled = np.array([[0.62, 0.58, np.nan], [0.69, 0.71, np.nan]])
+    floor_resampled = np.array([[0.66, 0.61, 0.6], [np.nan, 0.72, np.nan]])
+    found = excess_interval(values, resampled, floor, floor_resampled)
+    assert found.value == pytest.approx(0.05)
+    assert (found.low, found.high, found.dropped) == (pytest.approx(-0.01), pytest.approx(0.05), 1)
+    with pytest.raises(ValueError, match="same resamples"):
+        excess_interval(values, resampled, floor, floor_resampled[:, :2])
+    with pytest.raises(ValueError, match="no attacker"):
+        excess_interval(values, resampled, np.array([np.nan, np.nan]), floor_resampled)
+
+
+def test_pairing_takes_out_what_both_share_and_covers_the_truth():
+    rng = np.random.default_rng(0)
+    n, resamples, covered, widths = 150, 300, 0, []
+    for _ in range(150):
+        shared = rng.normal(size=n)  # easy and hard records, for both
+        attacker, floor = shared + 0.3 + 0.2 * rng.normal(size=n), shared + 0.2 * rng.normal(size=n)
+        weights = group_bootstrap_weights(np.arange(n), resamples, rng) / n
+        sides = [(np.array([side.mean()]), (weights @ side)[None]) for side in (attacker, floor)]
+        found = excess_interval(*sides[0], *sides[1])
+        covered += found.low <= 0.3 <= found.high
+        apart = percentile_interval(sides[0][0][0], sides[0][1][0])
+        widths.append((found.high - found.low) / (apart.high - apart.low))
+    assert covered >= 0.88 * 150
+    assert np.mean(widths) < 0.4
