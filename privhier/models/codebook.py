@@ -23,13 +23,13 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from privhier.config.network import MOST_LETTERS
 from privhier.errors import CheckpointError, ConfigError, DataError
 from privhier.seeding import numpy_stream, stream_seed
 from privhier.storage.files import whole_file
 
 Fit = Literal["quantiles", "kmeans"]
 """How letters are fitted: medians of equally filled cells (d = 1), or k-means."""
-MOST_LETTERS = 4096
 SCHEMA = "privhier.codebook/1"
 
 _MOST_ROWS = 50_000

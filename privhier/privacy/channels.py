@@ -16,11 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from privhier.config.privacy import ORDERED_MOST
 from privhier.errors import ConfigError
 from privhier.privacy.noise import NoiseSource
 
-ORDERED_MOST = 256
-"""Letters of a truncated geometric channel, at most: its matrix is searched and kept whole."""
 _STEPS = 60
 """Halvings of the search for a decay: more than float64 tells apart."""
 

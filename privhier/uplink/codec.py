@@ -14,10 +14,11 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from privhier.config.network import MOST_LETTERS
 from privhier.errors import UplinkError
 from privhier.uplink.grid import LIMITS, Wire, dequantize, is_canonical, pack, quantize, unpack
 from privhier.uplink.header import DTYPES, MAX_AXES, MAX_INT, SCHEMA, WIRES, Layout, read_header, write_header
-from privhier.uplink.letters import MOST_LETTERS, pack_letters, unpack_letters
+from privhier.uplink.letters import pack_letters, unpack_letters
 
 MAX_BYTES = 64 * 2**20
 """Default limit of one message: 64 MiB."""

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from privhier.config.network import MOST_LETTERS
 from privhier.uplink.grid import LIMITS
-from privhier.uplink.letters import MOST_LETTERS, packed_bytes
+from privhier.uplink.letters import packed_bytes
 
 SCHEMA = "privhier.release/2"
 WIRES = {"float32": "F32", "float16": "F16", "int8": "I8", "int4": "U8", "letters": "U8"}

@@ -11,9 +11,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-MOST_LETTERS = 4096
-"""K, at most: twelve bits."""
-
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
 
