@@ -16,4 +16,5 @@ from privhier.attacks.nearest_neighbors import NearestNeighbors as NearestNeighb
 from privhier.attacks.property import MixtureAttack as MixtureAttack
 from privhier.attacks.rbf_kernel import RbfKernelAttack as RbfKernelAttack
 from privhier.attacks.substitute import SubstituteAttack as SubstituteAttack
+from privhier.attacks.table import TableAttack as TableAttack
 from privhier.attacks.verification import MetricAttack as MetricAttack

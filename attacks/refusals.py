@@ -53,6 +53,16 @@ def map_refusal(view: View) -> str | None:
     return None
 
 
+def letters_refusal(view: View) -> str | None:
+    """Why nothing can be counted in these releases, or None."""
+    if view.alphabet is None:
+        return "the releases are no letters: there is nothing to count"
+    groups, letters = view.alphabet.groups, view.alphabet.letters
+    if view.releases.shape[2:] != (groups * letters,):
+        return f"the releases are not {groups} letters of {letters}, one-hot"
+    return None
+
+
 def people_refusal(view: View) -> str | None:
     """Why no attack on unknown people can be trained from this view, or None."""
     people = view.aux.labels.get("identity")

@@ -20,6 +20,29 @@ Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
+class Alphabet:
+    """What letters are releases: every group a block of columns, one-hot.
+
+    Attributes:
+        letters: K.
+        groups: M, letters of one release.
+    """
+
+    letters: int
+    groups: int = 1
+
+    def one_hot(self, letters: IntArray) -> FloatArray:
+        """Letters ``(..., M)`` from 0 to K - 1 as attackers see them: float32 ``(..., M * K)``."""
+        hot: FloatArray = np.equal(letters[..., None], np.arange(self.letters)).astype(np.float32)
+        return hot.reshape(*letters.shape[:-1], self.groups * self.letters)
+
+    def letters_of(self, releases: FloatArray) -> IntArray:
+        """Inverse of ``one_hot``: int64 ``(..., M)``."""
+        blocks = releases.reshape(*releases.shape[:-1], self.groups, self.letters)
+        return np.asarray(blocks.argmax(axis=-1), dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class AuxiliarySet:
     """Labelled images the attacker owns.
 
@@ -77,6 +100,7 @@ class View:
         task_classes: Number of classes of every task; empty without ``task_labels``.
         populations: Rows of ``releases``, int64 each: sets of records whose make-up is asked for
             (property inference).
+        alphabet: Where releases are letters, which; they are then one-hot ``(n, T, M * K)``.
         scratch: What attacks on this very view compute once and share (projections). Nothing in it
             depends on which attack came first; a changed copy of the view begins with none.
     """
@@ -92,6 +116,7 @@ class View:
     task_labels: IntArray | None = None
     task_classes: tuple[int, ...] = ()
     populations: tuple[IntArray, ...] = ()
+    alphabet: Alphabet | None = None
     scratch: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from privhier.attacks.parts.decoders import Decoder, as_maps, window_ssim
-from privhier.attacks.parts.features import LastDraw
+from privhier.attacks.parts.features import LastDraw, usable_spread
 from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, fit, take
 from privhier.attacks.parts.selection import own_split
 from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View
@@ -18,6 +18,8 @@ from privhier.seeding import isolated_rng, numpy_stream, torch_stream
 
 _RIDGE_ROWS = 300_000
 """Positions (of all records) the closed-form start is fitted on."""
+_LARGEST_LOG = 80.0
+"""Of a foreseen error: what float32 still holds; it is cut to the range seen afterwards."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,10 @@ def _errors(guesses: FloatArray, images: ImageArray, indices: IntArray) -> tuple
 
 def _predicted_error(described: FloatArray, errors: FloatArray, victims: FloatArray) -> FloatArray:
     """The victims' L1 errors (n,) as foreseen by a ridge on log errors of the own validation records."""
-    mean, spread = described.mean(axis=0), np.maximum(described.std(axis=0), 1e-6)
+    mean, spread = described.mean(axis=0), usable_spread(described.std(axis=0))
     ridge = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit((described - mean) / spread, np.log(errors + 1e-4))
     # Victims far outside what was seen get no estimate beyond the range seen.
-    foreseen = np.exp(ridge.predict((victims - mean) / spread))
+    foreseen = np.exp(np.minimum(ridge.predict((victims - mean) / spread), _LARGEST_LOG))
     return np.asarray(np.clip(foreseen, errors.min() / 2, errors.max() * 2), dtype=np.float32)
 
 

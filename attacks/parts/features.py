@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,16 @@ _SHARED_AXES = 256
 """Axes that are fitted at once, so that attackers who want fewer take the first of them."""
 _BLOCK = 512
 """Records projected at a time, so that a wide release is never copied whole."""
+
+
+def usable_spread(spread: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """Standard deviations to divide by: what the attacker's own records never show gets the widest one.
+
+    Divided by a tiny number instead, the first victim with a letter that no auxiliary record has would lie a
+    million standard deviations off.
+    """
+    least = 1e-6
+    return np.where(spread > least, spread, np.maximum(spread.max(initial=0), least)).astype(spread.dtype)
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class FeatureMap:
             self._second = _principal_axes(columns, max_columns, seed)
             columns = self._second(columns)
         self.mean: FloatArray = columns.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.spread: FloatArray = np.maximum(columns.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
+        self.spread: FloatArray = usable_spread(columns.std(axis=0, dtype=np.float64)).astype(np.float32)
         """Standard deviation of each column before standardization, float32 ``(q,)``."""
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from privhier.attacks.parts.features import usable_spread
 from privhier.attacks.view import FloatArray
 
 
@@ -59,7 +60,7 @@ def channel_norm(maps: FloatArray) -> ChannelNorm:
     """Constants of ``ChannelNorm`` from up to 1,024 auxiliary maps (n, c, h, w)."""
     sample = maps[:: max(1, len(maps) // 1024)]
     mean = sample.mean(axis=(0, 2, 3), dtype=np.float64)
-    spread = np.maximum(sample.std(axis=(0, 2, 3), dtype=np.float64), 1e-6)
+    spread = usable_spread(sample.std(axis=(0, 2, 3), dtype=np.float64))
     return ChannelNorm(torch.tensor(mean, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32))
 
 

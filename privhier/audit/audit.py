@@ -142,8 +142,8 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
     Raises:
         GuaranteeError: There is no ledger, or it claims an epsilon of 0 for Laplace releases.
     """
-    kind = config.release.mechanism
     facts = finished_training(folder)
+    kind = mechanism_of(config, facts["n_train"], folder).mechanism
     ledger = checked_ledger(folder, config, facts)
     accounts = ledger.accounts()
     if kind == "none" or not accounts:

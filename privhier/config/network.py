@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from privhier.config.base import Section
+
+MOST_LETTERS = 4096
+"""K, at most: twelve bits."""
 
 
 class BottleneckConfig(Section):
     """The optional layer before the release."""
 
-    kind: Literal["none", "dimension", "channels"] = "none"
+    kind: Literal["none", "dimension", "channels", "letters"] = "none"
     size: int | None = Field(None, ge=1)
-    """Values (``dimension``) or channels (``channels``) per record."""
+    """Values (``dimension``) or channels (``channels``) per record; values per letter (``letters``)."""
+    letters: int | None = Field(None, ge=2, le=MOST_LETTERS)
+    """K, for ``letters``: the values become the nearest of so many letters."""
+    groups: int = Field(1, ge=1, le=64)
+    """M, for ``letters``: letters per record, each of ``size`` values of its own; they share its epsilon."""
+    fit: Literal["auto", "quantiles", "kmeans", "learned"] = "auto"
+    """How letters are found. After pre-training, on features of training records: ``quantiles`` (one value)
+    or ``kmeans``. ``learned``: trained with the edge, the only way under ``edge.dp_sgd``. ``auto``:
+    ``learned`` there, else ``quantiles`` for one value and ``kmeans`` for more."""
 
     @model_validator(mode="after")
     def _size(self) -> BottleneckConfig:
         if (self.kind == "none") != (self.size is None):
             raise ValueError("size is given exactly when kind is not 'none'")
+        if (self.kind == "letters") != (self.letters is not None):
+            raise ValueError("letters is given exactly when kind is 'letters'")
+        if self.kind != "letters" and (self.groups, self.fit) != (1, "auto"):
+            raise ValueError("groups and fit are for kind 'letters' only")
+        if self.fit == "quantiles" and self.size != 1:
+            raise ValueError("fit 'quantiles' is for letters of one value: choose size 1, or fit kmeans")
         return self
+
+    @model_serializer(mode="wrap")
+    def _of_its_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the keys of letters where there are none: hashes of other runs stay as they were."""
+        data: dict[str, Any] = handler(self)
+        return data if self.kind == "letters" else {k: v for k, v in data.items() if k in ("kind", "size")}
 
 
 class ModelConfig(Section):

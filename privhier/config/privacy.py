@@ -37,11 +37,24 @@ def _kind_of_clip(value: object) -> str:
     return "(quantile)" if isinstance(value, dict | ClipQuantile) else "(constant)"
 
 
-class ReleaseConfig(Section):
-    """How features become a release: clip to norm ``clip``, add noise, quantize."""
+LETTER_MECHANISMS = ("randomized_response", "subset_selection", "truncated_geometric")
+"""Channels on letters; see ``privhier.privacy.channels``."""
+ORDERED_MOST = 256
+"""Letters of a truncated geometric channel, at most: its matrix is searched and kept whole."""
+MOST_LETTER_EPSILON = 30.0
+"""Of letters: above it float64's rounding shows in the probabilities of answers."""
 
-    mechanism: Literal["none", "gaussian", "laplace"] = "none"
-    """``none``: raw features, no guarantee."""
+
+class ReleaseConfig(Section):
+    """How features become a release (clip to norm ``clip``, add noise, quantize), or letters (answer)."""
+
+    mechanism: Literal[
+        "none", "gaussian", "laplace", "randomized_response", "subset_selection", "truncated_geometric"
+    ] = "none"
+    """``none``: raw features, or the true letters; no guarantee. ``gaussian``, ``laplace``: for features.
+    For letters (``model.bottleneck.kind: letters``): ``randomized_response`` (the true letter, or any other
+    one), ``subset_selection`` (better for many letters at a small epsilon), ``truncated_geometric`` (letters
+    with an order; at most 256)."""
     clip: Annotated[
         Annotated[float, Field(gt=0, allow_inf_nan=False), Tag("(constant)")]
         | Annotated[ClipQuantile, Tag("(quantile)")],
@@ -52,13 +65,17 @@ class ReleaseConfig(Section):
     sigma: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Noise scale in feature units: standard deviation (gaussian) or scale b (laplace); 0: clip only."""
     target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Solve ``sigma`` for this replace-one epsilon of all the schedule's releases of one record."""
+    """Solve ``sigma`` for this replace-one epsilon of all the schedule's releases of one record; of letters
+    (pure, delta 0, at most 30): the answers share it equally."""
     quantize: Literal["float32", "float16", "int8", "int4"] = "float32"
     """How values go over the wire, rounded after noising (post-processing: no privacy cost). int8 and int4:
     integers in [-127, 127] or [-7, 7] times a power of two of every record's own."""
 
     @model_validator(mode="after")
     def _one_of(self) -> ReleaseConfig:
+        if self.of_letters:
+            self._check_letters()
+            return self
         given = (self.sigma is not None) + (self.target_epsilon is not None)
         if self.mechanism == "none" and given:
             raise ValueError("mechanism 'none' takes neither sigma nor target_epsilon")
@@ -70,6 +87,19 @@ class ReleaseConfig(Section):
                 "so that the noise follows the bound"
             )
         return self
+
+    @property
+    def of_letters(self) -> bool:
+        """Whether the mechanism answers letters at random."""
+        return self.mechanism in LETTER_MECHANISMS
+
+    def _check_letters(self) -> None:
+        if self.target_epsilon is None or self.sigma is not None:
+            raise ValueError(f"mechanism {self.mechanism!r} takes target_epsilon, and no sigma")
+        if self.target_epsilon > MOST_LETTER_EPSILON:
+            raise ValueError(f"target_epsilon of letters must be at most {MOST_LETTER_EPSILON:g}")
+        if (self.clip, self.quantize) != (1.0, "float32"):
+            raise ValueError("letters are neither clipped nor quantized: leave clip and quantize out")
 
     @property
     def quantile(self) -> ClipQuantile | None:

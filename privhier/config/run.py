@@ -16,6 +16,7 @@ from yaml import safe_dump
 from privhier.config.attacks import AttacksConfig, EvaluationConfig
 from privhier.config.base import Choice, Section
 from privhier.config.data import DatasetConfig
+from privhier.config.letters import check_letters
 from privhier.config.link import LinkConfig
 from privhier.config.network import ModelConfig
 from privhier.config.privacy import EdgeConfig, PrivacyConfig, ReleaseConfig
@@ -104,6 +105,11 @@ class RunConfig(Section):
                 "training.batch_size must be at least 2 where model.norm is batch: BatchNorm takes its "
                 "statistics from the records of a batch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _letters(self) -> RunConfig:
+        check_letters(self.model, self.release, self.schedule, dp_sgd=self.edge.dp_sgd is not None)
         return self
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from yaml import safe_dump
 
 from privhier.config import (
@@ -27,6 +27,7 @@ from privhier.config import (
 )
 from privhier.config.errors import validated
 from privhier.config.expressions import Expressions
+from privhier.config.letters import check_letters
 
 _ONLY_SHARED = ("image_size", "task")
 """Keys that a shared file has at its top and a run configuration has not."""
@@ -56,6 +57,11 @@ class SharedConfig(Section):
     privacy: SharedPrivacy
     batch_size: int = Field(ge=1)
     cloud: OptimizerConfig
+
+    @model_validator(mode="after")
+    def _letters(self) -> SharedConfig:
+        check_letters(self.model, self.release, self.schedule, dp_sgd=None)
+        return self
 
     def hash(self) -> str:
         """SHA-256 of its canonical JSON, 64 hexadecimal digits.

@@ -38,8 +38,10 @@ def build_bottleneck(
     convolution, GroupNorm, ReLU.
 
     Raises:
-        ConfigError: ``model.bottleneck.size`` is larger than what it should narrow.
+        ConfigError: ``model.bottleneck.size`` is larger than what it should narrow; letters.
     """
+    if config.kind == "letters":
+        raise _not_built()
     if config.kind == "none" or config.size is None:
         return Bottleneck(), Expander(), feature_shape
     size = config.size
@@ -63,6 +65,15 @@ def build_bottleneck(
     if small != (height, width):
         expander.append(nn.Upsample(size=(height, width), mode="nearest"))
     return bottleneck, expander, (size,)
+
+
+def _not_built() -> ConfigError:
+    return ConfigError(
+        key="model.bottleneck.kind",
+        value="letters",
+        rule="is checked, but no network releases letters yet",
+        remedy="Choose dimension, channels or none",
+    )
 
 
 def _narrows(size: int, limit: int, what: str) -> None:

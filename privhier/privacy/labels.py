@@ -1,4 +1,4 @@
-"""Label privacy: K-ary randomized response (Warner, 1965; Kairouz and others, 2016), and learning from it."""
+"""Label privacy: K-ary randomized response on task labels (``channels.py``), and learning from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from privhier.errors import ConfigError
+from privhier.privacy.channels import RandomizedResponse
 from privhier.privacy.noise import NoiseSource
 
 
@@ -21,18 +22,12 @@ def keep_probability(epsilon: float, classes: int) -> float:
     Raises:
         ConfigError: An argument is out of its range.
     """
-    if not 0 < epsilon < math.inf:
-        raise _error("label_epsilon", epsilon, "must be above 0 and finite")
-    if classes < 2:
-        raise _error("classes", classes, "must be at least 2")
-    return 1 / (1 + (classes - 1) * math.exp(-epsilon))
+    return _channel(epsilon, classes).keep
 
 
 def flip_matrix(epsilon: float, classes: int) -> Tensor:
     """``(K, K)`` float64: row is the true class, column the answer; rows sum to 1."""
-    keep = keep_probability(epsilon, classes)
-    matrix = torch.full((classes, classes), (1 - keep) / (classes - 1), dtype=torch.float64)
-    return matrix.fill_diagonal_(keep)
+    return _channel(epsilon, classes).matrix
 
 
 def randomize(labels: Tensor, epsilon: float, classes: int, source: NoiseSource) -> Tensor:
@@ -50,13 +45,10 @@ def randomize(labels: Tensor, epsilon: float, classes: int, source: NoiseSource)
     Raises:
         ConfigError: A label lies outside [0, K), or an argument is out of its range.
     """
-    keep = keep_probability(epsilon, classes)
+    channel = _channel(epsilon, classes)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise _error("labels", int(labels.min()), f"must lie in [0, {classes})")
-    shape = tuple(labels.shape)
-    true = source.uniform(shape) < keep
-    other = 1 + (source.uniform(shape) * (classes - 1)).long()
-    return torch.where(true, labels, (labels + other) % classes)
+    return channel.sample(labels, source)
 
 
 def corrected_cross_entropy(logits: Tensor, answers: Tensor, matrix: Tensor) -> Tensor:
@@ -73,6 +65,14 @@ def corrected_cross_entropy(logits: Tensor, answers: Tensor, matrix: Tensor) -> 
     chances = torch.log_softmax(logits, dim=1)
     reached = torch.log(matrix.to(logits))[:, answers].T  # (B, K): log P(answer | class)
     return -torch.logsumexp(chances + reached, dim=1).mean()
+
+
+def _channel(epsilon: float, classes: int) -> RandomizedResponse:
+    if not 0 < epsilon < math.inf:
+        raise _error("label_epsilon", epsilon, "must be above 0 and finite")
+    if classes < 2:
+        raise _error("classes", classes, "must be at least 2")
+    return RandomizedResponse(classes, epsilon)
 
 
 def _error(field: str, value: object, rule: str) -> ConfigError:

@@ -93,6 +93,13 @@ def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = No
             checks before anything is drawn.
     """
     release = config.release
+    if release.mechanism not in ("none", "gaussian", "laplace"):
+        raise ConfigError(
+            key="release.mechanism",
+            value=release.mechanism,
+            rule="is checked, but nothing releases letters yet",
+            remedy="Choose none, gaussian or laplace",
+        )
     target = release.target_epsilon
     if isinstance(release.clip, ClipQuantile):
         assert target is not None

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from privhier.config.network import MOST_LETTERS
 from privhier.errors import UplinkError
 from privhier.uplink.grid import LIMITS, Wire, dequantize, is_canonical, pack, quantize, unpack
 from privhier.uplink.header import DTYPES, MAX_AXES, MAX_INT, SCHEMA, WIRES, Layout, read_header, write_header
+from privhier.uplink.letters import pack_letters, unpack_letters
 
 MAX_BYTES = 64 * 2**20
 """Default limit of one message: 64 MiB."""
@@ -31,6 +33,8 @@ _MAX_LABEL = 2**15 - 1
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Payload = npt.NDArray[Any]
+"""float32; int64 where the wire carries letters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +48,13 @@ class ReleaseMessage:
         epoch: Which epoch of the phase, from 0.
         batch: Which message of that split, phase and epoch, from 0.
         records: int64 ``(B,)`` record numbers, each once, 0 to 2**31 - 1.
-        payload: float32 ``(B, *release_shape)``, finite, exactly representable on the wire.
+        payload: float32 ``(B, *release_shape)``, finite, exactly representable on the wire; or letters,
+            int64 ``(B, M)`` from 0 to K - 1.
         task_labels: int64 ``(B, n_tasks)``, -1 ("not known") to 32767, or None where labels stay on the
             edge.
         wire: How the payload's values are carried.
         edge: Which edge of the run, 0 to 65535.
+        letters: K, 2 to 4,096, where ``wire`` is ``"letters"``; else None.
     """
 
     run_id: str
@@ -57,10 +63,11 @@ class ReleaseMessage:
     epoch: int
     batch: int
     records: IntArray
-    payload: FloatArray
+    payload: Payload
     task_labels: IntArray | None = None
-    wire: Wire = "float32"
+    wire: Wire | Literal["letters"] = "float32"
     edge: int = 0
+    letters: int | None = None
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -72,9 +79,10 @@ def encode(message: ReleaseMessage, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Turn a message into bytes.
 
     The bytes are a valid safetensors file in one canonical form: the same message gives the same bytes.
-    Its tensors are ``records`` (I32), ``payload`` (F32, F16, I8, or U8 holding two int4 values a byte),
-    perhaps ``task_labels`` (I16) and, with int8 and int4, ``exponents`` (I8, one a record: a value is its
-    integer times 2**exponent). The rest, the payload's true shape included, is in its metadata.
+    Its tensors are ``records`` (I32), ``payload`` (F32, F16, I8, or U8 holding two int4 values a byte, or
+    letters as ``letters.py`` packs them), perhaps ``task_labels`` (I16) and, with int8 and int4,
+    ``exponents`` (I8, one a record: a value is its integer times 2**exponent). The rest, the payload's true
+    shape and K included, is in its metadata.
 
     Raises:
         UplinkError: A field breaks its rule, the payload is not exactly representable on the wire, or the
@@ -85,13 +93,16 @@ def encode(message: ReleaseMessage, *, max_bytes: int = MAX_BYTES) -> bytes:
     n_tasks = None if message.task_labels is None else message.task_labels.shape[1]
     layout = Layout(
         message.run_id, message.split, message.phase, message.epoch, message.batch, message.edge,
-        message.wire, payload.shape, n_tasks,
+        message.wire, payload.shape, n_tasks, message.letters,
     )  # fmt: skip
     _check_memory(layout, max_bytes)
     parts: dict[str, npt.NDArray[Any]] = {"records": message.records}
-    parts["payload"], exponents = _to_wire(payload.reshape(count, -1), message.wire)
-    if exponents is not None:
-        parts["exponents"] = exponents
+    if message.letters is not None:
+        parts["payload"] = pack_letters(payload, message.letters)
+    else:
+        parts["payload"], exponents = _to_wire(payload.reshape(count, -1), message.wire)
+        if exponents is not None:
+            parts["exponents"] = exponents
     if message.task_labels is not None:
         parts["task_labels"] = message.task_labels
     body = b"".join(parts[name].astype(DTYPES[code]).tobytes() for name, code, _ in layout.tensors())
@@ -141,10 +152,15 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> ReleaseMessage:
         epoch=layout.epoch,
         batch=layout.batch,
         records=arrays["records"].astype(np.int64),
-        payload=_from_wire(arrays["payload"], arrays.get("exponents"), layout),
+        payload=(
+            _from_wire(arrays["payload"], arrays.get("exponents"), layout)
+            if layout.letters is None
+            else _letters(arrays["payload"], layout.letters, layout)
+        ),
         task_labels=arrays["task_labels"].astype(np.int64) if "task_labels" in arrays else None,
         wire=cast(Wire, layout.wire),
         edge=layout.edge,
+        letters=layout.letters,
     )
     _check_message(message)
     return message
@@ -189,6 +205,14 @@ def _from_wire(
     return dequantize(q, exponents).reshape(layout.shape)
 
 
+def _letters(packed: npt.NDArray[np.uint8], alphabet: int, layout: Layout) -> IntArray:
+    """int64 ``(B, *shape)``; refuses bytes that ``encode`` would never have made."""
+    letters = unpack_letters(packed, math.prod(layout.shape), alphabet)
+    if letters is None:
+        raise _error("payload", "letters", f"must be letters below {alphabet} and zeros", "Send encode()'s")
+    return letters.reshape(layout.shape)
+
+
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise _error("size", size, f"a message may have at most {max_bytes} bytes", "Send smaller batches")
@@ -196,8 +220,8 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 def _check_memory(layout: Layout, max_bytes: int) -> None:
     """A message is small in memory too, where its few bits a value have become float32 and int64."""
-    count = layout.shape[0]
-    _check_size(4 * count * layout.values + 8 * count * (1 + (layout.n_tasks or 0)), max_bytes)
+    count, width = layout.shape[0], 4 if layout.letters is None else 8
+    _check_size(width * count * layout.values + 8 * count * (1 + (layout.n_tasks or 0)), max_bytes)
 
 
 def _check_message(message: ReleaseMessage) -> None:
@@ -219,22 +243,40 @@ def _check_message(message: ReleaseMessage) -> None:
     if not isinstance(message.wire, str) or message.wire not in WIRES:
         raise _error("wire", message.wire, f"must be one of {', '.join(WIRES)}", "Use release.quantize")
     _check_ints("records", message.records, 1, lowest=0, highest=MAX_INT)
-    payload = message.payload
-    if not isinstance(payload, np.ndarray) or payload.dtype != np.float32:
-        kind = getattr(payload, "dtype", type(payload).__name__)
-        raise _error("payload", kind, "must be a float32 array", "Convert the release first")
     count = len(message.records)
-    if not 2 <= payload.ndim <= MAX_AXES or payload.shape[0] != count or 0 in payload.shape:
-        rule = f"must be ({count}, ...) with 2 to {MAX_AXES} axes"
-        raise _error("payload", payload.shape, rule, "One row a record")
-    if not np.isfinite(payload).all():
-        raise _error("payload", "non-finite", "must be finite", "Release through ReleaseMechanism.sanitize")
+    if message.wire == "letters":
+        _check_letters(message.payload, count, message.letters)
+    else:
+        _check_values(message.payload, count)
+        if message.letters is not None:
+            raise _error("letters", message.letters, "is for the wire 'letters' only", "Leave it out")
     if np.unique(message.records).size != count:
         raise _error("records", "duplicates", "a record appears once a message", "Send one release a record")
     if message.task_labels is not None:
         _check_ints("task_labels", message.task_labels, 2, lowest=-1, highest=_MAX_LABEL)
         if len(message.task_labels) != count:
             raise _error("task_labels", message.task_labels.shape, f"must have {count} rows", "One a record")
+
+
+def _check_values(payload: object, count: int) -> None:
+    if not isinstance(payload, np.ndarray) or payload.dtype != np.float32:
+        kind = getattr(payload, "dtype", type(payload).__name__)
+        raise _error("payload", kind, "must be a float32 array", "Convert the release first")
+    if not 2 <= payload.ndim <= MAX_AXES or payload.shape[0] != count or 0 in payload.shape:
+        rule = f"must be ({count}, ...) with 2 to {MAX_AXES} axes"
+        raise _error("payload", payload.shape, rule, "One row a record")
+    if not np.isfinite(payload).all():
+        raise _error("payload", "non-finite", "must be finite", "Release through ReleaseMechanism.sanitize")
+
+
+def _check_letters(payload: object, count: int, alphabet: object) -> None:
+    if type(alphabet) is not int or not 2 <= alphabet <= MOST_LETTERS:
+        rule = f"must be an integer from 2 to {MOST_LETTERS}"
+        raise _error("letters", alphabet, rule, "Say how many letters there are")
+    _check_ints("payload", payload, 2, lowest=0, highest=alphabet - 1)
+    if len(cast(IntArray, payload)) != count:
+        shape = cast(IntArray, payload).shape
+        raise _error("payload", shape, f"must be ({count}, M) letters", "One row a record")
 
 
 def _check_ints(name: str, values: object, ndim: int, *, lowest: int, highest: int) -> None:

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from privhier.config.network import MOST_LETTERS
 from privhier.uplink.grid import LIMITS
+from privhier.uplink.letters import packed_bytes
 
 SCHEMA = "privhier.release/2"
-WIRES = {"float32": "F32", "float16": "F16", "int8": "I8", "int4": "U8"}
-"""How values go over the wire, and the type of the tensor that holds them; two int4 values share a byte."""
+WIRES = {"float32": "F32", "float16": "F16", "int8": "I8", "int4": "U8", "letters": "U8"}
+"""How values go over the wire, and the type of the tensor that holds them; two int4 values share a byte, and
+letters are packed through the whole message."""
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -43,6 +46,8 @@ class Layout(NamedTuple):
     wire: str
     shape: tuple[int, ...]
     n_tasks: int | None
+    letters: int | None = None
+    """K, where the wire carries letters, and nowhere else."""
 
     @property
     def values(self) -> int:
@@ -54,6 +59,8 @@ class Layout(NamedTuple):
         count, code, dims = self.shape[0], WIRES[self.wire], list(self.shape)
         if self.wire == "int4":
             dims = [count, (self.values + 1) // 2]
+        elif self.letters is not None:
+            dims = [packed_bytes(count * self.values, self.letters)]
         found = [("records", "I32", [count]), ("payload", code, dims)]
         if self.n_tasks is not None:
             found.append(("task_labels", "I16", [count, self.n_tasks]))
@@ -75,6 +82,8 @@ def write_header(layout: Layout, body: bytes | memoryview) -> bytes:
         "wire": layout.wire,
         "shape": ",".join(map(str, layout.shape[1:])),
     }
+    if layout.letters is not None:
+        meta["letters"] = str(layout.letters)
     head: dict[str, Any] = {"__metadata__": meta}
     start = 0
     for name, code, dims in layout.tensors():
@@ -111,10 +120,12 @@ def read_header(text: bytes) -> Layout:
     for number in (*shape, *(() if n_tasks is None else (n_tasks,))):
         if type(number) is not int or not 0 < number <= MAX_INT:
             raise ValueError("a dimension is not a positive integer")
+    letters = _number(meta["letters"]) if meta["wire"] == "letters" else None
+    if letters is not None and not 2 <= letters <= MOST_LETTERS:
+        raise ValueError("an alphabet has 2 to 4096 letters")
     epoch, batch, edge = (_number(meta[name]) for name in ("epoch", "batch", "edge"))
-    return Layout(
-        meta["run_id"], meta["split"], meta["phase"], epoch, batch, edge, meta["wire"], shape, n_tasks
-    )
+    place = (meta["run_id"], meta["split"], meta["phase"], epoch, batch, edge)
+    return Layout(*place, meta["wire"], shape, n_tasks, letters)
 
 
 def _number(text: str) -> int:

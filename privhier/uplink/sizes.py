@@ -18,12 +18,14 @@ class ReleaseFormat:
         wire: Type of its values on the wire.
         tasks: Columns of task labels in messages of training records.
         rows: Records of a message that releases a whole split.
+        letters: K, where the wire carries letters.
     """
 
     shape: tuple[int, ...]
     wire: str = "float32"
     tasks: int = 1
     rows: int = 256
+    letters: int | None = None
 
     def bytes_of(self, rows: int, *, split: str = "train", phase: str, epoch: int = 0, batch: int = 0) -> int:
         """Bytes of ``encode``'s message of ``rows`` records; training records carry labels."""
@@ -39,6 +41,7 @@ class ReleaseFormat:
 @lru_cache(maxsize=4096)
 def _bytes_of(form: ReleaseFormat, rows: int, split: str, phase: str, epoch: int, batch: int) -> int:
     tasks = form.tasks if split == "train" else None
-    layout = Layout("0" * 16, split, phase, epoch, batch, 0, form.wire, (rows, *form.shape), tasks)
+    place = ("0" * 16, split, phase, epoch, batch, 0)
+    layout = Layout(*place, form.wire, (rows, *form.shape), tasks, form.letters)
     body = sum(DTYPES[code].itemsize * math.prod(dims) for _, code, dims in layout.tensors())
     return len(write_header(layout, b"")) + body

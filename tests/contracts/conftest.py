@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from privhier.attacks.table import TableAttack
 from privhier.attacks.threat_models import white_box
-from privhier.attacks.view import AuxiliarySet, View
+from privhier.attacks.view import Alphabet, AuxiliarySet, View
 from privhier.config import BottleneckConfig, ModelConfig
 from privhier.models.features import edge_features
 from privhier.models.network import build_network
@@ -27,9 +28,10 @@ class World:
 
     ``edge``: images show the gender, and two states of a small edge release them (``leak``) or little
     but noise; the view holds the edge's weights. Otherwise releases are made without any network.
+    ``letters``: each of eight noisy values is one of eight letters.
     """
 
-    def __init__(self, *, maps, leak, edge=False, n_victims=200, draws=2, t=2, seed=0):
+    def __init__(self, *, maps, leak, edge=False, letters=False, n_victims=200, draws=2, t=2, seed=0):
         rng = np.random.default_rng(seed)
         people = rng.standard_normal((40 + n_victims // 4 + 1, 8))
         who = np.concatenate([np.repeat(np.arange(40), 4), 40 + np.arange(n_victims) // 4])
@@ -48,7 +50,7 @@ class World:
         else:
             hidden[:, 0] += 1.5 * (2 * gender - 1)
             clean = hidden if leak else rng.standard_normal(hidden.shape)
-            if maps:
+            if maps and not letters:
                 clean = np.repeat(np.repeat(clean.reshape(-1, 2, 2, 2), 3, axis=2), 3, axis=3)
 
         def release(rows, draw):
@@ -57,7 +59,12 @@ class World:
                 drawn = [mechanism.sanitize(state[rows], source).values.numpy() for state in features]
                 return frozen(np.stack(drawn, axis=1))
             noise = np.random.default_rng((seed, draw)).standard_normal((len(rows), t, *clean.shape[1:]))
-            return frozen((clean[rows][:, None] + 0.5 * noise).astype(np.float32))
+            noised = (clean[rows][:, None] + 0.5 * noise).astype(np.float32)
+            return frozen(
+                alphabet.one_hot(np.digitize(noised, np.linspace(-2.4, 2.4, 7))) if letters else noised
+            )
+
+        alphabet = Alphabet(letters=8, groups=8) if letters else None
 
         aux, victims = np.arange(160), np.arange(160, 160 + n_victims)
         self.gender, self.who, self.images = gender[victims], who[victims], images[victims]
@@ -75,6 +82,7 @@ class World:
             ),
             seed=3,
             populations=tuple(frozen(rows) for rows in self.populations(rng)),
+            alphabet=alphabet,
         )
         if edge:
             self.view = white_box(self.view, edges=states, mechanism=mechanism)
@@ -131,11 +139,12 @@ class World:
 def world_for():
     """``world_for(attack, ...)``: the world of the attack's threat model.
 
-    Attacks that optimize for each victim get few victims.
+    Attacks that optimize for each victim get few victims, and what counts letters gets letters.
     """
 
     def build(attack, *, maps=True, leak=True, n_victims=200, **options):
         few = min(n_victims, 24) if attack.expensive else n_victims
+        options.setdefault("letters", isinstance(attack, TableAttack))
         return World(maps=maps, leak=leak, edge=attack.white_box, n_victims=few, **options)
 
     return build

@@ -27,6 +27,7 @@ from privhier.attacks.nearest_neighbors import NearestNeighbors
 from privhier.attacks.property import MixtureAttack
 from privhier.attacks.rbf_kernel import RbfKernelAttack
 from privhier.attacks.substitute import SubstituteAttack
+from privhier.attacks.table import TableAttack
 from privhier.attacks.threat_models import with_task_labels
 from privhier.attacks.verification import MetricAttack
 from privhier.attacks.view import View
@@ -53,6 +54,7 @@ CASES = {
     "cnn": CnnAttack(target="gender", epochs=8, width=8),
     "rbf_kernel": RbfKernelAttack(target="gender", trials=3),
     "nearest_neighbors": NearestNeighbors(target="gender"),
+    "table": TableAttack(target="gender"),
     "averaging": AveragingAttack(target="gender", epochs=6),
     "fine_tune": FineTuneAttack(target="gender", epochs=10, width=8, teacher_epochs=3),
     "decensor": DecensorAttack(target="gender", epochs=10, retrain_epochs=6, width=8),
@@ -72,6 +74,8 @@ ATTRIBUTE = [name for name, attack in CASES.items() if attack.kind == "attribute
 
 MAPS_ONLY = (CnnAttack,)
 """Attacks that make no sense of a vector, and say so."""
+LETTERS_ONLY = (TableAttack,)
+"""Attacks that count letters, and say of other releases that there is nothing to count."""
 LEAK = {"reconstruction": 0.3, "property": 0.6}
 # Two releases of 16 noisy values leave little to optimize a picture by; a prior alone adds nothing to it.
 OF_VECTORS = {InversionAttack: 0.05, DeepPriorAttack: -0.1}
@@ -103,9 +107,12 @@ def test_every_registered_attack_has_a_row_here():
 @every
 @pytest.mark.parametrize("maps", [False, True], ids=["vector", "maps"])
 def test_a_leaky_release_is_read(attack, maps, world_for):
-    world = world_for(attack, maps=maps)
+    world = world_for(attack, maps=maps, letters=False)
     if isinstance(attack, MAPS_ONLY) and not maps:
         assert "vector" in attack.refuses(world.view)
+        return
+    if isinstance(attack, LETTERS_ONLY):
+        assert "no letters" in attack.refuses(world.view)
         return
     assert attack.refuses(world.view) is None
     result = attack.run(world.view)
@@ -118,6 +125,23 @@ def test_a_leaky_release_is_read(attack, maps, world_for):
     assert world.score(result) > (least if maps else OF_VECTORS.get(type(attack), least))
     # A black-box attacker has two draws of two releases of 160 records, whoever holds the weights more.
     assert result.queries > 0 if attack.white_box else result.queries == 160 * 2 * 2
+
+
+@pytest.mark.parametrize("attack", [a for a in CASES.values() if not a.white_box], ids=repr)
+def test_a_release_of_letters_is_read(attack, world_for):
+    """One-hot letters are releases like others; only convolutions make no sense of them."""
+    world = world_for(attack, letters=True)
+    if isinstance(attack, MAPS_ONLY):
+        assert "vector" in attack.refuses(world.view)
+        return
+    assert attack.refuses(world.view) is None
+    result = attack.run(world.view)
+    assert np.isfinite(result.validation)
+    if is_joint(attack):  # see above
+        assert result.queries == 0
+        return
+    assert world.score(result) > LEAK.get(attack.kind, 0.8)
+    assert result.queries == 160 * 2 * 2
 
 
 @every

@@ -26,7 +26,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TABLES = ("draws.toml", "eighteen.toml", "releases.toml", "bounds.toml")
+TABLES = ("draws.toml", "eighteen.toml", "releases.toml", "bounds.toml", "letters.toml")
 PACKAGES = {"privhier": "privhier", "attacks": "privhier/attacks", "datasets": "privhier/datasets"}
 """Folder of the checkout to folder of an installation: attacks and datasets are installed inside."""
 LONGEST = 900

@@ -428,6 +428,7 @@ def test_sensitive_labels_never_leave_the_edge(tmp_path, monkeypatch):
         "task_labels",
         "wire",
         "edge",
+        "letters",
     }
     assert set(vars(decode(first[0]))) == fields
 

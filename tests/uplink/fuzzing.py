@@ -158,6 +158,7 @@ class Forge:
             for wire in WIRES
             for number, shape in enumerate(shapes)
         ] + self._honest
+        self._bases += [encode(self._spelled(number, *how)) for number, how in enumerate([(5, 3), (100, 1)])]
         self._known = set(self._bases)
         self._ways: dict[str, Callable[[bytes], bytes]] = {
             "flipped length": lambda data: self._flip(data, 0, 8),
@@ -379,6 +380,11 @@ class Forge:
         deep = [b"[" * n, b"[" * n + b"]" * n, b'{"a":' * (n // 3), b'{"__metadata__":' + b"[" * n]
         return self._random.choice(deep)
 
+    def _spelled(self, number: int, letters: int, groups: int) -> ReleaseMessage:
+        """A message of letters."""
+        payload = self._numpy.integers(0, letters, (BATCH, groups))
+        return replace(message(number), wire="letters", letters=letters, payload=payload)
+
     def _signed_body(self, data: bytes) -> bytes:
         """Values that break a rule, under the right checksum."""
         start = _body(data)
@@ -389,8 +395,10 @@ class Forge:
             lambda: parts["records"].__setitem__(row, self._random.randrange(-(2**31), 0)),
             lambda: parts["records"].__setitem__(row, parts["records"][row - 1]),
         ]
-        flat = parts["payload"].reshape(BATCH, -1)
-        if layout.wire.startswith("float"):
+        flat = parts["payload"].reshape(BATCH, -1) if layout.letters is None else parts["payload"]
+        if layout.letters is not None:
+            ways.append(lambda: flat.__setitem__(0, 255))  # 7 of 5 letters, 127 of 100
+        elif layout.wire.startswith("float"):
             ways += [
                 lambda: flat.__setitem__((row, 0), self._random.choice([math.nan, math.inf, -math.inf])),
                 lambda: flat.fill(math.nan),
@@ -423,8 +431,12 @@ class Forge:
             {"shape": (1, *dims)}, {"shape": (count, *dims, *[1] * 6)}, {"shape": (2**31 - 1, *dims)},
             {"shape": (count, 2**31 - 1, 2**31 - 1)}, {"shape": (count, 0)}, {"shape": (0, *dims)},
             {"n_tasks": 2**31 - 1}, {"n_tasks": (layout.n_tasks or 0) + 1}, {"n_tasks": 0},
-            {"wire": WIRES[WIRES.index(layout.wire) - 1]},
         ]  # fmt: skip
+        if layout.letters is None:
+            changes.append({"wire": WIRES[WIRES.index(layout.wire) - 1]})
+        else:
+            changes += [{"wire": wire} for wire in WIRES]
+            changes += [{"letters": letters} for letters in (None, 1, 4097, layout.letters // 4)]
         body = data[start:]
         return write_header(layout._replace(**self._random.choice(changes)), body) + body
 

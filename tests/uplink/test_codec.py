@@ -78,6 +78,7 @@ def test_the_message_has_no_word_for_a_gradient_or_a_weight():
     names = [field.name for field in dataclasses.fields(ReleaseMessage)]
     assert names == [
         "run_id", "split", "phase", "epoch", "batch", "records", "payload", "task_labels", "wire", "edge",
+        "letters",
     ]  # fmt: skip
 
 

@@ -25,7 +25,10 @@ from privhier.training.trainer import Trainer
 from privhier.uplink.codec import ReleaseMessage, decode, encode
 
 small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
-WORDS = {"run_id", "split", "phase", "epoch", "batch", "records", "payload", "task_labels", "wire", "edge"}
+WORDS = {
+    "run_id", "split", "phase", "epoch", "batch", "edge", "records", "payload", "task_labels", "wire",
+    "letters",
+}  # fmt: skip
 
 
 def message() -> ReleaseMessage:

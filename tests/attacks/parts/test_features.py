@@ -2,8 +2,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
-from privhier.attacks.parts.features import FeatureBank, LastDraw
+from privhier.attacks.parts.features import FeatureBank, LastDraw, usable_spread
+from privhier.attacks.parts.nets import channel_norm
 from privhier.attacks.view import AuxiliarySet, View
 
 
@@ -91,3 +93,14 @@ def test_the_last_draw_is_asked_for_once():
         drawn(k)
     assert counter.calls == 2
     assert drawn.queries == 2 * 10
+
+
+def test_what_never_moves_is_measured_in_the_widest_unit():
+    spread = np.array([0.5, 0.0, 2.0, 1e-9])
+    np.testing.assert_array_equal(usable_spread(spread), [0.5, 2.0, 2.0, 2.0])
+    np.testing.assert_array_equal(usable_spread(np.array([3.0, 1e-5])), [3.0, 1e-5])
+    np.testing.assert_array_equal(usable_spread(np.zeros(2, np.float32)), np.full(2, 1e-6, np.float32))
+    maps = np.zeros((50, 2, 1, 1), np.float32)
+    maps[::2, 0] = 1
+    victim = torch.ones(1, 2, 1, 1)
+    assert channel_norm(maps)(victim).abs().max() <= 2.5  # and not a million

@@ -1,0 +1,135 @@
+"""The code inside an edge, and how a tail reads letters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from privhier.errors import ConfigError, ReleaseError
+from privhier.models.backbones import build_backbone
+from privhier.models.codebook import fit_codebook
+from privhier.models.letter_code import LetterCode
+from privhier.models.letter_expander import LetterExpander
+from privhier.models.split import split_backbone
+from privhier.models.staged import backbones
+from privhier.models.weights import load_weights, save_weights
+from privhier.seeding import isolated_rng, torch_stream
+
+SHAPE = {"groups": 2, "letters": 5, "size": 3}
+
+
+def features(n: int = 40, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch_stream(seed, "features"))
+
+
+def code(learned: bool, settled: bool = True) -> LetterCode:
+    with isolated_rng(0, "code"):
+        made = LetterCode(**SHAPE, learned=learned)
+    if settled:
+        made.settle(fit_codebook(features(), letters=5, groups=2, seed=0))
+    return made
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_it_spells_as_its_codebook_does(learned):
+    made, codebook = code(learned), fit_codebook(features(), letters=5, groups=2, seed=0)
+    z = features(seed=1)
+    assert torch.equal(made.codebook.values, codebook.values)
+    assert torch.equal(made(z), codebook.letters_of(z))
+    assert torch.equal(made.values_of(made(z)), codebook.values_of(codebook.letters_of(z)))
+
+
+def test_a_fitted_code_says_nothing_before_it_is_settled():
+    made = code(False, settled=False)
+    for use in (
+        lambda: made(features()),
+        lambda: made.values_of(torch.zeros(1, 2).long()),
+        lambda: made.codebook,
+    ):
+        with pytest.raises(ReleaseError, match="after pre-training"):
+            use()
+    code(True, settled=False)(features())  # a learned one has codes from the start
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_weights_carry_the_code_settled_or_not(learned, tmp_path):
+    for settled in (False, True):
+        save_weights(code(learned, settled), tmp_path / "code.safetensors")
+        back = LetterCode(**SHAPE, learned=learned)
+        load_weights(back, tmp_path / "code.safetensors")
+        assert bool(back.settled) == (settled or learned)
+        if settled or learned:
+            assert torch.equal(back.values, code(learned, settled).values)
+
+
+def test_another_shape_is_not_settled():
+    made = code(False, settled=False)
+    with pytest.raises(ConfigError, match=r"must be \(2, 5, 3\)"):
+        made.settle(fit_codebook(features(), letters=4, groups=2, seed=0))
+    assert not bool(made.settled)
+
+
+def test_a_fitted_code_is_no_parameter_and_a_learned_one_is():
+    assert list(code(False).parameters()) == []
+    assert [tuple(p.shape) for p in code(True).parameters()] == [(10, 3)]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_gradients_pass_straight_through_and_reach_codes_that_learn(learned):
+    made, z = code(learned), features().requires_grad_()
+    answers = (made(z) + 1) % 5  # answered at random, whatever they were
+    values = made.straight_through(z, answers)
+    assert torch.equal(values, made.values_of(answers))
+    weights = features(seed=2)
+    (values * weights).sum().backward()
+    assert torch.equal(z.grad, weights)
+    if learned:
+        moved = made.codes.weight.grad.reshape(2, 5, 3)[0].abs().sum(1) > 0
+        assert torch.equal(moved, torch.bincount(answers[:, 0], minlength=5) > 0)
+
+
+def test_distortion_is_its_definition_and_each_records_own():
+    made, z = code(True), features(seed=1).requires_grad_()
+    nearest = made.values_of(made(z)).detach()
+    distance = (z - nearest).square().sum(1)
+    assert torch.allclose(made.distortion(z), 1.25 * distance)
+    assert torch.allclose(torch.cat([made.distortion(row[None]) for row in z]), made.distortion(z))
+    made.distortion(z).sum().backward()
+    assert torch.allclose(z.grad, 0.25 * 2 * (z - nearest).detach())
+    blocks = (nearest - z.detach()).reshape(-1, 2, 3)[:, 0]
+    expected = torch.zeros(5, 3).index_add_(0, made(z)[:, 0], 2 * blocks)
+    assert torch.allclose(made.codes.weight.grad[:5], expected, atol=1e-5)
+
+
+# The tail
+
+
+@pytest.mark.parametrize("name", sorted(backbones.names()))
+def test_every_backbone_and_cut_reads_letters(name):
+    with isolated_rng(0, "backbone"):
+        backbone = build_backbone(
+            name, n_outputs=3, image_size=32, norm="group", stem="small", weights="none"
+        )
+    for cut in backbone.stage_names:
+        shape = backbone.feature_shapes[cut]
+        small = (min(4, shape[1]), min(4, shape[2]))
+        expander = LetterExpander(letters=7, groups=2, feature_shape=shape, small=small)
+        letters = torch.tensor([[0, 6], [6, 0], [3, 3]])
+        features = expander(letters)
+        assert tuple(features.shape) == (3, *shape)
+        assert split_backbone(backbone, cut)[1](features).shape == (3, 3)
+
+
+def test_letters_are_numbers_of_any_type_and_each_its_own():
+    with isolated_rng(0, "expander"):
+        expander = LetterExpander(letters=4096, groups=2, feature_shape=(3, 5, 5), small=(2, 2))
+    letters = torch.tensor([[4095, 0], [0, 4095], [17, 18]])
+    made = expander(letters)
+    for kind in (torch.float32, torch.int16, torch.float64):
+        assert torch.equal(expander(letters.to(kind)), made)
+    assert not torch.equal(made[0], made[1])
+    made.sum().backward()
+    touched = expander.values.weight.grad.abs().sum(1).nonzero().flatten().tolist()
+    assert set(touched) <= {4095, 0, 17, 4096, 8191, 4096 + 18}
+    assert len(touched) >= 4
+    assert "first" not in expander.state_dict()
