@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from privhier.attacks.view import AuxiliarySet, FloatArray, ImageArray, IntArray, View, frozen
+from privhier.attacks.view import (
+    Alphabet,
+    AuxiliarySet,
+    FloatArray,
+    ImageArray,
+    IntArray,
+    View,
+    frozen,
+    seen,
+)
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
+from privhier.models.letter_code import LetterCode
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 
@@ -65,7 +76,7 @@ def curious_cloud_view(
     Args:
         edges: The edge states that made the victims' T releases, in order.
         mechanism: How a release is made.
-        victims: float32 ``(n, T, *shape)``.
+        victims: float32 ``(n, T, *shape)``, or letters ``(n, T, M)`` in any type.
         source: Where the attacker's records come from.
         draws: K.
         seed: The attackers' seed; the noise of their own draws is a stream of it.
@@ -75,18 +86,19 @@ def curious_cloud_view(
         [edge_features(edge, source.images, source.rows, device=device) for edge in edges], dim=1
     )
 
+    alphabet = Alphabet.of(mechanism)
     made: dict[int, FloatArray] = {}  # one draw: what the attacks of a bench ask for again and again
 
     def releases(draw: int) -> FloatArray:
         draw = 0 if mechanism.deterministic else draw
         if draw not in made:
             made.clear()
-            made[draw] = _drawn(features, mechanism, seed, draw)
+            made[draw] = _drawn(edges, features, mechanism, seed, draw)
         return made[draw]
 
     return View(
         threat_model="curious_cloud",
-        releases=frozen(victims),
+        releases=frozen(victims if alphabet is None else alphabet.one_hot(victims)),
         image_shape=_image_shape(source.images),
         aux=source.owned(
             draws=1 if mechanism.deterministic else draws,
@@ -95,17 +107,26 @@ def curious_cloud_view(
         seed=seed,
         device=str(device),
         tail=tail,
+        alphabet=alphabet,
     )
 
 
-def _drawn(features: torch.Tensor, mechanism: ReleaseMechanism, seed: int, draw: int) -> FloatArray:
+def _drawn(
+    edges: Sequence[EdgeSegment], features: torch.Tensor, mechanism: ReleaseMechanism, seed: int, draw: int
+) -> FloatArray:
     """One read-only draw of every record, float32 ``(n, T, *shape)``."""
-    array = np.empty(tuple(features.shape), dtype=np.float32)
-    for t in range(features.shape[1]):
+    drawn = []
+    for t, edge in enumerate(edges):
         noise = SeededNoise(seed, "attacker", draw, t)
-        array[:, t] = mechanism.sanitize(features[:, t], noise).values.numpy()
+        drawn.append(seen(mechanism.sanitize(features[:, t], noise, code_on_cpu(edge))))
+    array = np.stack(drawn, axis=1)
     array.flags.writeable = False
     return array
+
+
+def code_on_cpu(edge: EdgeSegment) -> LetterCode | None:
+    """The edge's letters, where features are."""
+    return None if edge.codebook is None else copy.deepcopy(edge.codebook).cpu()
 
 
 def raw_image_view(

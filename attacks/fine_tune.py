@@ -27,6 +27,7 @@ from privhier.attacks.view import FloatArray, View
 from privhier.config.choices import option
 from privhier.models.edge import EdgeSegment
 from privhier.models.exits import Exit
+from privhier.models.letter_code import LetterCode
 from privhier.seeding import isolated_rng
 
 
@@ -37,7 +38,7 @@ class AveragedExits(nn.Module):
         exits: T exits, each from ``(b, *release_shape)`` to ``(b, K)``.
     """
 
-    def __init__(self, exits: list[Exit]) -> None:
+    def __init__(self, exits: list[nn.Module]) -> None:
         super().__init__()
         self.exits = nn.ModuleList(exits)
         self.weights = nn.Parameter(torch.full((len(exits),), 1 / len(exits)))
@@ -73,6 +74,24 @@ def renewed_exit(edge: EdgeSegment, target: str, n_classes: int) -> Exit | None:
     renewed.layers[-1] = nn.Linear(last.in_features, n_classes).to(last.weight.device)
     renewed.n_classes = n_classes
     return renewed
+
+
+class _OnLetters(nn.Module):
+    """An exit that reads one-hot letters ``(b, M * K)`` through a trainable copy of their values."""
+
+    def __init__(self, head: Exit, code: LetterCode) -> None:
+        super().__init__()
+        self.head, self.values = head, nn.Parameter(code.values.clone())
+
+    def forward(self, letters: Tensor) -> Tensor:
+        """One-hot letters to logits ``(b, K)``."""
+        hot = letters.view(len(letters), *self.values.shape[:2])
+        return torch.as_tensor(self.head(torch.einsum("bmk,mkd->bmd", hot, self.values).flatten(1)))
+
+
+def _reading(head: Exit | None, edge: EdgeSegment) -> nn.Module | None:
+    """An exit that takes releases as the attacker sees them."""
+    return head if head is None or edge.codebook is None else _OnLetters(head, edge.codebook)
 
 
 def _trainable(head: Exit) -> Exit:
@@ -173,7 +192,7 @@ class FineTuneAttack(Attack):
         if name == "new network":
             return fresh_classifier(held_out, n_classes, self.width)
         make = own_exit if name == "own exit" else renewed_exit
-        heads = [make(edge, self.target, n_classes) for edge in weights_of(view).edges]
+        heads = [_reading(make(edge, self.target, n_classes), edge) for edge in weights_of(view).edges]
         exits = [head for head in heads if head is not None]
         return AveragedExits(exits) if len(exits) == len(heads) else None
 

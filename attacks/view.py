@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import nn
 
 from privhier.models.edge import EdgeSegment
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Mechanism, Release, ReleaseMechanism
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -31,7 +31,12 @@ class Alphabet:
     letters: int
     groups: int = 1
 
-    def one_hot(self, letters: IntArray) -> FloatArray:
+    @classmethod
+    def of(cls, mechanism: Mechanism) -> Alphabet | None:
+        """Of what a mechanism releases; None where it releases values."""
+        return cls(mechanism.letters, mechanism.groups) if mechanism.letters else None
+
+    def one_hot(self, letters: IntArray | FloatArray) -> FloatArray:
         """Letters ``(..., M)`` from 0 to K - 1 as attackers see them: float32 ``(..., M * K)``."""
         hot: FloatArray = np.equal(letters[..., None], np.arange(self.letters)).astype(np.float32)
         return hot.reshape(*letters.shape[:-1], self.groups * self.letters)
@@ -118,6 +123,14 @@ class View:
     populations: tuple[IntArray, ...] = ()
     alphabet: Alphabet | None = None
     scratch: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+def seen(release: Release) -> FloatArray:
+    """A release as attackers see it: float32 values ``(B, *shape)``, or one-hot letters ``(B, M * K)``."""
+    alphabet = Alphabet.of(release.mechanism)
+    if alphabet is None or release.letters is None:
+        return np.asarray(release.values.detach().cpu().numpy(), dtype=np.float32)
+    return alphabet.one_hot(release.letters.cpu().numpy())
 
 
 def frozen(array: npt.NDArray[Value]) -> npt.NDArray[Value]:

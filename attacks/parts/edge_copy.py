@@ -37,7 +37,7 @@ class RetrainedEdge(nn.Module):
         self.frozen = nn.Sequential(OrderedDict(stages[:cut]))
         self.retrained = nn.Sequential(OrderedDict(stages[cut:]))
         self.bottleneck = edge.bottleneck
-        self.head = Exit(edge.release_shape, n_classes, hidden)
+        self.head = Exit(edge.feature_shape, n_classes, hidden)
         for parameter in self.frozen.parameters():
             parameter.requires_grad_(False)
 
@@ -48,7 +48,7 @@ class RetrainedEdge(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """Pixels ``(b, 3, H, W)`` in 0..255 to uncensored features ``(b, *release_shape)``."""
+        """Pixels ``(b, 3, H, W)`` in 0..255 to uncensored features ``(b, *feature_shape)``."""
         with torch.no_grad():
             # normalize() works in place where pixels are floats already.
             x = self.frozen(normalize(images.clone()))

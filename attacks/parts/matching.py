@@ -31,6 +31,8 @@ _STATES = 4
 """Edge states matched in one step; of more than these, each step draws some."""
 _FIRST_NOISE = 0.1
 _TEMPERED = 0.7
+_IMPOSSIBLE = 1e-9
+"""Probability of an answer below which no slope is followed."""
 _SLOPE_FLOOR = 1e-6
 """Under the root of the total variation, so that its gradient is bounded on flat images."""
 
@@ -95,7 +97,8 @@ def own_cases(view: View, name: str) -> OwnCases:
 class Misfit:
     """How badly images explain releases: the negative log-likelihood under the mechanism's noise.
 
-    ``sum over T and values of (predicted - release)^2 / (2 v)``, divided by the number of image
+    Letters: minus the logarithm of the answers' probability. Values:
+    ``sum over T and values of (predicted - release)^2 / (2 v)``. Both are divided by the number of image
     values so that one weight of a prior suits all sizes. ``v`` is the variance of the mechanism's
     noise and of the rounding for the wire, or what an optimizer can resolve (``1e-4`` of the variance of
     noiseless releases) where that is more: the more noise, the more a prior of the same weight counts.
@@ -156,8 +159,11 @@ class Misfit:
         """``(b,)``, differentiable in x; an unbiased estimate where only some states are given."""
         chosen = range(self.releases_per_record) if states is None else states
         wanted = releases if len(chosen) == releases.shape[1] else releases[:, list(chosen)]
-        squares = (self.predict(x, states) - wanted).square().flatten(1).sum(dim=1)
         share = len(chosen) / self.releases_per_record
+        if self._view.alphabet is not None:
+            likely = self.predict(x, states).clamp_min(_IMPOSSIBLE).log()
+            return -(likely * wanted).flatten(1).sum(dim=1) / (share * self._values)
+        squares = (self.predict(x, states) - wanted).square().flatten(1).sum(dim=1)
         return squares / (2 * self.variance * share * self._values)
 
     def tempering(self, progress: float) -> float:

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from privhier.attacks.curious_cloud import code_on_cpu
 from privhier.attacks.once import once
-from privhier.attacks.view import FloatArray, ImageArray, IntArray, View, WhiteBox
+from privhier.attacks.view import FloatArray, ImageArray, IntArray, View, WhiteBox, seen
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.inputs import normalize
+from privhier.models.letter_code import LetterCode
 from privhier.privacy.noise import SeededNoise
+from privhier.privacy.release import ReleaseMechanism
 
 
 def weights_of(view: View) -> WhiteBox:
@@ -37,28 +40,47 @@ def auxiliary_features(view: View) -> FloatArray:
 
 
 def fresh_releases(view: View, features: FloatArray, *stream: str | int) -> FloatArray:
-    """One new release of every record: noiseless ``(n, T, *shape)`` clipped, noised and quantized.
+    """One new release of every record: noiseless ``(n, T, *shape)`` sanitized as the edge does, as ``seen``.
 
     Args:
         view: Gives the mechanism and the attacker's seed.
         features: Noiseless features.
         stream: Names of the noise's stream; the same names give the same noise.
     """
-    mechanism, noise = weights_of(view).mechanism, SeededNoise(view.seed, "attack", *stream)
-    drawn = [
-        mechanism.sanitize(torch.from_numpy(features[:, t]), noise).values for t in range(features.shape[1])
-    ]
-    return np.asarray(torch.stack(drawn, dim=1).numpy(), dtype=np.float32)
+    box, noise = weights_of(view), SeededNoise(view.seed, "attack", *stream)
+    drawn = []
+    for t, edge in enumerate(box.edges):
+        z = torch.from_numpy(features[:, t])
+        drawn.append(seen(box.mechanism.sanitize(z, noise, code_on_cpu(edge))))
+    return np.stack(drawn, axis=1)
 
 
 def predicted_releases(view: View, x: Tensor) -> Tensor:
     """Clipped releases ``(b, T, *shape)`` of images ``(b, 3, H, W)`` in [0, 1]; differentiable.
 
-    Neither noised nor rounded for the wire: what real releases scatter around.
+    Neither noised nor rounded for the wire: what real releases scatter around. Of letters the
+    probabilities of every answer ``(b, T, M * K)``, with letters told apart softly, so that there is a slope.
     """
     box = weights_of(view)
-    clipped = [box.mechanism.clip_features(edge.features(normalize(x * 255))) for edge in box.edges]
-    return torch.stack(clipped, dim=1) if len(clipped) > 1 else clipped[0].unsqueeze(1)
+    predicted = []
+    for edge in box.edges:
+        z = box.mechanism.clip_features(edge.features(normalize(x * 255)))
+        predicted.append(z if edge.codebook is None else _answers(z, edge.codebook, box.mechanism))
+    return torch.stack(predicted, dim=1) if len(predicted) > 1 else predicted[0].unsqueeze(1)
+
+
+def _answers(z: Tensor, code: LetterCode, mechanism: ReleaseMechanism) -> Tensor:
+    """Probabilities of answers ``(b, M * K)``: softmax over squared distances, then the channel."""
+    values = code.values
+    blocks = z.view(len(z), code.groups, 1, code.size)
+    distances = (blocks - values).square().sum(dim=-1)
+    apart = torch.cdist(values, values).square()
+    apart = apart.masked_fill(apart <= 0, torch.inf).amin(dim=-1)
+    scale = apart.masked_fill(apart.isinf(), 0).mean().clamp_min(1e-12)
+    soft = torch.softmax(-distances / scale, dim=-1)
+    if mechanism.channel is not None:
+        soft = soft @ mechanism.channel.matrix.to(soft)
+    return soft.flatten(1)
 
 
 def own_copy(view: View, t: int = -1) -> EdgeSegment:

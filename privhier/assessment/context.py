@@ -136,7 +136,7 @@ class Context:
         m, present = self.trained.mechanism, len(np.unique(sample.truth))
         if present < 2:
             return None
-        return ceiling(m.mechanism, sigma=m.sigma, clip=m.clip, releases=releases, n_classes=present)
+        return ceiling(m, releases=releases, n_classes=present)
 
     def check(
         self,

@@ -59,12 +59,13 @@ class NetworkPart:
     def _logits(self, images: ImageArray, start: int, query: int) -> list[FloatArray]:
         device = torch.device(self.device)
         rows = np.arange(start, min(start + _BLOCK, len(images)))
-        z = edge_features(self.edge, images, rows, device=device)
+        z, code = edge_features(self.edge, images, rows, device=device), self.edge.codebook
         if self.part == "edge_weights":
-            z = self.mechanism.clip_features(z)
+            z = self.mechanism.clip_features(z) if code is None else code.values_of(code.letters_of(z))
         else:
             noise = SeededNoise(self.seed, "membership", self.part, query, start)
-            z = self.mechanism.sanitize(z, noise).values
+            release = self.mechanism.sanitize(z, noise, code)
+            z = release.letters if self.part == "tail" and release.letters is not None else release.values
         if self.part == "tail":
             logits = cloud_logits(self.tail, z.numpy(), device=device)
         else:

@@ -149,6 +149,7 @@ class _GivenFeatures(nn.Module):
     def __init__(self, features: Tensor) -> None:
         super().__init__()
         self._rows = features
+        self.codebook = None
         self.release_shape = tuple(features.shape[1:])
 
     def features(self, x: Tensor) -> Tensor:

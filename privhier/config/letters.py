@@ -44,3 +44,17 @@ def check_letters(
             "letters are fitted to what the edge has learned: schedule.pretrain_epochs must be at least 1, "
             "or model.bottleneck.fit learned"
         )
+
+
+def settled(model: ModelConfig, *, dp_sgd: bool) -> ModelConfig:
+    """The network with its ``auto`` choices about letters made, so that folder, hash and cloud hold them."""
+    bottleneck = model.bottleneck
+    if bottleneck.kind != "letters" or bottleneck.fit != "auto":
+        return model
+    fit = "learned" if dp_sgd else "quantiles" if bottleneck.size == 1 else "kmeans"
+    return model.model_copy(update={"bottleneck": bottleneck.model_copy(update={"fit": fit})})
+
+
+def wire_of(model: ModelConfig, release: ReleaseConfig) -> str:
+    """How releases go over the wire: ``letters``, or as ``release.quantize`` says."""
+    return "letters" if model.bottleneck.kind == "letters" else release.quantize

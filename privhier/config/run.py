@@ -16,7 +16,7 @@ from yaml import safe_dump
 from privhier.config.attacks import AttacksConfig, EvaluationConfig
 from privhier.config.base import Choice, Section
 from privhier.config.data import DatasetConfig
-from privhier.config.letters import check_letters
+from privhier.config.letters import check_letters, settled
 from privhier.config.link import LinkConfig
 from privhier.config.network import ModelConfig
 from privhier.config.privacy import EdgeConfig, PrivacyConfig, ReleaseConfig
@@ -109,7 +109,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _letters(self) -> RunConfig:
-        check_letters(self.model, self.release, self.schedule, dp_sgd=self.edge.dp_sgd is not None)
+        dp_sgd = self.edge.dp_sgd is not None
+        check_letters(self.model, self.release, self.schedule, dp_sgd=dp_sgd)
+        object.__setattr__(self, "model", settled(self.model, dp_sgd=dp_sgd))  # frozen from here on
         return self
 
     @property

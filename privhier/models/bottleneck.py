@@ -13,6 +13,7 @@ from torch import nn
 
 from privhier.config import BottleneckConfig
 from privhier.errors import ConfigError
+from privhier.models.letter_expander import LetterExpander
 from privhier.models.norms import group_norm
 from privhier.models.staged import FeatureShape
 
@@ -30,18 +31,17 @@ class Expander(nn.Sequential):
 
 def build_bottleneck(
     config: BottleneckConfig, feature_shape: FeatureShape
-) -> tuple[Bottleneck, Expander, tuple[int, ...]]:
-    """Return ``(bottleneck, expander, release_shape)`` for features ``(C, h, w)``.
+) -> tuple[Bottleneck, Expander | LetterExpander, tuple[int, ...]]:
+    """Return ``(bottleneck, expander, shape)`` for features ``(C, h, w)``; shape is the bottleneck's output.
 
     ``dimension``: average to at most 4x4, one linear layer to ``(size,)``; the expander is linear, ReLU,
     nearest-neighbor upsampling. ``channels``: 1x1 convolution to ``(size, h, w)``; the expander is 1x1
-    convolution, GroupNorm, ReLU.
+    convolution, GroupNorm, ReLU. ``letters``: as ``dimension``, to ``(groups * size,)`` values that become
+    letters; the expander takes letters ``(groups,)``.
 
     Raises:
-        ConfigError: ``model.bottleneck.size`` is larger than what it should narrow; letters.
+        ConfigError: ``model.bottleneck.size`` is larger than what it should narrow.
     """
-    if config.kind == "letters":
-        raise _not_built()
     if config.kind == "none" or config.size is None:
         return Bottleneck(), Expander(), feature_shape
     size = config.size
@@ -58,22 +58,19 @@ def build_bottleneck(
         pool = [nn.AvgPool2d(kernel, ceil_mode=True, count_include_pad=False)]
     small = (math.ceil(height / kernel), math.ceil(width / kernel))
     pooled = channels * small[0] * small[1]
+    size *= config.groups
     _narrows(size, pooled, "values of the pooled features")
     bottleneck = Bottleneck(*pool, nn.Flatten(), nn.Linear(pooled, size))
+    if config.letters is not None:
+        letters = LetterExpander(
+            letters=config.letters, groups=config.groups, feature_shape=feature_shape, small=small
+        )
+        return bottleneck, letters, (size,)
     # No normalization here: at low dimension the length of the release carries evidence.
     expander = Expander(nn.Linear(size, pooled), nn.ReLU(), nn.Unflatten(1, (channels, *small)))
     if small != (height, width):
         expander.append(nn.Upsample(size=(height, width), mode="nearest"))
     return bottleneck, expander, (size,)
-
-
-def _not_built() -> ConfigError:
-    return ConfigError(
-        key="model.bottleneck.kind",
-        value="letters",
-        rule="is checked, but no network releases letters yet",
-        remedy="Choose dimension, channels or none",
-    )
 
 
 def _narrows(size: int, limit: int, what: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from privhier.models.exits import Exit
+from privhier.models.letter_code import LetterCode
 
 
 class EdgeSegment(nn.Module):
@@ -15,10 +16,12 @@ class EdgeSegment(nn.Module):
 
     Attributes:
         trunk: Normalized images ``(B, 3, S, S)`` to features ``(B, C, h, w)``.
-        bottleneck: Features to ``(B, *release_shape)``.
+        bottleneck: Features to ``(B, *feature_shape)``.
         task_exits: One exit per task attribute, in the order of ``task_names``.
         adversarial_exits: One exit per sensitive attribute, in the order of ``sensitive_names``.
-        release_shape: Shape of one record's release, ``(d,)`` or ``(C, h, w)``.
+        feature_shape: What exits see of one record, ``(d,)`` or ``(C, h, w)``; of letters their values.
+        release_shape: Shape of one record's release: the same, or ``(M,)`` letters.
+        code: What letters there are, where a release is made of letters; see ``codebook``.
     """
 
     def __init__(
@@ -28,8 +31,9 @@ class EdgeSegment(nn.Module):
         *,
         task_exits: Mapping[str, Exit],
         adversarial_exits: Mapping[str, Exit],
-        release_shape: Sequence[int],
+        feature_shape: Sequence[int],
         description: Mapping[str, Any],
+        code: LetterCode | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -39,22 +43,29 @@ class EdgeSegment(nn.Module):
         self.adversarial_exits = nn.ModuleList(adversarial_exits.values())
         self.task_names = tuple(task_exits)
         self.sensitive_names = tuple(adversarial_exits)
-        self.release_shape = tuple(release_shape)
+        self.feature_shape = tuple(feature_shape)
+        self.code = code
+        self.release_shape = self.feature_shape if code is None else (code.groups,)
         self._description = dict(description)
 
+    @property
+    def codebook(self) -> LetterCode | None:
+        """What letters there are; None where none are released, and before they were found."""
+        return self.code if self.code is not None and bool(self.code.settled) else None
+
     def features(self, x: Tensor) -> Tensor:
-        """Images ``(B, 3, S, S)``, normalized float32, to raw features ``(B, *release_shape)``.
+        """Images ``(B, 3, S, S)``, normalized float32, to raw features ``(B, *feature_shape)``.
 
         Raw: neither clipped nor noised. They must not leave the edge.
         """
         return self.bottleneck(self.trunk(x))  # type: ignore[no-any-return]
 
     def task_logits(self, z: Tensor) -> list[Tensor]:
-        """Task exits on ``z (B, *release_shape)``: one ``(B, K)`` per task attribute, in order."""
+        """Task exits on ``z (B, *feature_shape)``: one ``(B, K)`` per task attribute, in order."""
         return [head(z) for head in self.task_exits]
 
     def adversary_logits(self, z: Tensor) -> list[Tensor]:
-        """Adversarial exits on ``z (B, *release_shape)``: one ``(B, K)`` per sensitive attribute."""
+        """Adversarial exits on ``z (B, *feature_shape)``: one ``(B, K)`` per sensitive attribute."""
         return [head(z) for head in self.adversarial_exits]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,5 +80,6 @@ class EdgeSegment(nn.Module):
         """Plain data for the report: backbone, cut, shapes, parameter counts, origin of the weights."""
         parts = {"trunk": self.trunk, "bottleneck": self.bottleneck}
         parts |= {"task_exits": self.task_exits, "adversarial_exits": self.adversarial_exits}
+        parts |= {} if self.code is None else {"code": self.code}
         counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
         return self._description | {"release_shape": list(self.release_shape), "parameters": counts}

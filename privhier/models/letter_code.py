@@ -81,11 +81,15 @@ class LetterCode(nn.Module):
 
     def values_of(self, letters: Tensor) -> Tensor:
         """Values of letters int64 ``(B, M)``: float32 ``(B, M * d)``, in the graph of learned codes."""
-        first = torch.arange(self.groups, device=letters.device) * self.letters
+        rows = letters + self._first(letters)
         if isinstance(self.codes, nn.Embedding):
-            found: Tensor = self.codes(letters + first)
+            found: Tensor = self.codes(rows)
             return found.flatten(1)
-        return self.values.reshape(-1, self.size)[letters + first].flatten(1)
+        return self.values.reshape(-1, self.size)[rows].flatten(1)
+
+    def _first(self, beside: Tensor) -> Tensor:
+        """The row of every group's first code."""
+        return torch.arange(self.groups, device=beside.device) * self.letters
 
     def straight_through(self, z: Tensor, letters: Tensor) -> Tensor:
         """The values of letters, with the gradient of z passed straight to it (Bengio and others, 2013).
@@ -97,14 +101,14 @@ class LetterCode(nn.Module):
         return self.values_of(letters) + (z - z.detach())
 
     def distortion(self, z: Tensor, commitment: float = 0.25) -> Tensor:
-        """What a learned code adds to a record's loss, ``(B,)`` (van den Oord and others, 2017, equation 3).
+        """What a learned code adds to a record's loss, ``(B,)``: features keep near their codes.
 
-        The squared distance of features to their nearest code: once to move the code, ``commitment`` times to
-        keep the features near it. A record's part depends on no other record.
+        ``commitment`` times the squared distance to the nearest code (van den Oord and others, 2017, equation
+        3, third term). The codes themselves are trained by what is made of them: looked up once a record,
+        so that DP-SGD has one gradient of each. A record's part depends on no other record.
         """
-        values = self.values_of(self.letters_of(z))
-        moved = (values - z.detach()).square().sum(dim=1)
-        return moved + commitment * (z - values.detach()).square().sum(dim=1)
+        nearest = self.values.reshape(-1, self.size)[self.letters_of(z) + self._first(z)].flatten(1)
+        return commitment * (z - nearest).square().sum(dim=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """Same as ``letters_of``."""

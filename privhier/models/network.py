@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from privhier.config import ModelConfig
+from privhier.config import BottleneckConfig, ModelConfig
 from privhier.models.backbones import build_backbone
 from privhier.models.bottleneck import build_bottleneck
 from privhier.models.edge import EdgeSegment
 from privhier.models.exits import Exit
+from privhier.models.letter_code import LetterCode
 from privhier.models.split import split_backbone
 from privhier.models.tail import CloudTail
 from privhier.seeding import isolated_rng
@@ -50,13 +51,13 @@ def build_network(
     trunk, tail = split_backbone(backbone, config.cut)
     feature_shape = backbone.feature_shapes[config.cut]
     with isolated_rng(seed, "model", "bottleneck"):
-        bottleneck, expander, release_shape = build_bottleneck(config.bottleneck, feature_shape)
+        bottleneck, expander, exit_shape = build_bottleneck(config.bottleneck, feature_shape)
 
     def exits(kind: str, classes: Mapping[str, int]) -> dict[str, Exit]:
         built = {}
         for name, count in classes.items():
             with isolated_rng(seed, "model", kind, name):
-                built[name] = Exit(release_shape, count, config.exit_hidden)
+                built[name] = Exit(exit_shape, count, config.exit_hidden)
         return built
 
     origin = backbone.provenance
@@ -65,7 +66,8 @@ def build_network(
         bottleneck,
         task_exits=exits("task_exit", task_classes),
         adversarial_exits=exits("adversarial_exit", sensitive_classes),
-        release_shape=release_shape,
+        feature_shape=exit_shape,
+        code=_code(config.bottleneck, seed),
         description={
             "backbone": config.backbone,
             "cut": config.cut,
@@ -78,3 +80,13 @@ def build_network(
         },
     )
     return edge, CloudTail(expander, tail, task_classes=task_classes)
+
+
+def _code(config: BottleneckConfig, seed: int) -> LetterCode | None:
+    """What will hold the letters; None where a release is made of values."""
+    if config.letters is None or config.size is None:
+        return None
+    with isolated_rng(seed, "model", "code"):
+        return LetterCode(
+            groups=config.groups, letters=config.letters, size=config.size, learned=config.fit == "learned"
+        )

@@ -49,8 +49,11 @@ class TimingJob:
         config = self.config
         update: dict[str, object] = {"pretrain_epochs": 0, "joint_epochs": 1, "cloud_epochs": 0}
         changes: dict[str, object] = {"schedule": config.schedule.model_copy(update=update)}
-        release = config.release
-        if release.mechanism != "none":
+        release, bottleneck = config.release, config.model.bottleneck
+        if bottleneck.kind == "letters":  # learned ones are there from the start
+            bottleneck = bottleneck.model_copy(update={"fit": "learned"})
+            changes["model"] = config.model.model_copy(update={"bottleneck": bottleneck})
+        elif release.mechanism != "none":
             update = {"sigma": release.sigma or 0.1, "target_epsilon": None}
             update["clip"] = release.clip if release.quantile is None else 1.0
             changes["release"] = release.model_copy(update=update)

@@ -102,6 +102,35 @@ def laplace_epsilon(scale: float, clip: float, releases: int) -> float:
     return math.inf if scale == 0 else releases * 2 * clip / scale
 
 
+def letters_epsilon(epsilon: float, groups: int, releases: int) -> float:
+    """Pure epsilon of ``releases`` releases of M letters each: ``T * M`` times that of one answer.
+
+    Args:
+        epsilon: Of one answer, at least 0; 0: true letters, ``inf``.
+        groups: M.
+        releases: T, at least 0; 0 gives 0.
+    """
+    if releases == 0:
+        return 0.0
+    return math.inf if epsilon == 0 else releases * groups * epsilon
+
+
+def solve_answer(target_epsilon: float, groups: int, releases: int) -> float:
+    """The largest epsilon of one answer with which all ``M * T`` of a record stay within the target.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+    """
+    if not 0 < target_epsilon < math.inf:
+        raise _error("target_epsilon", target_epsilon, "must be above 0 and finite")
+    if groups < 1 or releases < 1:
+        raise _error("releases", releases, "must be at least 1, of at least 1 letter, to share the target")
+    share = target_epsilon / (groups * releases)
+    while letters_epsilon(share, groups, releases) > target_epsilon:
+        share = math.nextafter(share, 0)
+    return share
+
+
 def release_epsilon(
     mechanism: Literal["none", "gaussian", "laplace"],
     sigma: float,

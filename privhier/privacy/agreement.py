@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from privhier.privacy.events import ReleaseEvent, StepEvent, ledger_error
+from privhier.privacy.events import AnyRelease, StepEvent, ledger_error
 from privhier.privacy.ledger import Ledger
 
 
@@ -22,7 +22,7 @@ def check_agreement(ledger: Ledger, carried: Mapping[tuple[str, str, int], int])
     """
     charged: Counter[tuple[str, str, int]] = Counter()
     for event in ledger.events:
-        if isinstance(event, ReleaseEvent):
+        if isinstance(event, AnyRelease):
             charged[(event.split, event.phase, event.epoch)] += event.records * event.releases
     for key in sorted({*charged, *carried}):
         if charged[key] != carried.get(key, 0):

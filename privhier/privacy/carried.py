@@ -10,11 +10,11 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from privhier.privacy.events import Key, ReleaseEvent, ledger_error
+from privhier.privacy.events import AnyRelease, Key, ledger_error, terms_of
 from privhier.privacy.release import Release, ReleaseMechanism
 
 _MAX_RECORD = 2**28
-Charges = Callable[[Key], Sequence[ReleaseEvent]]
+Charges = Callable[[Key], Sequence[AnyRelease]]
 """What a split, phase and epoch were charged for."""
 
 
@@ -117,7 +117,7 @@ class Carried:
     def _check_releases(
         self,
         name: str,
-        charges: Sequence[ReleaseEvent],
+        charges: Sequence[AnyRelease],
         records: npt.NDArray[np.int64],
         releases: Sequence[Release],
     ) -> None:
@@ -129,9 +129,9 @@ class Carried:
             raise ledger_error(name, "a release sent before", "its noise is spent: a release is sent once")
         for release in releases:
             made = release.mechanism
-            how = (made.mechanism, made.clip, made.sigma, release.noise_source)
+            how = (made.terms, release.noise_source)
             for event in charges:
-                if how != (event.mechanism, event.clip, event.sigma, event.noise_source):
+                if how != (terms_of(event), event.noise_source):
                     raise ledger_error(
                         name,
                         repr(release),

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from scipy.special import ndtr, ndtri
 
 from privhier.errors import ConfigError, GuaranteeError
-from privhier.privacy.accounting import gaussian_mu, laplace_epsilon
+from privhier.privacy.accounting import gaussian_mu, laplace_epsilon, letters_epsilon
+from privhier.privacy.mechanism import Mechanism
 from privhier.privacy.shown import claim
 
 
@@ -60,40 +60,27 @@ def pure_ceiling(epsilon: float, n_classes: int) -> Ceiling:
     return Ceiling(balanced_accuracy=1 / (1 + (n_classes - 1) * odds), auc=1 / (1 + odds))
 
 
-def ceiling(
-    mechanism: Literal["none", "gaussian", "laplace"],
-    sigma: float,
-    clip: float,
-    releases: int,
-    n_classes: int,
-) -> Ceiling | None:
+def ceiling(mechanism: Mechanism, releases: int, n_classes: int) -> Ceiling | None:
     """Ceilings for whoever holds ``releases`` releases of a record.
 
     Args:
-        mechanism: As in ``ReleaseMechanism``.
-        sigma: Noise scale in feature units.
-        clip: C.
+        mechanism: What made them.
         releases: T, at least 0.
         n_classes: K, the classes **present** among the scored records (fewer classes, higher ceiling).
 
     Returns:
-        None where there is no guarantee (``none``, or sigma 0).
+        None where there is no guarantee: no noise.
 
     Raises:
         ConfigError: An argument is out of its range.
     """
-    if mechanism == "none" or sigma == 0:
+    if mechanism.deterministic:
         return None
-    if mechanism == "gaussian":
-        return gaussian_ceiling(gaussian_mu(sigma, clip, releases), n_classes)
-    if mechanism == "laplace":
-        return pure_ceiling(laplace_epsilon(sigma, clip, releases), n_classes)
-    raise ConfigError(
-        key="release.mechanism",
-        value=mechanism,
-        rule="must be none, gaussian or laplace",
-        remedy="Mend release.mechanism",
-    )
+    if mechanism.mechanism == "gaussian":
+        return gaussian_ceiling(gaussian_mu(mechanism.sigma, mechanism.clip, releases), n_classes)
+    if mechanism.mechanism == "laplace":
+        return pure_ceiling(laplace_epsilon(mechanism.sigma, mechanism.clip, releases), n_classes)
+    return pure_ceiling(letters_epsilon(mechanism.epsilon, mechanism.groups, releases), n_classes)
 
 
 def contraction(mu: float) -> float:

@@ -23,6 +23,7 @@ from scipy.stats import binom
 
 from privhier.errors import ConfigError
 from privhier.privacy.accounting import gaussian_epsilon
+from privhier.privacy.channels import CHANNELS, RandomizedResponse
 
 Adjacency = Literal["replace_one", "add_remove"]
 
@@ -34,6 +35,8 @@ _LEAST_NOISE, _STRONGEST = 0.2, 20.0
 """A noise multiplier, and a mu, beyond which epsilon is in the hundreds: no number is given."""
 _MOST_RECORDS = 16
 """Records of one person per unit of noise multiplier, above which no person's epsilon is computed."""
+_MOST_ANSWERS = 64
+"""Answers on letters of one record up to which their losses are composed; of more the epsilons are added."""
 _SMALLEST_DELTA = 1e-13
 """Below this the numerical tails of a discretized distribution are no longer small against delta."""
 
@@ -45,27 +48,31 @@ class ReleaseAccount:
     Attributes:
         releases: T.
         mu_squared: Sum of ``(2C / sigma)**2`` over them (gaussian); ``inf`` if one had no noise.
-        epsilon: Sum of ``2C / b`` over them (laplace); ``inf`` if one had no noise.
+        epsilon: Sum of ``2C / b`` over them (laplace), or of every answer's epsilon (letters); ``inf`` if
+            one had no noise.
         clip_epsilon: Pure epsilon of drawing C from the split's records; 0 where C is a constant.
+        answers: ``(epsilon, K, how many)`` answers on letters.
     """
 
     releases: int = 0
     mu_squared: float = 0.0
     epsilon: float = 0.0
     clip_epsilon: float = 0.0
+    answers: tuple[tuple[float, int, int], ...] = ()
 
     def spent(self, mechanism: str, delta: float, records: int = 1) -> float:
         """Replace-one epsilon of all releases of ``records`` records of one person together.
 
-        Gaussian: k records of T releases each are sqrt(k T) (2C / sigma)-GDP. Laplace: k times. The choice
-        of C is pure and added.
+        Gaussian: k records of T releases each are sqrt(k T) (2C / sigma)-GDP. Laplace and letters: k times.
+        The choice of C is pure and added.
         """
         clip = records * self.clip_epsilon
         if self.releases == 0:
             return clip
         if mechanism == "gaussian":
             return gaussian_epsilon(math.sqrt(records * self.mu_squared), delta) + clip
-        return records * self.epsilon + clip if mechanism == "laplace" else math.inf
+        pure = mechanism == "laplace" or mechanism in CHANNELS
+        return records * self.epsilon + clip if pure else math.inf
 
 
 @dataclass(frozen=True)
@@ -157,13 +164,14 @@ def compose(
 
     The edge's weights, everybody's releases and the responses: an adaptive composition, so privacy loss
     distributions convolve. Gaussian parts enter with standard deviation ``2 / mu`` and a relation that
-    doubles the sensitivity. Laplace releases are added to the rest's epsilon as they are pure. The choice
-    of C enters as a randomized response.
+    doubles the sensitivity. Laplace releases are added to the rest's epsilon as they are pure. Answers of
+    randomized response on letters enter exactly; those of another channel, and the choice of C, as a
+    randomized response between two answers.
 
     Args:
         steps: DP-SGD on the edge; empty: no claim can be made (``inf``) unless nothing was trained.
         releases: The record's own.
-        mechanism: Of the releases: ``gaussian``, ``laplace`` or ``none``.
+        mechanism: Of the releases, as ``Mechanism`` names it.
         responses: On the record's task labels.
         delta: In (0, 1).
         interval: Discretization of the privacy loss.
@@ -181,16 +189,21 @@ def compose(
         if math.isinf(releases.mu_squared):
             return math.inf
         accountant.compose(dp_event.GaussianDpEvent(2 / math.sqrt(releases.mu_squared)))
-    elif releases.releases:
+    elif releases.releases and mechanism not in CHANNELS:
         pure = releases.epsilon if mechanism == "laplace" else math.inf
+    if math.isinf(pure) or (math.isinf(releases.epsilon) and mechanism in CHANNELS):
+        return math.inf
     # A pure mechanism loses no more than a randomized response between two answers (Kairouz, Oh and
     # Viswanath, 2015).
     clip = ((releases.clip_epsilon, 2),) if releases.clip_epsilon else ()
-    for epsilon, classes in (*responses.answers, *clip):
+    exact = mechanism == RandomizedResponse.name
+    letters = [(epsilon, k if exact else 2) for epsilon, k, count in releases.answers for _ in range(count)]
+    if len(letters) > _MOST_ANSWERS:
+        letters, pure = [], releases.epsilon
+    for epsilon, classes in (*responses.answers, *clip, *letters):
         noise = classes / (math.exp(epsilon) + classes - 1)
+        # One by one: of this event dp-accounting 0.6 counts one, whatever the count it is given.
         accountant.compose(dp_event.RandomizedResponseDpEvent(noise, classes))
-    if math.isinf(pure):
-        return math.inf
     return at_least_0(accountant.get_epsilon(delta)) + pure
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from privhier.errors import ConfigError, GuaranteeError
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.mechanism import Mechanism, Name
 
 Key = tuple[str, str, int]
 """(split, phase, epoch)"""
@@ -48,12 +48,102 @@ class ReleaseEvent:
 
     def __post_init__(self) -> None:
         _check(self)
-        ReleaseMechanism(self.mechanism, self.clip, self.sigma)  # refuses what is no mechanism
+        if self.mechanism not in ("none", "gaussian", "laplace"):
+            raise ledger_error("mechanism", self.mechanism, "must be none, gaussian or laplace")
+        Mechanism(self.mechanism, self.clip, self.sigma)  # refuses what is no mechanism
 
     @property
     def key(self) -> Key:
         """What names this event among those of its kind."""
         return (self.split, self.phase, self.epoch)
+
+
+@dataclass(frozen=True)
+class LetterEvent:
+    """One charge: the letters of every record of a split have been released in one epoch.
+
+    Attributes:
+        split: Which records: ``train``, ``val``, ``test``, ...
+        records: How many there are at most.
+        phase: Phase of the schedule, as on the wire.
+        epoch: Epoch of the phase, as on the wire.
+        releases: Releases of each record.
+        mechanism: ``none`` (true letters), or a channel's name.
+        letters: K.
+        groups: M, letters of a record in one release.
+        epsilon: Pure, replace-one, of one answer; 0 for ``none``.
+        noise_source: ``seeded`` or ``system``.
+        kind: ``letters``.
+    """
+
+    split: str
+    records: int
+    phase: str
+    epoch: int
+    releases: int
+    mechanism: Name
+    letters: int
+    groups: int
+    epsilon: float
+    noise_source: Literal["seeded", "system"]
+    kind: Literal["letters"] = "letters"
+
+    NUMBER: ClassVar[dict[str, int]] = {
+        "records": 1, "epoch": 0, "releases": 1, "letters": 2, "groups": 1,
+    }  # fmt: skip
+    NAME: ClassVar[tuple[str, ...]] = ("split", "phase")
+
+    def __post_init__(self) -> None:
+        _check(self)
+        Mechanism(self.mechanism, letters=self.letters, groups=self.groups, epsilon=self.epsilon)
+
+    @property
+    def key(self) -> Key:
+        """What names this event among those of its kind."""
+        return (self.split, self.phase, self.epoch)
+
+
+AnyRelease = ReleaseEvent | LetterEvent
+"""What went up, as values or as letters."""
+
+
+def release_event(
+    mechanism: Mechanism,
+    noise_source: Literal["seeded", "system"],
+    *,
+    split: str,
+    records: int,
+    phase: str,
+    epoch: int,
+    releases: int = 1,
+) -> AnyRelease:
+    """What releases of this mechanism are charged as."""
+    kind = LetterEvent if mechanism.letters else ReleaseEvent
+    where = {"split": split, "records": records, "phase": phase, "epoch": epoch, "releases": releases}
+    return kind(**where, **mechanism.terms, noise_source=noise_source)
+
+
+def terms_of(event: AnyRelease) -> dict[str, Any]:
+    """How a charge says that its releases are made, as ``Mechanism.terms`` says it."""
+    data = asdict(event)
+    return {name: data[name] for name in data.keys() - _WHERE}
+
+
+def strength_of(event: AnyRelease) -> float:
+    """``2C / sigma`` of one release, or the pure epsilon of its letters; ``inf`` without noise."""
+    if isinstance(event, LetterEvent):
+        return event.groups * event.epsilon if event.epsilon else math.inf
+    return 2 * event.clip / event.sigma if event.sigma else math.inf
+
+
+def alphabet_of(event: AnyRelease) -> str:
+    """What one release is made of, in words."""
+    if isinstance(event, LetterEvent):
+        return f"{event.groups} of {event.letters} letters"
+    return "values"
+
+
+_WHERE = {"split", "records", "phase", "epoch", "releases", "noise_source", "kind"}
 
 
 @dataclass(frozen=True)
@@ -188,9 +278,10 @@ class ClipEvent:
         return (self.split, "clip", 0)
 
 
-Event = ReleaseEvent | StepEvent | LabelEvent | ClipEvent
+Event = ReleaseEvent | LetterEvent | StepEvent | LabelEvent | ClipEvent
 KINDS: dict[str, type[Event]] = {
     "release": ReleaseEvent,
+    "letters": LetterEvent,
     "dp_sgd": StepEvent,
     "randomized_response": LabelEvent,
     "clip_quantile": ClipEvent,

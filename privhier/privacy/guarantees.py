@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
+from privhier.privacy.channels import CHANNELS
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount
 from privhier.privacy.edge_guarantees import curious_cloud, edge_rows, label_rows, person_row
+from privhier.privacy.events import LetterEvent
 from privhier.privacy.guarantee import CURIOUS_CLOUD, OWN_RELEASES, VACUOUS_ABOVE, Account, Guarantee, note_on
 from privhier.privacy.shown import claim
 
@@ -27,6 +30,7 @@ def write_guarantees(
     largest_person: Mapping[str, int] | None,
     labels_in_clear: bool,
     also_not_covered: Sequence[str],
+    alphabet: LetterEvent | None = None,
 ) -> list[Guarantee]:
     """The rows of the guarantee table, own releases first; see ``Ledger.guarantees``."""
     counts = ", ".join(f"{split} {account.releases}" for split, account in sorted(accounts.items()))
@@ -37,24 +41,26 @@ def write_guarantees(
     )
     open_ends = _not_covered(noise_source, labels_in_clear, also_not_covered)
     account = Account(accounts, steps, responses, mechanism, noise_source, delta, open_ends)
-    norm = "L1" if mechanism == "laplace" else "L2"
+    how = _how(mechanism, alphabet)
     covers = [
         f"all {worst.releases} releases of one record together, in the split whose records spent most "
         f"(the largest number of releases any record has had: {counts or 'none'})",
         "whatever is computed from those releases and from nothing else that depends on the record",
+        *([] if alphabet is None else [_letters_of(alphabet)]),
     ]
     if worst.clip_epsilon:
         covers.append(
             "the clip bound, drawn once as a quantile of training records' norms (pure, "
             f"{claim(worst.clip_epsilon)})"
         )
-    epsilon, spent_delta, note = _number(worst, mechanism, noise_source, delta, 1)
+    number = partial(_number, mechanism=mechanism, alphabet=alphabet is not None)
+    epsilon, spent_delta, note = number(worst, noise_source, delta, 1)
     rows = [
         Guarantee(
             name=OWN_RELEASES,
             adversary="sees only that record's releases; or sees everything, and the edge was never "
             "trained on that record",
-            adjacency=f"replace one record by any other ({norm} sensitivity 2C)",
+            adjacency=f"replace one record by any other ({how})",
             unit="record",
             epsilon=epsilon,
             delta=spent_delta,
@@ -63,6 +69,7 @@ def write_guarantees(
                 "training records against whoever also sees other records' releases or the edge's "
                 "weights: see the curious-cloud row",
                 _FITTED,
+                *([] if alphabet is None else [_CODE]),
                 "several records of one person: see the person rows"
                 if largest_person
                 else "several records of one person (this data set names no people)",
@@ -77,14 +84,14 @@ def write_guarantees(
     ]
     for split, k in sorted((largest_person or {}).items()):
         own = account.of(split)
-        epsilon, spent_delta, note = _number(own, mechanism, noise_source, delta, k)
+        epsilon, spent_delta, note = number(own, noise_source, delta, k)
         rows.append(
             Guarantee(
                 name=f"own releases of one person, {split} records",
                 adversary="sees only the releases of that person's records; or sees everything, and the "
                 "edge was never trained on any record of that person",
                 adjacency=f"replace all {k} records of one person by any others, the most that anyone has "
-                f"in this split ({norm} sensitivity 2C each)",
+                f"in this split ({how} each)",
                 unit="person",
                 epsilon=epsilon,
                 delta=spent_delta,
@@ -95,6 +102,7 @@ def write_guarantees(
                     "training records against whoever also sees other people's releases or the edge's "
                     "weights: see the curious-cloud row",
                     _FITTED,
+                    *([] if alphabet is None else [_CODE]),
                     *([_labels_of(responses, k)] if split == "train" and responses.answers else []),
                     "records of the same person in other splits",
                     *open_ends,
@@ -108,19 +116,42 @@ def write_guarantees(
 
 
 def _number(
-    account: ReleaseAccount, mechanism: str, noise_source: str, delta: float, records: int
+    account: ReleaseAccount, noise_source: str, delta: float, records: int, *, mechanism: str, alphabet: bool
 ) -> tuple[float | None, float | None, str]:
     """Epsilon, delta and the note on them."""
     if account.releases == 0 and not account.clip_epsilon:
         return 0.0, 0.0, "nothing was released"
     if mechanism == "none":
-        return None, None, "no guarantee: raw features were released"
+        return None, None, f"no guarantee: {'true letters' if alphabet else 'raw features'} were released"
     epsilon = account.spent(mechanism, delta, records)
     if math.isinf(epsilon):
         return None, None, "no guarantee: releases without noise are among them"
     return epsilon, (delta if mechanism == "gaussian" else 0.0), note_on(epsilon, noise_source)
 
 
+def _how(mechanism: str, alphabet: LetterEvent | None) -> str:
+    """What two records may differ by."""
+    if mechanism in CHANNELS:
+        return "pure: any letters by any others"
+    if alphabet is not None:
+        return "any letters by any others"
+    return f"{'L1' if mechanism == 'laplace' else 'L2'} sensitivity 2C"
+
+
+def _letters_of(alphabet: LetterEvent) -> str:
+    """What a release is made of."""
+    one = "one letter" if alphabet.groups == 1 else f"{alphabet.groups} letters"
+    text = f"a release is {one} of {alphabet.letters}"
+    if alphabet.mechanism not in CHANNELS:
+        return text
+    share = claim(alphabet.epsilon)
+    return f"{text}, answered by {alphabet.mechanism.replace('_', ' ')}, epsilon {share} an answer"
+
+
+_CODE = (
+    "which letters there are: the code was fitted to training records' features and is part of the edge's "
+    "function, as its weights are"
+)
 _FITTED = (
     "cloud tails, attackers and decoders fitted to training records' releases: for a training record, other "
     "people's releases are in them as well"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,13 +21,18 @@ from privhier.privacy.carried import Carried
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps
 from privhier.privacy.events import (
     CHAIN_START,
+    AnyRelease,
     ClipEvent,
     Event,
     Key,
     LabelEvent,
+    LetterEvent,
     ReleaseEvent,
     StepEvent,
+    alphabet_of,
     ledger_error,
+    release_event,
+    strength_of,
 )
 from privhier.privacy.guarantees import Guarantee, write_guarantees
 from privhier.privacy.ledger_file import LedgerFile
@@ -110,10 +115,15 @@ class Ledger:
             GuaranteeError: Mechanism or noise source differ in kind from what was charged before, or a
                 seeded release is repeated with other parameters (the same noise at two scales cancels).
         """
-        event = ReleaseEvent(
-            split, records, phase, epoch, releases, mechanism.mechanism, mechanism.clip, mechanism.sigma,
+        event = release_event(
+            mechanism,
             noise_source,  # type: ignore[arg-type]  # checked by the event
-        )  # fmt: skip
+            split=split,
+            records=records,
+            phase=phase,
+            epoch=epoch,
+            releases=releases,
+        )
         self._carried.charged(event.key, mechanism)
         return self._enter(event)
 
@@ -135,13 +145,14 @@ class Ledger:
         before = self._charged(key)
         if not before:
             return self.charge(split, records, phase, epoch, mechanism, noise_source)
-        now = replace(
-            before[0],
+        now = release_event(
+            mechanism,
+            noise_source,
+            split=split,
             records=records,
-            mechanism=mechanism.mechanism,
-            clip=mechanism.clip,
-            sigma=mechanism.sigma,
-            noise_source=noise_source,
+            phase=phase,
+            epoch=epoch,
+            releases=before[0].releases,
         )
         if before != [now]:
             earlier = [asdict(event) for event in before]
@@ -183,8 +194,8 @@ class Ledger:
 
     def accounts(self) -> dict[str, ReleaseAccount]:
         """Per split, the composed releases of one record; different noise scales compose exactly."""
-        by_split: defaultdict[str, list[ReleaseEvent]] = defaultdict(list)
-        for event in self._of(ReleaseEvent):
+        by_split: defaultdict[str, list[AnyRelease]] = defaultdict(list)
+        for event in self._releases():
             by_split[event.split].append(event)
         chosen: defaultdict[str, float] = defaultdict(float)
         for choice in self._of(ClipEvent):
@@ -192,15 +203,17 @@ class Ledger:
         accounts = {}
         for split in sorted({*by_split, *chosen}):
             events = by_split[split]
-            ratios = [
-                (math.inf if event.sigma == 0 else 2 * event.clip / event.sigma, event.releases)
-                for event in events
-            ]
+            ratios = [(strength_of(event), event.releases) for event in events]
             accounts[split] = ReleaseAccount(
                 releases=sum(event.releases for event in events),
                 mu_squared=math.fsum(count * ratio * ratio for ratio, count in ratios),
                 epsilon=math.fsum(count * ratio for ratio, count in ratios),
                 clip_epsilon=chosen[split],
+                answers=tuple(
+                    (event.epsilon, event.letters, event.releases * event.groups)
+                    for event in events
+                    if isinstance(event, LetterEvent)
+                ),
             )
         return accounts
 
@@ -315,7 +328,7 @@ class Ledger:
         """The guarantee table.
 
         Args:
-            delta: For Gaussian releases; Laplace releases are pure (delta 0).
+            delta: For Gaussian releases; Laplace releases and answers are pure (delta 0).
             largest_person: Split to k, the largest number of records one person has in it; None where
                 the data set names no people. One person row each.
             labels_in_clear: Whether messages carried task labels.
@@ -324,12 +337,13 @@ class Ledger:
         Returns:
             The own-release row (of the split that spent most), the curious-cloud row, the person rows.
         """
-        first = next(iter(self._of(ReleaseEvent)), None)
+        first = next(iter(self._releases()), None)
         return write_guarantees(
             self.accounts(),
             steps=self.steps(),
             responses=self.responses(),
             mechanism=first.mechanism if first else "none",
+            alphabet=first if isinstance(first, LetterEvent) else None,
             noise_source=first.noise_source if first else "",
             delta=delta,
             largest_person=largest_person,
@@ -337,8 +351,11 @@ class Ledger:
             also_not_covered=also_not_covered,
         )
 
-    def _charged(self, key: Key) -> list[ReleaseEvent]:
-        return [event for event in self._of(ReleaseEvent) if event.key == key]
+    def _charged(self, key: Key) -> list[AnyRelease]:
+        return [event for event in self._releases() if event.key == key]
+
+    def _releases(self) -> list[AnyRelease]:
+        return [event for event in self._events if isinstance(event, AnyRelease)]
 
     def _of(self, kind: type[E]) -> list[E]:
         return [event for event in self._events if isinstance(event, kind)]
@@ -355,9 +372,10 @@ class Ledger:
         """Whether to count an event; raises if it cannot stand beside the earlier ones."""
         for earlier in self._events[:1]:
             _same("noise_source", event.noise_source, earlier.noise_source)
-        if isinstance(event, ReleaseEvent):
-            for release in self._of(ReleaseEvent)[:1]:
+        if isinstance(event, AnyRelease):
+            for release in self._releases()[:1]:
                 _same("mechanism", event.mechanism, release.mechanism)
+                _same("alphabet", alphabet_of(event), alphabet_of(release))
         if event.noise_source == "system" and not isinstance(event, LabelEvent):
             return True
         alike = (

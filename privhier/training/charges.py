@@ -13,7 +13,15 @@ from typing import Any
 
 from privhier.config import RunConfig
 from privhier.config.phases import phases_of
-from privhier.privacy.events import ClipEvent, Event, LabelEvent, ReleaseEvent, StepEvent, ledger_error
+from privhier.privacy.events import (
+    AnyRelease,
+    ClipEvent,
+    Event,
+    LabelEvent,
+    StepEvent,
+    ledger_error,
+    release_event,
+)
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.clip import mechanism_of
@@ -99,18 +107,8 @@ def _expected(
     """Every event of the whole schedule, with the entry of ``phases_of`` that it is charged in."""
     source = config.privacy.noise_source
 
-    def release(split: str, phase: str, epoch: int) -> ReleaseEvent:
-        return ReleaseEvent(
-            split,
-            records[split],
-            phase,
-            epoch,
-            1,
-            mechanism.mechanism,
-            mechanism.clip,
-            mechanism.sigma,
-            source,
-        )
+    def release(split: str, phase: str, epoch: int) -> AnyRelease:
+        return release_event(mechanism, source, split=split, records=records[split], phase=phase, epoch=epoch)
 
     found: list[tuple[Event, tuple[str, int]]] = []
     phases = phases_of(config.schedule)
@@ -164,9 +162,7 @@ def _comparable(event: Event) -> Event:
 
 
 def _check_total(ledger: Ledger, config: RunConfig, uplink: Mapping[str, int]) -> None:
-    charged = sum(
-        event.records * event.releases for event in ledger.events if isinstance(event, ReleaseEvent)
-    )
+    charged = sum(event.records * event.releases for event in ledger.events if isinstance(event, AnyRelease))
     carried = int(uplink["records"])
     exact = config.privacy.noise_source == "seeded"
     if carried > charged or (exact and carried != charged):

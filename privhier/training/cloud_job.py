@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from privhier.config.letters import wire_of
 from privhier.config.shared import SharedConfig
 from privhier.errors import CheckpointError, ConfigError, PrivhierError, UplinkError
 from privhier.models.edge import EdgeSegment
@@ -66,11 +67,16 @@ class CloudJob:
         probe, _ = self._network(dict.fromkeys(config.task, 2))
         schedule = config.schedule
         self._journal = Journal(folder.journal, sync=sync)
+        self._form = ReleaseFormat(
+            tuple(probe.release_shape),
+            wire_of(config.model, config.release),
+            len(config.task),
+            letters=config.model.bottleneck.letters,
+        )
         self.inbox = Inbox(
             config=config.hash(),
             run_id=config.run_id,
-            shape=probe.release_shape,
-            wire=config.release.quantize,
+            form=self._form,
             capacity=capacity,
             epochs={"joint": schedule.joint_epochs, "cloud": min(1, schedule.cloud_epochs)},
             journal=self._journal,
@@ -90,7 +96,7 @@ class CloudJob:
                     )
                 self._hellos[hello.edge] = hello
                 self.inbox.restore(hello)
-        self._shape, self._stop = probe.release_shape, False
+        self._stop = False
         self._history: list[dict[str, Any]] = []
         self._link: list[dict[str, Any]] = []
         self._busy = 0.0
@@ -105,8 +111,7 @@ class CloudJob:
         """Bytes that no message of this run needs: a power of two, which gives little of the run away."""
         config = self.config
         rows = 1 + max(config.batch_size, ROWS)
-        form = ReleaseFormat(tuple(self._shape), config.release.quantize, len(config.task))
-        size = 2 * form.bytes_of(rows, phase="joint")
+        size = 2 * self._form.bytes_of(rows, phase="joint")
         return min(MAX_BYTES, max(2**20, 1 << (size - 1).bit_length()))
 
     @property
@@ -281,7 +286,7 @@ class CloudJob:
         started, self._busy, at = time.perf_counter(), 0.0, 0
         begin = len(self._journal)
         total = sum(hello.records["train"] for hello in self._hellos.values())
-        trainer.expect(cache, total, self._shape)
+        trainer.expect(cache, total, self._form.shape)
         batches = ArrivingBatches(total, self.config.batch_size)
         losses: list[torch.Tensor] = []
         have = 0

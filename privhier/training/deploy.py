@@ -41,9 +41,12 @@ class ReleasingEdge(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Release:
-        """uint8 images ``(B, 3, S, S)`` to their release; ``.values`` is float32 ``(B, *release_shape)``."""
+        """uint8 images ``(B, 3, S, S)`` to their release.
+
+        Its ``values`` are float32 ``(B, *feature_shape)``; of letters, ``letters`` int64 ``(B, M)`` go up.
+        """
         features = self.edge.features(normalize(images)).float()
-        return self.mechanism.sanitize(features, self.noise)
+        return self.mechanism.sanitize(features, self.noise, self.edge.codebook)
 
 
 def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:

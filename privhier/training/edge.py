@@ -19,6 +19,9 @@ from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 
+REHEARSAL = ReleaseMechanism("none")
+"""Stands in for letters until they are found: while the edge trains alone, nothing leaves it."""
+
 
 class EdgeTrainer:
     """Owns the edge segment, its exits, the defense and their optimizer.
@@ -78,9 +81,10 @@ class EdgeTrainer:
             The batch's release, the very one whose values the exits were trained on (a joint epoch sends
             it), and the mean loss.
         """
-        release = self.sanitized(data, records, noise, augmentation=augmentation)
+        z = self.features(data, records, augmentation)
+        release = sanitized(self.edge, self.mechanism, z, noise)
         batch = self.batch(data, records, release)
-        loss = self.defense_loss(batch).mean()
+        loss = (self.defense_loss(batch) + self.code_loss(z)).mean()
         rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -97,24 +101,20 @@ class EdgeTrainer:
         *,
         augmentation: torch.Generator | NoiseSource,
     ) -> DefenseBatch:
-        """What the defense sees of these records, still in the graph: ``sanitized``, then ``batch``."""
-        return self.batch(data, records, self.sanitized(data, records, noise, augmentation=augmentation))
+        """What the defense sees of these records, still in the graph."""
+        z = self.features(data, records, augmentation)
+        return self.batch(data, records, sanitized(self.edge, self.mechanism, z, noise))
 
-    def sanitized(
-        self,
-        data: TrainingData,
-        records: IntArray,
-        noise: NoiseSource,
-        *,
-        augmentation: torch.Generator | NoiseSource,
-    ) -> Release:
-        """One forward through the edge, and its release, still in the graph."""
+    def features(
+        self, data: TrainingData, records: IntArray, augmentation: torch.Generator | NoiseSource
+    ) -> Tensor:
+        """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
         options = self._training.augment
         pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
         images = normalize(pixels.to(self.device, non_blocking=True))
         with self._autocast():
-            z = self.edge.features(images)
-        return self.mechanism.sanitize(z.float(), noise)
+            z: Tensor = self.edge.features(images)
+        return z.float()
 
     def batch(self, data: TrainingData, records: IntArray, release: Release) -> DefenseBatch:
         """The release of these records, with their labels, as the defense sees it."""
@@ -137,6 +137,11 @@ class EdgeTrainer:
                 remedy="Return a tensor (B,) from its loss(); the training loop takes the mean",
             )
         return losses
+
+    def code_loss(self, z: Tensor) -> Tensor | float:
+        """What a learned code adds to the loss of each record, ``(B,)``, from its features; else 0."""
+        code = self.edge.codebook
+        return code.distortion(z) if code is not None and code.learned else 0.0
 
     def set_rate(self) -> float:
         """Write this step's learning rate into the optimizer and return it."""
@@ -168,6 +173,18 @@ class EdgeTrainer:
     def _autocast(self) -> Iterator[None]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
             yield
+
+
+def sanitized(edge: EdgeSegment, mechanism: ReleaseMechanism, z: Tensor, noise: NoiseSource) -> Release:
+    """A release of features ``(B, *feature_shape)`` of this edge.
+
+    Before letters are found there are none to release: then what comes out are the bare features, as a
+    release that no uplink and no ledger takes for one of the run's.
+    """
+    code = edge.codebook
+    if mechanism.letters and code is None:
+        return REHEARSAL.sanitize(z, noise)
+    return mechanism.sanitize(z, noise, code)
 
 
 @torch.no_grad()

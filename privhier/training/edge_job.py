@@ -82,7 +82,7 @@ class EdgeJob:
             edge=number,
             edges=edges,
             shape=tuple(edge.release_shape),
-            wire=config.release.quantize,
+            wire=mechanism.wire,
             task_classes=dict(data.task_classes),
             records={name: len(getattr(data.splits, name)) for name in ("train", "val", "test")},
             folder=self.spool.identity,
@@ -202,6 +202,7 @@ class EdgeJob:
             "ledger": self.side.ledger.head,
             "chain": self.spool.chain(len(self.spool.entries)).hex(),
             **self.side.facts(),
+            **(self.side.code_facts() if finished else {}),
         }
 
     def _finish(self) -> None:

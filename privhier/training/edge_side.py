@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,10 @@ from privhier.training.batches import TrainingData, batch_count
 from privhier.training.begun import Begun
 from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
+from privhier.training.code import code_usage, settle_code
 from privhier.training.commons import training_key
 from privhier.training.draws import EdgeDraws
-from privhier.training.edge import EdgeTrainer, edge_exit_logits
+from privhier.training.edge import EdgeTrainer, edge_exit_logits, sanitized
 from privhier.training.finite import exploded, logits_text, loss_text, weights_text
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
@@ -105,8 +107,15 @@ class EdgeSide:
         return self.trainer.edge
 
     def pretrain(self, epoch: int) -> Metrics:
-        """One epoch alone: its noise stays on the edge, is no release and costs nothing."""
-        return {"edge_loss": self._epoch("pretrain", epoch, uplink=None), **self.metrics("pretrain", epoch)}
+        """One epoch alone: its noise stays on the edge, is no release and costs nothing.
+
+        After the last one letters are found, where the edge releases any.
+        """
+        loss = self._epoch("pretrain", epoch, uplink=None)
+        if epoch + 1 == self.config.schedule.pretrain_epochs:
+            own = (self.config, self.data, self.edge, self.mechanism, self.draws)
+            settle_code(*own, device=self.device)
+        return {"edge_loss": loss, **self.metrics("pretrain", epoch)}
 
     def joint(self, epoch: int, uplink: Uplink) -> float:
         """Charge and run one joint epoch, keep a snapshot of the edge; returns the mean loss."""
@@ -147,8 +156,10 @@ class EdgeSide:
         """The task exit on validation records, through noise that stays on the edge."""
         val = self.data.splits.val
         z = edge_features(self.edge, self.data.images, val, device=self.device)
-        with self._finite(phase, epoch):
-            z = self.mechanism.sanitize(z, self.draws.noise(f"{phase} val", epoch, 0, val)).values
+        with self._finite(phase, epoch), torch.no_grad():
+            z = sanitized(
+                self.edge, self.mechanism, z, self.draws.noise(f"{phase} val", epoch, 0, val)
+            ).values
         logits = edge_exit_logits(self.edge, z, device=self.device)
         self._check(logits_text(logits), phase, epoch)
         return self.task_metrics("edge_exit", logits)
@@ -228,6 +239,11 @@ class EdgeSide:
             "sensitive_classes": dict(self.data.sensitive_classes),
             "network": self.edge.describe(),
         }
+
+    def code_facts(self) -> dict[str, Any]:
+        """How the letters are used, for the facts of a finished training; empty where there are none."""
+        usage = code_usage(self.data, self.edge, device=self.device)
+        return {"code": [asdict(group) for group in usage]} if usage else {}
 
     def _epoch(self, phase: str, epoch: int, *, uplink: Uplink | None) -> float:
         seed, losses = self.draws.layers_seed(), []

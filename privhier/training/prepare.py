@@ -15,7 +15,7 @@ from privhier.datasets.base import AttributeLabels, FaceDataset, IntArray
 from privhier.datasets.relations import refuse_same_attributes
 from privhier.datasets.splits import split_dataset
 from privhier.errors import ConfigError, DataError
-from privhier.privacy.accounting import solve_sigma
+from privhier.privacy.accounting import solve_answer, solve_sigma
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData
 
@@ -84,7 +84,7 @@ def _known_to_edge(identity: IntArray, train: IntArray) -> tuple[IntArray, int]:
 
 
 def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = None) -> ReleaseMechanism:
-    """The release mechanism, with sigma solved for ``target_epsilon`` and the schedule's releases.
+    """The release mechanism, with its noise solved for ``target_epsilon`` and the schedule's releases.
 
     Args:
         config: The run.
@@ -93,13 +93,8 @@ def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = No
             checks before anything is drawn.
     """
     release = config.release
-    if release.mechanism not in ("none", "gaussian", "laplace"):
-        raise ConfigError(
-            key="release.mechanism",
-            value=release.mechanism,
-            rule="is checked, but nothing releases letters yet",
-            remedy="Choose none, gaussian or laplace",
-        )
+    if config.model.bottleneck.letters is not None:
+        return _letters(config, config.model.bottleneck.letters)
     target = release.target_epsilon
     if isinstance(release.clip, ClipQuantile):
         assert target is not None
@@ -107,7 +102,7 @@ def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = No
     else:
         clip = release.clip
     sigma = release.sigma if release.sigma is not None else 0.0
-    if release.mechanism != "none" and target is not None:
+    if release.mechanism in ("gaussian", "laplace") and target is not None:
         sigma = solve_sigma(
             mechanism=release.mechanism,
             target_epsilon=target,
@@ -116,6 +111,15 @@ def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = No
             releases=config.schedule.releases_per_record,
         )
     return ReleaseMechanism(mechanism=release.mechanism, clip=clip, sigma=sigma, quantize=release.quantize)
+
+
+def _letters(config: RunConfig, letters: int) -> ReleaseMechanism:
+    """How letters are answered; the record's answers share the target."""
+    groups, target = config.model.bottleneck.groups, config.release.target_epsilon
+    epsilon = 0.0
+    if target is not None:
+        epsilon = solve_answer(target, groups, config.schedule.releases_per_record)
+    return ReleaseMechanism(config.release.mechanism, letters=letters, groups=groups, epsilon=epsilon)
 
 
 def pick_device(config: RunConfig) -> torch.device:

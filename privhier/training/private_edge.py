@@ -24,7 +24,7 @@ from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
 from privhier.training.begun import Begun
 from privhier.training.draws import EdgeDraws
-from privhier.training.edge import EdgeTrainer
+from privhier.training.edge import EdgeTrainer, sanitized
 from privhier.training.private_plan import check_private, noise_multiplier, sampling_plan
 
 _ALARM = 6.5
@@ -156,8 +156,9 @@ class PrivateEdgeTrainer(EdgeTrainer):
         if not self._checked:
             self._check(data)
         with no_draws(self.device):
-            release = self.sanitized(data, records, noise, augmentation=augmentation)
-            _, losses = self._losses(data, records, release)
+            z = self.features(data, records, augmentation)
+            release = sanitized(self.edge, self.mechanism, z, noise)
+            _, losses = self._losses(data, records, z, release)
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
@@ -175,11 +176,14 @@ class PrivateEdgeTrainer(EdgeTrainer):
         augmentation: torch.Generator | NoiseSource,
     ) -> tuple[DefenseBatch, Tensor]:
         """One forward: the batch, and the one loss of each of its records, ``(B,)``."""
-        return self._losses(data, records, self.sanitized(data, records, noise, augmentation=augmentation))
+        z = self.features(data, records, augmentation)
+        return self._losses(data, records, z, sanitized(self.edge, self.mechanism, z, noise))
 
-    def _losses(self, data: TrainingData, records: IntArray, release: Release) -> tuple[DefenseBatch, Tensor]:
+    def _losses(
+        self, data: TrainingData, records: IntArray, z: Tensor, release: Release
+    ) -> tuple[DefenseBatch, Tensor]:
         batch = self.batch(data, records, release)
-        return batch, self.defense_loss(batch)
+        return batch, self.defense_loss(batch) + self.code_loss(z)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside weights and optimizer: the executed history."""
@@ -248,7 +252,8 @@ class PrivateEdgeTrainer(EdgeTrainer):
 
     def _check_alone(self, batch: DefenseBatch, losses: Tensor) -> None:
         with torch.no_grad():
-            alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))])
+            code = losses - self.defense_loss(batch)  # a learned code's part: of each record's features alone
+            alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))]) + code
         if not torch.allclose(alone, losses.detach(), rtol=1e-3, atol=1e-5):
             raise broken(
                 "loss",

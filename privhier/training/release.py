@@ -175,7 +175,8 @@ class Releaser:
         self.charge(split, phase, epoch, len(records))
         for number, batch in enumerate(messages_of(records, edge.release_shape)):
             z = edge_features(edge, data.images, batch, device=device)
-            sanitized = self.mechanism.sanitize(z, self.noise(split, phase, epoch, number))
+            noise = self.noise(split, phase, epoch, number)
+            sanitized = self.mechanism.sanitize(z, noise, edge.codebook)
             self.send(uplink, split, phase, epoch, number, batch, sanitized, data if with_labels else None)
 
 

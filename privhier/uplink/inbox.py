@@ -11,6 +11,7 @@ from privhier.errors import PrivhierError, UplinkError
 from privhier.uplink.codec import MAX_BYTES, ReleaseMessage, decode
 from privhier.uplink.frames import Ack, Frame, Hello, frame_error
 from privhier.uplink.journal import Journal
+from privhier.uplink.sizes import ReleaseFormat
 
 MOST_RECORDS = 2**24
 """Records that one edge may own, unless a cloud is told otherwise."""
@@ -48,8 +49,7 @@ class Inbox:
     Args:
         config: Hash of the shared configuration.
         run_id: Which run.
-        shape: One record's release.
-        wire: Type of its values on the wire.
+        form: What its messages look like.
         capacity: How many edges the run has, and what may wait.
         epochs: Phase to its number of epochs in which releases go up.
         journal: Where messages are kept.
@@ -68,8 +68,7 @@ class Inbox:
         *,
         config: str,
         run_id: str,
-        shape: tuple[int, ...],
-        wire: str,
+        form: ReleaseFormat,
         capacity: Capacity,
         epochs: Mapping[str, int],
         journal: Journal,
@@ -80,10 +79,10 @@ class Inbox:
             "config": config,
             "run_id": run_id,
             "edges": capacity.edges,
-            "shape": shape,
-            "wire": wire,
+            "shape": form.shape,
+            "wire": form.wire,
         }
-        self._epochs, self._agree = epochs, agree
+        self._epochs, self._agree, self._letters = epochs, agree, form.letters
         self._queue, self._most = capacity.queue, capacity.most_records
         self._bind = bind or (lambda hello: None)
         self.journal = journal
@@ -263,6 +262,8 @@ class Inbox:
         for name, wanted in expected.items():
             if getattr(message, name) != wanted:
                 raise frame_error(name, getattr(message, name), f"the greeting said {wanted!r}")
+        if message.letters != self._letters:
+            raise frame_error("letters", message.letters, f"this run has {self._letters}")
         if message.payload.shape[1:] != tuple(hello.shape):
             raise frame_error("payload", message.payload.shape[1:], f"the greeting said {hello.shape!r}")
         if not message.epoch < self._epochs.get(message.phase, 0):

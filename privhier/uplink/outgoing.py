@@ -78,6 +78,7 @@ def outgoing(
             rule="the releases of one message are made by one mechanism, with noise of one source",
             remedy="Send what one mechanism made",
         )
+    mechanism = made[0].mechanism
     message = ReleaseMessage(
         run_id=run_id,
         split=split,
@@ -87,7 +88,8 @@ def outgoing(
         records=records,
         payload=np.concatenate([release.payload() for release in made]),
         task_labels=task_labels,
-        wire=made[0].mechanism.quantize,
+        wire=mechanism.wire,  # type: ignore[arg-type]  # checked by encode
+        letters=mechanism.letters or None,
         edge=edge,
     )
     data = encode(message)

@@ -8,6 +8,7 @@ from privhier.metrics.bounds import auc_lower_bound, macro_auc_lower_bound, reca
 from privhier.metrics.classification import auc, balanced_accuracy, macro_auc
 from privhier.privacy.accounting import gaussian_mu, laplace_epsilon, solve_sigma
 from privhier.privacy.ceilings import Ceiling, ceiling, check_ceiling, contraction, pure_ceiling
+from privhier.privacy.mechanism import Mechanism
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 
@@ -32,7 +33,7 @@ def attack(mechanism, n, *, releases=1, classes=2, claimed=None, seed=0, scale=1
 def test_the_optimal_attacker_reaches_the_gaussian_ceilings_and_does_not_pass(epsilon, releases):
     sigma = solve_sigma("gaussian", epsilon, 1e-5, 1.0, releases)
     labels, scores, predictions = attack(ReleaseMechanism("gaussian", 1.0, sigma), 40_000, releases=releases)
-    bound = ceiling("gaussian", sigma, 1.0, releases, 2)
+    bound = ceiling(Mechanism("gaussian", 1.0, sigma), releases, 2)
     margin = 4 * 0.5 / np.sqrt(20_000)
     assert balanced_accuracy(predictions, labels, 2) == pytest.approx(bound.balanced_accuracy, abs=margin)
     assert auc(scores[:, 1], labels) == pytest.approx(bound.auc, abs=margin)
@@ -43,7 +44,7 @@ def test_the_optimal_attacker_reaches_the_gaussian_ceilings_and_does_not_pass(ep
 def test_five_classes_stay_below_both_gaussian_ceilings_and_come_near():
     sigma = solve_sigma("gaussian", 8.0, 1e-5, 1.0, 1)
     labels, scores, predictions = attack(ReleaseMechanism("gaussian", 1.0, sigma), 40_000, classes=5)
-    bound = ceiling("gaussian", sigma, 1.0, 1, 5)
+    bound = ceiling(Mechanism("gaussian", 1.0, sigma), 1, 5)
     recall, area = balanced_accuracy(predictions, labels, 5), macro_auc(scores, labels)
     # A simplex of five does not span the ball's diameter, so the bound is not reached; nor is it idle.
     assert 0.2 + 0.75 * (bound.balanced_accuracy - 0.2) < recall < bound.balanced_accuracy
@@ -56,7 +57,7 @@ def test_laplace_reaches_its_ceiling_on_one_axis_and_randomized_response_everywh
     labels = np.arange(40_000) % 2
     features = torch.from_numpy(labels * 2.0 - 1).float()[:, None] * 50
     release = mechanism.sanitize(features, SeededNoise(0, "laplace")).values[:, 0].numpy()
-    bound = ceiling("laplace", 2.0, 1.0, 1, 2)
+    bound = ceiling(Mechanism("laplace", 1.0, 2.0), 1, 2)
     recall = balanced_accuracy((release > 0).astype(int), labels, 2)
     assert 0.5 * (bound.balanced_accuracy + 0.5) < recall < bound.balanced_accuracy
     assert auc(release, labels) < bound.auc
@@ -73,22 +74,22 @@ def test_laplace_reaches_its_ceiling_on_one_axis_and_randomized_response_everywh
 
 def test_formulas():
     mu = gaussian_mu(1.2, 1.0, 3)
-    assert ceiling("gaussian", 1.2, 1.0, 3, 5) == Ceiling(
+    assert ceiling(Mechanism("gaussian", 1.0, 1.2), 3, 5) == Ceiling(
         pytest.approx(norm.cdf(norm.ppf(0.2) + mu / 2)), pytest.approx(norm.cdf(mu / np.sqrt(2)))
     )
     e = np.exp(laplace_epsilon(2.0, 1.0, 3))
-    assert ceiling("laplace", 2.0, 1.0, 3, 5) == Ceiling(
+    assert ceiling(Mechanism("laplace", 1.0, 2.0), 3, 5) == Ceiling(
         pytest.approx(e / (e + 4)), pytest.approx(e / (1 + e))
     )
-    assert ceiling("none", 0.0, 1.0, 1, 2) is None
-    assert ceiling("gaussian", 0.0, 1.0, 1, 2) is None
-    assert ceiling("gaussian", 1.0, 1.0, 0, 4).balanced_accuracy == pytest.approx(0.25)
-    assert ceiling("laplace", 1e-9, 1.0, 1, 4) == Ceiling(1.0, 1.0)
+    assert ceiling(Mechanism("none", 1.0, 0.0), 1, 2) is None
+    assert ceiling(Mechanism("gaussian", 1.0, 0.0), 1, 2) is None
+    assert ceiling(Mechanism("gaussian", 1.0, 1.0), 0, 4).balanced_accuracy == pytest.approx(0.25)
+    assert ceiling(Mechanism("laplace", 1.0, 1e-9), 1, 4) == Ceiling(1.0, 1.0)
     assert contraction(mu) == pytest.approx(2 * norm.cdf(mu / 2) - 1)
     with pytest.raises(ConfigError):
-        ceiling("gaussian", 1.0, 1.0, 1, 1)
+        ceiling(Mechanism("gaussian", 1.0, 1.0), 1, 1)
     with pytest.raises(ConfigError):
-        ceiling("cauchy", 1.0, 1.0, 1, 2)
+        ceiling(Mechanism("cauchy", 1.0, 1.0), 1, 2)
 
 
 def test_noise_contracts_a_noiseless_advantage():
@@ -116,7 +117,7 @@ SABOTAGE = {
 def test_sabotage_is_caught_by_both_ceilings_with_4000_victims(name, epsilon):
     build, releases, charged = SABOTAGE[name]
     sigma = solve_sigma("gaussian", epsilon, 1e-5, 1.0, 1)
-    bound = ceiling("gaussian", sigma, 1.0, charged, 2)
+    bound = ceiling(Mechanism("gaussian", 1.0, sigma), charged, 2)
     labels, scores, predictions = attack(build(sigma), 4000, releases=releases)
     with pytest.raises(GuaranteeError, match=r"99\.99 % lower bound"):
         check_ceiling("race", recall_lower_bound(predictions, labels, 2), bound.balanced_accuracy)
@@ -127,7 +128,7 @@ def test_sabotage_is_caught_by_both_ceilings_with_4000_victims(name, epsilon):
 def test_sensitivity_c_charged_for_2c_is_caught():
     # Whoever calibrates to C believes mu is half of what it is; the attacker shows it.
     sigma = solve_sigma("gaussian", 8.0, 1e-5, 0.5, 1)
-    wrong = ceiling("gaussian", sigma, 0.5, 1, 2)
+    wrong = ceiling(Mechanism("gaussian", 0.5, sigma), 1, 2)
     labels, _, predictions = attack(ReleaseMechanism("gaussian", 1.0, sigma), 4000)
     with pytest.raises(GuaranteeError):
         check_ceiling("race", recall_lower_bound(predictions, labels, 2), wrong.balanced_accuracy)
@@ -135,7 +136,7 @@ def test_sensitivity_c_charged_for_2c_is_caught():
 
 def test_honest_runs_raise_no_alarm_at_our_level_and_few_at_a_loose_one():
     sigma = solve_sigma("gaussian", 2.0, 1e-5, 1.0, 1)
-    bound = ceiling("gaussian", sigma, 1.0, 1, 2)
+    bound = ceiling(Mechanism("gaussian", 1.0, sigma), 1, 2)
     loose = np.zeros(2)
     for seed in range(300):
         labels, scores, predictions = attack(ReleaseMechanism("gaussian", 1.0, sigma), 400, seed=seed)

@@ -14,6 +14,7 @@ from privhier.privacy.distinguishing import (
     release_accuracy,
 )
 from privhier.privacy.labels import flip_matrix
+from privhier.privacy.mechanism import Mechanism
 
 
 @pytest.mark.parametrize(("epsilon", "accuracy"), [(8, 0.9997), (4, 0.982), (2, 0.881), (0, 0.5)])
@@ -37,7 +38,9 @@ def test_gaussian_says_the_same_by_its_epsilon_and_by_its_noise():
         sigma = solve_sigma("gaussian", epsilon, 1e-5, 1.5, releases)
         by_noise = release_accuracy("gaussian", sigma, 1.5, releases)
         assert by_noise == pytest.approx(gaussian_accuracy(epsilon, 1e-5), abs=1e-6)
-        assert by_noise == pytest.approx(ceiling("gaussian", sigma, 1.5, releases, 2).balanced_accuracy)
+        assert by_noise == pytest.approx(
+            ceiling(Mechanism("gaussian", 1.5, sigma), releases, 2).balanced_accuracy
+        )
         reached = gaussian_epsilon(gaussian_mu(sigma, 1.5, releases), 1e-5)
         assert gaussian_accuracy(reached, 1e-5) >= norm.cdf(gaussian_mu(sigma, 1.5, releases) / 2)
 

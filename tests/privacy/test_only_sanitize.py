@@ -124,7 +124,7 @@ def test_it_says_how_it_was_made_and_keeps_the_graph():
 
 
 def test_a_release_that_is_gone_is_forgotten():
-    from privhier.privacy.release import _MADE
+    from privhier.privacy.made import _MADE
 
     gc.collect()
     before = len(_MADE)

@@ -38,6 +38,7 @@ from privhier.uplink.header import DTYPES, read_header, write_header
 from privhier.uplink.inbox import Capacity, Inbox
 from privhier.uplink.journal import Journal
 from privhier.uplink.outgoing import OutgoingMessage, outgoing
+from privhier.uplink.sizes import ReleaseFormat
 
 RUN, CONFIG = "0123456789abcdef", hashlib.sha256(b"fuzz").hexdigest()
 SHAPE, TASKS, EPOCHS = (3, 2), {"smiling": 2, "age": 4}, {"joint": 2}
@@ -53,10 +54,14 @@ _NASTY: list[Any] = [
 """Values that no field may have: every string among them is outside of every field's alphabet."""
 
 
+FORM = ReleaseFormat(SHAPE, HELLO.wire)
+"""What this run's messages look like."""
+
+
 def inbox(folder: Path, *, edges: int = HELLO.edges) -> Inbox:
     """What a cloud of this run would serve, with a queue that never fills."""
     return Inbox(
-        config=CONFIG, run_id=RUN, shape=SHAPE, wire=HELLO.wire, capacity=Capacity(edges, 10**6),
+        config=CONFIG, run_id=RUN, form=FORM, capacity=Capacity(edges, 10**6),
         epochs=EPOCHS, journal=Journal(folder, sync=False), agree=lambda hello: None,
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ def made(tmp_path_factory) -> Certificates:
 
 def inbox_of_two(fuzzing, folder: Path) -> Inbox:
     return Inbox(
-        config=fuzzing.CONFIG, run_id=fuzzing.RUN, shape=fuzzing.SHAPE, wire=fuzzing.HELLO.wire,
+        config=fuzzing.CONFIG, run_id=fuzzing.RUN, form=fuzzing.FORM,
         capacity=Capacity(2, 10**6), epochs=fuzzing.EPOCHS, journal=Journal(folder, sync=False),
         agree=lambda hello: None,
     )  # fmt: skip

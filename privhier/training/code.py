@@ -1,0 +1,99 @@
+"""How letters are found after the edge has trained alone, and how they are used."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from privhier.config import RunConfig
+from privhier.defenses.base import classification_loss
+from privhier.models.codebook import Usage, fit_codebook
+from privhier.models.edge import EdgeSegment
+from privhier.models.features import edge_features
+from privhier.models.letter_code import LetterCode
+from privhier.privacy.release import ReleaseMechanism
+from privhier.seeding import isolated_rng
+from privhier.training.batches import TrainingData, shuffled_batches
+from privhier.training.draws import EdgeDraws
+from privhier.training.optimize import build_optimizer
+
+_EPOCHS = 10
+"""Of the exits on letters: they are small, and the letters of a record stay what they are."""
+_BATCH = 256
+_LOOKED_AT = 4096
+"""Records whose letters are counted, at most."""
+
+
+def settle_code(
+    config: RunConfig,
+    data: TrainingData,
+    edge: EdgeSegment,
+    mechanism: ReleaseMechanism,
+    draws: EdgeDraws,
+    *,
+    device: torch.device,
+) -> None:
+    """Fit the edge's letters to the features of its training records, and its exits to the letters.
+
+    Nothing where the edge releases no letters, learns them, or has them. The fit is a function of private
+    records that stays on the edge, as its weights are: it costs no epsilon and has none.
+
+    Args:
+        config: The run.
+        data: What the edge owns.
+        edge: Trained alone, on ``device``.
+        mechanism: Answers the letters.
+        draws: Of answers that stay on the edge.
+        device: Where to compute.
+    """
+    code = edge.code
+    if code is None or code.learned or edge.codebook is not None:
+        return
+    z = edge_features(edge, data.images, data.splits.train, device=device)
+    fit = "quantiles" if config.model.bottleneck.fit == "quantiles" else "kmeans"
+    code.settle(fit_codebook(z, letters=code.letters, groups=code.groups, fit=fit, seed=config.seed))
+    _fit_exits(config, data, edge, mechanism, draws, z.to(device))
+
+
+def code_usage(data: TrainingData, edge: EdgeSegment, *, device: torch.device) -> list[Usage]:
+    """How the validation records use each group's letters; empty where there are none."""
+    code: LetterCode | None = edge.codebook
+    if code is None:
+        return []
+    records = data.splits.val[:_LOOKED_AT]
+    return code.codebook.usage(edge_features(edge, data.images, records, device=device))
+
+
+def _fit_exits(
+    config: RunConfig,
+    data: TrainingData,
+    edge: EdgeSegment,
+    mechanism: ReleaseMechanism,
+    draws: EdgeDraws,
+    z: Tensor,
+) -> None:
+    """Train all exits on answers to the training records' letters, the rest of the edge held as it is."""
+    code, train = edge.codebook, data.splits.train
+    assert code is not None
+    row_of = torch.full((int(train.max()) + 1,), -1)
+    row_of[torch.from_numpy(train)] = torch.arange(len(train))
+    exits = [*edge.task_exits.parameters(), *edge.adversarial_exits.parameters()]
+    optimizer = build_optimizer(exits, config.training.edge)
+    was_training = edge.training
+    edge.train()
+    with isolated_rng(draws.layers_seed(), "dropout", "code"):
+        for epoch in range(_EPOCHS):
+            for records in shuffled_batches(train, _BATCH, config.seed, "code", epoch):
+                noise = draws.noise("code", epoch, 0, records)
+                values = mechanism.sanitize(z[row_of[torch.from_numpy(records)]], noise, code).values
+                losses = classification_loss(
+                    [*edge.task_logits(values), *edge.adversary_logits(values)],
+                    [
+                        *data.task[records].to(z.device).unbind(1),
+                        *data.sensitive[records].to(z.device).unbind(1),
+                    ],
+                )
+                optimizer.zero_grad(set_to_none=True)
+                losses.mean().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+    edge.train(was_training)
