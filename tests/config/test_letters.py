@@ -8,9 +8,7 @@ from privhier.config import BottleneckConfig, parse_config
 from privhier.config.privacy import LETTER_MECHANISMS, ORDERED_MOST
 from privhier.config.shared import load_shared, shared_part
 from privhier.errors import ConfigError
-from privhier.models.bottleneck import build_bottleneck
 from privhier.privacy.channels import CHANNELS, TruncatedGeometric
-from privhier.training.prepare import build_mechanism
 
 LETTERS = {"kind": "letters", "size": 1, "letters": 16}
 RESPONSE = {"mechanism": "randomized_response", "target_epsilon": 8.0}
@@ -166,12 +164,3 @@ def test_other_configurations_do_not_know_the_keys():
     letters, more = parse_config(data()), parse_config(data({**LETTERS, "groups": 2}))
     assert letters.hash() != more.hash()
     assert shared_part(letters).hash() != shared_part(more).hash()
-
-
-def test_nothing_pretends_to_release_letters():
-    """Until the mechanism is there: refused by key, before anything is written."""
-    config = parse_config(data())
-    with pytest.raises(ConfigError, match=r"release\.mechanism"):
-        build_mechanism(config, 1000)
-    with pytest.raises(ConfigError, match=r"model\.bottleneck\.kind"):
-        build_bottleneck(config.model.bottleneck, (16, 8, 8))
