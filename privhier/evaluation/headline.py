@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from privhier.evaluation.leakage_parts import Excess, Headline, Records
+from privhier.evaluation.leakage_parts import Excess, Records
+from privhier.evaluation.leakage_parts import Headline as Headline
 from privhier.evaluation.leakage_parts import Metric as Metric
 from privhier.evaluation.result import AttackScores, AttributeLeakage, Score, WorstAttack
 
