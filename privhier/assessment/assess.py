@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from privhier.assessment.context import Context, Subject, shown_ceiling
+from privhier.assessment.floors import floor_views
 from privhier.assessment.leakage import label_leakage, leakage, leakage_by_auxiliary
 from privhier.assessment.pictures import reconstruction
 from privhier.assessment.properties import property_inference
@@ -64,8 +65,8 @@ def assess(subject: Subject, trained: Trained, *, raw_images: bool) -> Assessmen
     means, utility = _utility(context)
     plan = build_attacks(config)
     cloud = cloud_view(context)
-    views = threat_views(context, cloud)
-    found = {name: leakage(context, name, plan[name], views) for name in config.dataset.sensitive}
+    views, floors = threat_views(context, cloud), floor_views(context, cloud)
+    found = {name: leakage(context, name, plan[name], views, floors) for name in config.dataset.sensitive}
     # Before anything else tallies the same attributes: who pays for the releases.
     by_group = context.groups.scores(_test_classes(context))
     smaller = smaller_views(context, cloud)

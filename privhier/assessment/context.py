@@ -17,7 +17,7 @@ from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.evaluation.by_group import GroupTally
 from privhier.evaluation.pairs import Pairs
-from privhier.evaluation.result import AttackScores, Ceilings, Score
+from privhier.evaluation.result import AttackScores, Ceilings
 from privhier.evaluation.scores import Outcome, Sample
 from privhier.metrics.bounds import macro_auc_lower_bound, recall_lower_bound
 from privhier.privacy.ceilings import Ceiling, ceiling, check_ceiling
@@ -208,14 +208,13 @@ def outcome(entry: BenchEntry) -> Outcome:
     )
 
 
-def described(entry: BenchEntry, score: Score, training: dict[str, Score]) -> AttackScores:
-    """A verification attacker with its scores."""
+def described(entry: BenchEntry, name: str, threat_model: str) -> AttackScores:
+    """A verification attacker, not yet scored."""
     result = finished(entry)
     return AttackScores(
-        attack=entry.name,
+        attack=name,
         repr=repr(entry.attack),
-        verification_auc=score,
-        training_records=training,
+        threat_model=threat_model,
         validation=result.validation if np.isfinite(result.validation) else None,
         selected=dict(result.selected),
         queries=result.queries,

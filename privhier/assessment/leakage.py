@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from privhier.assessment.context import Context, described, finished, fits, full_name, outcome, shown_ceiling
+from privhier.assessment.floors import floor_embeddings, floor_outcomes, label_counts, victim_cells
 from privhier.attacks.base import Attack
 from privhier.attacks.bench import BenchEntry
+from privhier.attacks.floors import ANSWERS, LABELS
 from privhier.attacks.view import View
 from privhier.errors import ConfigError, DataError
-from privhier.evaluation.result import AttackScores, AttributeLeakage, AuxiliaryPoint, WorstAttack
-from privhier.evaluation.scores import Outcome, classification_leakage
+from privhier.evaluation.excess import excess_of, headline_of
+from privhier.evaluation.pairs import score_verification
+from privhier.evaluation.result import AttackScores, AttributeLeakage, AuxiliaryPoint
+from privhier.evaluation.scores import Outcome, Scored, classification_leakage, score_attackers
 
 Plan = Sequence[tuple[str, Attack]]
 WITH_LABELS = "curious_cloud_labels"
@@ -29,16 +33,30 @@ class _Said:
         return full_name(self.entry.name, self.view.threat_model)
 
 
-def leakage(context: Context, name: str, plan: Plan, views: Mapping[str, View]) -> AttributeLeakage:
+def leakage(
+    context: Context,
+    name: str,
+    plan: Plan,
+    views: Mapping[str, View],
+    floors: Mapping[str, View] | None = None,
+) -> AttributeLeakage:
     """Run the attackers of one attribute under every threat model and score them, worst first.
+
+    Args:
+        context: The run.
+        name: The attribute.
+        plan: Its attackers.
+        views: Threat model to view.
+        floors: As ``floor_views`` gives them; without, there is neither floor nor excess.
 
     Raises:
         ConfigError: No attacker applies.
-        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling.
+        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling, or a floor that sees more
+            than labels.
     """
     said, refused = _attack(context, name, plan, views)
     if plan[0][1].kind == "verification":
-        return _verification(context, name, said, refused)
+        return _verification(context, name, said, refused, floors or {})
     labels = context.prepared.labels[name]
     classes = len(labels.classes)
     test = context.sample(context.victims.test, labels.values, classes, "victims")
@@ -46,12 +64,17 @@ def leakage(context: Context, name: str, plan: Plan, views: Mapping[str, View]) 
     identity = name == "identity"
     blind = [(one, _outcome(one)) for one in said if one.view.task_labels is None]
     reading = [(one, _outcome(one)) for one in said if one.view.task_labels is not None]
-    worst, attacks = classification_leakage(test, training, [o for _, o in blind], identity=identity)
-    with_labels, readers = None, list[AttackScores]()
+    scored = score_attackers(test, training, [o for _, o in blind], identity=identity)
+    worst, attacks = scored.worst, scored.attacks
+    heard: list[Scored] = []
     if reading:
-        heard = [spoken for _, spoken in reading]
-        with_labels, readers = classification_leakage(test, training, heard, identity=identity)
+        heard = [score_attackers(test, training, [o for _, o in reading], identity=identity)]
     models = {one.name: one.view.threat_model for one, _ in (*blind, *reading)}
+    beneath = {
+        floor: score_attackers(test, training, told, identity=identity)
+        for floor, view in (floors or {}).items()
+        if (told := floor_outcomes(context, name, view))
+    }
     context.groups.attack(name, test, next(o.predictions for _, o in blind if o.name == worst.attack))
     n = len(test.truth)
     raw = all(one.view.threat_model == "raw_image" for one in said)
@@ -62,16 +85,18 @@ def leakage(context: Context, name: str, plan: Plan, views: Mapping[str, View]) 
         )
     releases = context.config.schedule.releases_per_record
     limit = None if raw else context.ceiling(test, releases)
-    return AttributeLeakage(
+    found = AttributeLeakage(
         classes=list(labels.classes) if not identity else [],
         worst=worst,
-        attacks=[attack.model_copy(update={"threat_model": models[attack.attack]}) for attack in attacks],
-        attacks_with_labels=[row.model_copy(update={"threat_model": models[row.attack]}) for row in readers],
+        attacks=_of_models(attacks, models),
+        attacks_with_labels=_of_models([row for group in heard for row in group.attacks], models),
         refused=refused,
         majority=test.majority,
         ceiling=shown_ceiling(limit, releases),
-        worst_with_labels=with_labels,
+        worst_with_labels=heard[0].worst if heard else None,
+        label_counts=label_counts(context, name) if floors else None,
     )
+    return _judged(found, [scored, *heard], models, beneath)
 
 
 def leakage_by_auxiliary(
@@ -147,17 +172,40 @@ def _attack(
     return said, refused
 
 
+def _of_models(attacks: Sequence[AttackScores], models: Mapping[str, str]) -> list[AttackScores]:
+    return [attack.model_copy(update={"threat_model": models[attack.attack]}) for attack in attacks]
+
+
+def _judged(
+    found: AttributeLeakage, scored: Sequence[Scored], models: Mapping[str, str], floors: Mapping[str, Scored]
+) -> AttributeLeakage:
+    """With the headline over all of ``scored``, and with what stands beneath the first of them."""
+    labels, answers = floors.get(LABELS), floors.get(ANSWERS)
+    return found.model_copy(
+        update={
+            "headline": headline_of(scored, models, labels),
+            "floor": None if labels is None else labels.worst,
+            "answers": None if answers is None else answers.worst,
+            "excess": None if labels is None else excess_of(scored[0], labels),
+        }
+    )
+
+
 def _outcome(one: _Said) -> Outcome:
     return replace(outcome(one.entry), name=one.name)
 
 
 def _verification(
-    context: Context, name: str, said: Sequence[_Said], refused: dict[str, str]
+    context: Context,
+    name: str,
+    said: Sequence[_Said],
+    refused: dict[str, str],
+    floors: Mapping[str, View],
 ) -> AttributeLeakage:
-    identity = context.prepared.labels[name].values
-    n = len(context.victims.test)
-    test = context.pairs(identity[context.victims.test], "victims")
-    training = context.pairs(identity[context.victims.training], "training")
+    identity, victims = context.prepared.labels[name].values, context.victims
+    n = len(victims.test)
+    test = context.pairs(identity[victims.test], "victims")
+    training = context.pairs(identity[victims.training], "training")
     if test is None:
         raise DataError(
             key="attacks.victims",
@@ -165,25 +213,28 @@ def _verification(
             rule="no person among the test victims has two images",
             remedy="Raise attacks.victims or dataset.min_images_per_identity",
         )
-    attacks: list[AttackScores] = []
-    curves, trained = {}, {}
+    cells, seed = victim_cells(context), context.config.seed
+    pairs = {"verification_auc": test, "matched_verification_auc": test.matched(cells[:n], seed, "victims")}
+    if training is not None:
+        pairs["training/verification_auc"] = training
+        pairs["training/matched_verification_auc"] = training.matched(cells[n:], seed, "training")
+    known = {score: some for score, some in pairs.items() if some is not None}
+    if "matched_verification_auc" not in known:
+        context.notes.append("no two test victims agree in their task labels: impostor pairs are random ones")
+    embeddings = {}
     for one in said:
-        embeddings = finished(one.entry).embeddings
-        if embeddings is None:
+        embedded = finished(one.entry).embeddings
+        if embedded is None:
             raise TypeError(f"{one.name} gave no embeddings")
-        curves[one.name] = test.curve(embeddings[:n])
-        scores = {}
-        if training is not None:
-            trained[one.name] = training.curve(embeddings[n:])
-            scores["verification_auc"] = training.score(trained[one.name])
-        row = described(one.entry, test.score(curves[one.name]), scores)
-        attacks.append(row.model_copy(update={"attack": one.name, "threat_model": one.view.threat_model}))
-    attacks.sort(key=lambda attack: -curves[attack.attack].value)
-    worst = WorstAttack(
-        attack=attacks[0].attack,
-        verification_auc=test.worst(list(curves.values())),
-        training_records=(
-            {"verification_auc": training.worst(list(trained.values()))} if training is not None else {}
-        ),
+        embeddings[one.name] = embedded
+    rows = {one.name: described(one.entry, one.name, one.view.threat_model) for one in said}
+    scored = score_verification(known, embeddings, n, rows)
+    beneath = {
+        floor: score_verification(known, told, n)
+        for floor, view in floors.items()
+        if (told := floor_embeddings(context, name, view))
+    }
+    found = AttributeLeakage(
+        classes=[], worst=scored.worst, attacks=scored.attacks, refused=refused, majority=0.5
     )
-    return AttributeLeakage(classes=[], worst=worst, attacks=attacks, refused=refused, majority=0.5)
+    return _judged(found, [scored], {one.name: one.view.threat_model for one in said}, beneath)

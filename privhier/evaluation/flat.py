@@ -7,7 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from privhier.evaluation.result import AttackScores, Reconstruction, ReferenceRun, Result, Score, WorstAttack
+from privhier.evaluation.headline import headline
+from privhier.evaluation.leakage_parts import Excess
+from privhier.evaluation.result import (
+    AttackScores,
+    AttributeLeakage,
+    Reconstruction,
+    ReferenceRun,
+    Result,
+    Score,
+    WorstAttack,
+)
 
 _OPERATORS = (("==", "_eq_"), ("!=", "_ne_"), (">=", "_ge_"), ("<=", "_le_"), (">", "_gt_"), ("<", "_lt_"))
 
@@ -37,10 +47,10 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def attack_metrics(scores: AttackScores | WorstAttack) -> dict[str, float]:
+def attack_metrics(scores: AttackScores | WorstAttack | Excess) -> dict[str, float]:
     """An attacker's scores with ``_low`` and ``_high``; those on training records as ``training/...``."""
     metrics: dict[str, float] = {}
-    for name in ("auc", "balanced_accuracy", "top1", "verification_auc"):
+    for name in ("auc", "balanced_accuracy", "top1", "verification_auc", "matched_verification_auc"):
         _add(metrics, name, getattr(scores, name))
     for name, score in scores.training_records.items():
         _add(metrics, f"training/{name}", score)
@@ -49,6 +59,34 @@ def attack_metrics(scores: AttackScores | WorstAttack) -> dict[str, float]:
         if scores.validation is not None:
             metrics["validation"] = scores.validation
     return metrics
+
+
+def headline_metrics(leakage: AttributeLeakage) -> dict[str, float]:
+    """What an attribute is judged by: ``headline/score``, with ``floor`` and ``excess`` where there are any.
+
+    Then all scores of ``floor``, ``answers`` and ``excess``, as ``attack_metrics`` names them.
+    """
+    metrics: dict[str, float] = {}
+    top = headline(leakage)
+    if top is not None:
+        for name in ("score", "floor", "excess"):
+            _add(metrics, f"headline/{name}", getattr(top, name))
+    for name in ("floor", "answers", "excess"):
+        beside = getattr(leakage, name)
+        if beside is not None:
+            metrics |= {f"{name}/{key}": value for key, value in attack_metrics(beside).items()}
+    return metrics
+
+
+def headline_tags(result: Result) -> dict[str, str]:
+    """Who reaches each attribute's headline, and on which records, under names MLflow takes."""
+    tops = {attribute: headline(leakage) for attribute, leakage in result.leakage.items()}
+    return {
+        clean_name(f"{key}/{attribute}"): text
+        for attribute, top in tops.items()
+        if top is not None
+        for key, text in (("worst_attack", top.attack), ("worst_records", top.records))
+    }
 
 
 def reconstruction_metrics(scores: Reconstruction) -> dict[str, float]:
@@ -75,6 +113,8 @@ def result_metrics(result: Result) -> dict[str, float]:
                 _add(metrics, f"{prefix}utility/{task}/cloud/{name}", getattr(utility.cloud, name))
                 _add(metrics, f"{prefix}utility/{task}/edge_exit/{name}", getattr(utility.edge_exit, name))
         for attribute, leakage in part.leakage.items():
+            for name, value in headline_metrics(leakage).items():
+                metrics[f"{prefix}leakage/{attribute}/{name}"] = value
             for name, value in attack_metrics(leakage.worst).items():
                 metrics[f"{prefix}leakage/{attribute}/worst/{name}"] = value
             metrics[f"{prefix}leakage/{attribute}/majority"] = leakage.majority

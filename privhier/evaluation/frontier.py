@@ -11,7 +11,17 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from privhier.errors import ResultError
-from privhier.evaluation.headline import METRIC_NAMES, Metric, ceiling_value, chance, drawable, leading_metric
+from privhier.evaluation.headline import (
+    METRIC_NAMES,
+    ORDER,
+    Headline,
+    Metric,
+    ceiling_value,
+    chance,
+    headline,
+    worst_of,
+)
+from privhier.evaluation.lines import floor_line, label_line
 from privhier.evaluation.points import Estimate, Point, estimate, group_by_setting
 from privhier.evaluation.result import AttributeLeakage, ReferenceRun, Result, Score
 from privhier.metrics.intervals import percentile_interval
@@ -40,7 +50,8 @@ class Candidate:
     Attributes:
         points: Its runs, one per seed.
         utility: The cloud's AUC, mean over the tasks.
-        leakage: The worst attacker's score on test records.
+        leakage: The headline: the worst of test and training records and of all threat models.
+        excess: What of it is beyond the true task labels' floor, where that was measured.
         ceiling: The most any attacker can reach from these releases, where it is proven.
         epsilon: Of the first guarantee that holds one; the largest over the seeds.
         on_front: No other candidate is at least as good in both and better in one.
@@ -54,6 +65,7 @@ class Candidate:
     epsilon: float | None
     on_front: bool
     front_share: float
+    excess: Estimate | None = None
 
     @property
     def family(self) -> str:
@@ -110,7 +122,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Frontier:
-    """One data set, its tasks and one sensitive attribute; ``families`` and ``candidates`` in order."""
+    """One data set, its tasks and one sensitive attribute; ``families`` and ``candidates`` in order.
+
+    ``floor`` is what the true task labels alone say of it, ``label_limit`` the best trade of releases that
+    are functions of these labels: ``(leakage, utility)`` with leakage rising.
+    """
 
     attribute: str
     bench: str
@@ -126,6 +142,8 @@ class Frontier:
     confidence: float
     reference_point: tuple[float, float] = REFERENCE_POINT
     draws: int = DRAWS
+    floor: Estimate | None = None
+    label_limit: tuple[tuple[float, float], ...] = ()
 
     @property
     def metric_name(self) -> str:
@@ -143,7 +161,7 @@ def panels(points: Iterable[Point]) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
     for point in points:
         for attribute, leakage in point.result.leakage.items() if point.result else ():
-            if leading_metric(leakage.worst) is not None:
+            if headline(leakage) is not None:
                 found[point.bench, attribute] = None
     return list(found)
 
@@ -183,7 +201,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
         )
     groups = group_by_setting(chosen)
     utility = [estimate([_result(p).utility_mean.auc for p in group], confidence) for group in groups]
-    leakage = [estimate([_worst(p, attribute, metric) for p in group], confidence) for group in groups]
+    leakage = [estimate([_top(p, attribute, metric).score for p in g], confidence) for g in groups]
     u, v = _centers(utility, leakage)
     draws_u, draws_v = _draw(utility, leakage, confidence, attribute, chosen[0].bench)
     families: dict[str, list[int]] = {}
@@ -209,6 +227,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
                 _epsilon(group),
                 bool(on_front[i]),
                 float(shares[i]),
+                _excess(group, attribute, metric, confidence),
             )
             for i, group in enumerate(groups)
         ),
@@ -219,12 +238,14 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
         },
         comparisons=tuple(_compare(u, v, draws_u, draws_v, families)),
         confidence=confidence,
+        floor=floor_line(chosen, attribute, metric, confidence),
+        label_limit=label_line(chosen, attribute, metric),
     )
 
 
 def _leakage(point: Point, attribute: str) -> AttributeLeakage | None:
     found = point.result.leakage.get(attribute) if point.result is not None else None
-    return found if found is not None and leading_metric(found.worst) is not None else None
+    return found if found is not None and headline(found) is not None else None
 
 
 def _known(point: Point, attribute: str) -> AttributeLeakage:
@@ -239,8 +260,8 @@ def _result(point: Point) -> Result:
 
 def _metric(points: Sequence[Point], attribute: str) -> Metric:
     """The leading score of the first point that all points have."""
-    for metric in ("auc", "verification_auc", "top1", "balanced_accuracy"):
-        if all(getattr(_known(p, attribute).worst, metric) is not None for p in points):
+    for metric in ORDER:
+        if all(headline(_known(p, attribute), metric) is not None for p in points):
             return metric
     raise ResultError(
         key="leakage",
@@ -250,9 +271,18 @@ def _metric(points: Sequence[Point], attribute: str) -> Metric:
     )
 
 
-def _worst(point: Point, attribute: str, metric: Metric) -> Score:
-    score: Score = getattr(_known(point, attribute).worst, metric)
-    return score
+def _top(point: Point, attribute: str, metric: Metric) -> Headline:
+    top = headline(_known(point, attribute), metric)
+    if top is None:
+        raise TypeError(f"point {point.id} has no {metric} of {attribute}")
+    return top
+
+
+def _excess(points: Sequence[Point], attribute: str, metric: Metric, confidence: float) -> Estimate | None:
+    """None if one of the seeds has none."""
+    values = [_top(point, attribute, metric).excess for point in points]
+    known = [value for value in values if value is not None]
+    return estimate(known, confidence, least=-1.0) if len(known) == len(values) else None
 
 
 def _centers(utility: Sequence[Estimate], leakage: Sequence[Estimate]) -> tuple[Draws, Draws]:
@@ -328,7 +358,7 @@ def _raw_image(points: Sequence[Point], attribute: str, metric: Metric, confiden
     """Over the seeds; points that share a raw-image attack count once."""
     by_seed: dict[tuple[int, float], Score] = {}
     for point in points:
-        score = drawable(_known(point, attribute).raw_image_attack, metric)
+        score = worst_of(_known(point, attribute).raw_image_attack, metric)
         if score is not None:
             by_seed[point.seed, score.value] = score
     return estimate(list(by_seed.values()), confidence) if by_seed else None
@@ -338,17 +368,17 @@ def _references(
     points: Sequence[Point], attribute: str, metric: Metric, confidence: float
 ) -> Iterable[Reference]:
     """One per reference and release shape; points that share a reference network count once."""
-    runs: dict[tuple[str, tuple[int, ...]], dict[tuple[int, float, float], ReferenceRun]] = {}
+    runs: dict[tuple[str, tuple[int, ...]], dict[tuple[int, float, float], tuple[ReferenceRun, Score]]] = {}
     for point in points:
         for name, run in _result(point).references.items():
-            score = getattr(run.leakage[attribute].worst, metric) if attribute in run.leakage else None
-            if score is not None:
-                key = point.seed, run.utility_mean.auc.value, score.value
-                runs.setdefault((name, tuple(run.release_shape)), {})[key] = run
+            top = headline(run.leakage[attribute], metric) if attribute in run.leakage else None
+            if top is not None:
+                key = point.seed, run.utility_mean.auc.value, top.score.value
+                runs.setdefault((name, tuple(run.release_shape)), {})[key] = run, top.score
     for (name, shape), found in runs.items():
         yield Reference(
             name,
             shape,
-            estimate([run.utility_mean.auc for run in found.values()], confidence),
-            estimate([getattr(run.leakage[attribute].worst, metric) for run in found.values()], confidence),
+            estimate([run.utility_mean.auc for run, _ in found.values()], confidence),
+            estimate([score for _, score in found.values()], confidence),
         )

@@ -6,34 +6,18 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError
 
 from privhier.errors import ResultError
+from privhier.evaluation.leakage_parts import Certified, Excess, Headline, LabelCounts
+from privhier.evaluation.score import Part
+from privhier.evaluation.score import Score as Score
 from privhier.storage.sealed import Sealed
 
 SCHEMA: Final = "privhier.result/1"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Score(_Part):
-    """A number with its interval (bootstrap over groups) and the records it was computed on."""
-
-    value: float
-    low: float
-    high: float
-    n: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Score:
-        if not self.low <= self.value <= self.high:
-            raise ValueError(f"low <= value <= high must hold, got {self.low}, {self.value}, {self.high}")
-        return self
-
-
-class Ceilings(_Part):
+class Ceilings(Part):
     """The most anyone can reach from the releases this score used."""
 
     releases: int
@@ -42,14 +26,14 @@ class Ceilings(_Part):
     balanced_accuracy: float
 
 
-class TaskScores(_Part):
+class TaskScores(Part):
     """How well one place (cloud, edge exit) does one task."""
 
     auc: Score
     balanced_accuracy: Score
 
 
-class TaskUtility(_Part):
+class TaskUtility(Part):
     """One task attribute."""
 
     classes: list[str]
@@ -60,14 +44,14 @@ class TaskUtility(_Part):
     ceiling: Ceilings | None = None
 
 
-class UtilityMean(_Part):
+class UtilityMean(Part):
     """Mean over the task attributes of the cloud's scores."""
 
     auc: Score
     balanced_accuracy: Score
 
 
-class AttackScores(_Part):
+class AttackScores(Part):
     """One attacker on one attribute (or identity), scored on test and on training records."""
 
     attack: str
@@ -78,6 +62,9 @@ class AttackScores(_Part):
     balanced_accuracy: Score | None = None
     top1: Score | None = None
     verification_auc: Score | None = None
+    """Impostor pairs drawn at random: what the task labels give away is in it."""
+    matched_verification_auc: Score | None = None
+    """Impostor pairs that agree in the task labels as the pairs of one person do."""
     training_records: dict[str, Score] = Field(default_factory=dict)
     """The same scores on training records, by name."""
     validation: float | None = None
@@ -86,7 +73,7 @@ class AttackScores(_Part):
     """Releases of auxiliary records it used; its wall time is in the result's ``timing``."""
 
 
-class WorstAttack(_Part):
+class WorstAttack(Part):
     """The best attacker; its interval is bootstrapped over the maximum of all attackers."""
 
     attack: str
@@ -94,10 +81,11 @@ class WorstAttack(_Part):
     balanced_accuracy: Score | None = None
     top1: Score | None = None
     verification_auc: Score | None = None
+    matched_verification_auc: Score | None = None
     training_records: dict[str, Score] = Field(default_factory=dict)
 
 
-class AuxiliaryPoint(_Part):
+class AuxiliaryPoint(Part):
     """The worst attack of an attacker who owns fewer auxiliary records."""
 
     auxiliary: int
@@ -105,7 +93,7 @@ class AuxiliaryPoint(_Part):
     worst: WorstAttack
 
 
-class ThreatModelRow(_Part):
+class ThreatModelRow(Part):
     """What the attackers of one threat model held."""
 
     name: str
@@ -120,7 +108,7 @@ class ThreatModelRow(_Part):
     """Not run: it would repeat the numbers of this one."""
 
 
-class PopulationShares(_Part):
+class PopulationShares(Part):
     """One set of training records whose make-up was estimated."""
 
     n: int
@@ -128,7 +116,7 @@ class PopulationShares(_Part):
     estimate: list[float]
 
 
-class PropertyInference(_Part):
+class PropertyInference(Part):
     """Shares of the classes of one attribute among training records, from their releases alone."""
 
     attack: str
@@ -142,7 +130,7 @@ class PropertyInference(_Part):
     selected: dict[str, Any] = Field(default_factory=dict)
 
 
-class AttributeLeakage(_Part):
+class AttributeLeakage(Part):
     """One sensitive attribute."""
 
     classes: list[str]
@@ -158,10 +146,22 @@ class AttributeLeakage(_Part):
     worst_with_labels: WorstAttack | None = None
     """The best of those; no ceiling binds it."""
     by_auxiliary: list[AuxiliaryPoint] = Field(default_factory=list)
-    """Leakage against the size of the auxiliary set, smallest first; the last is the headline's."""
+    """Leakage of test records against the size of the auxiliary set, smallest first, the whole one last."""
+    headline: Headline | None = None
+    """What the attribute is judged by. Null here and below in results written before it existed."""
+    floor: WorstAttack | None = None
+    """Attackers of the same kinds who are given the victim's true task labels and nothing else."""
+    answers: WorstAttack | None = None
+    """The same, given what the cloud itself predicts from the victim's last release."""
+    excess: Excess | None = None
+    """worst - floor."""
+    certified: Certified | None = None
+    """An upper bound on any attacker; null where the releases are no letters."""
+    label_counts: LabelCounts | None = None
+    """Null where the table would be large."""
 
 
-class Reconstruction(_Part):
+class Reconstruction(Part):
     """One reconstruction attack; scores that do not apply are null."""
 
     ssim: Score | None = None
@@ -183,7 +183,7 @@ class Reconstruction(_Part):
     """SSIM of answering with the auxiliary set's mean image: what knowing nothing reaches."""
 
 
-class GuaranteeRow(_Part):
+class GuaranteeRow(Part):
     """One (epsilon, delta) statement; ``epsilon`` null: none."""
 
     name: str
@@ -197,7 +197,7 @@ class GuaranteeRow(_Part):
     note: str = ""
 
 
-class UplinkTotals(_Part):
+class UplinkTotals(Part):
     """What went up."""
 
     bytes_per_record: float
@@ -205,7 +205,7 @@ class UplinkTotals(_Part):
     total_bytes: int
 
 
-class GroupScores(_Part):
+class GroupScores(Part):
     """One class of a sensitive attribute: how well it is served and how exposed it is."""
 
     n: int = Field(ge=0)
@@ -216,7 +216,7 @@ class GroupScores(_Part):
     """Share of the class's victims in whom the worst attacker recognizes it."""
 
 
-class ReferenceRun(_Part):
+class ReferenceRun(Part):
     """An unprotected network trained and attacked beside, on the same splits."""
 
     description: str
@@ -228,7 +228,7 @@ class ReferenceRun(_Part):
     by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
 
 
-class MembershipScores(_Part):
+class MembershipScores(Part):
     """One membership attack through one part of the network; chance is a TPR equal to the FPR.
 
     A TPR is null where there are too few non-members to see so low an FPR (1/n of n non-members).
@@ -248,7 +248,7 @@ class MembershipScores(_Part):
     """Predictions asked of the target and of the shadow models."""
 
 
-class Membership(_Part):
+class Membership(Part):
     """Who can tell training records from others."""
 
     parts: dict[str, dict[str, MembershipScores]]
@@ -265,7 +265,7 @@ class Membership(_Part):
     """Wall time by attack, the shadow models it uses included, whoever trained them."""
 
 
-class Result(_Part):
+class Result(Part):
     """Everything a run claims."""
 
     schema_: Literal["privhier.result/1"] = Field(SCHEMA, alias="schema")

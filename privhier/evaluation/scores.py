@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,6 +146,25 @@ def mean_score(samples: Sequence[Sample], curves: Sequence[Curve]) -> Score:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """All attackers on one attribute, scored, with what their intervals were made of.
+
+    Attributes:
+        worst: The worst of them on test records, score by score.
+        attacks: Each of them, worst first.
+        curves: Attack to score to curve; those on training records as ``training/SCORE``.
+        n: Records (for people: pairs) behind each score, by the same names.
+        confidence: Of the intervals.
+    """
+
+    worst: WorstAttack
+    attacks: list[AttackScores]
+    curves: Mapping[str, Mapping[str, Curve]]
+    n: Mapping[str, int]
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What one attacker said about the test and the training victims."""
 
@@ -161,7 +180,15 @@ class Outcome:
 def classification_leakage(
     test: Sample, training: Sample | None, outcomes: Sequence[Outcome], *, identity: bool
 ) -> tuple[WorstAttack, list[AttackScores]]:
-    """All attackers on one attribute, worst first, and the worst of all.
+    """The worst of all attackers on one attribute, and each of them: see ``score_attackers``."""
+    found = score_attackers(test, training, outcomes, identity=identity)
+    return found.worst, found.attacks
+
+
+def score_attackers(
+    test: Sample, training: Sample | None, outcomes: Sequence[Outcome], *, identity: bool
+) -> Scored:
+    """Score all attackers on one attribute, worst first.
 
     ``outcomes`` hold the test victims' rows first, the training victims' rows after them. The leading
     score is the AUC; for ``identity`` (known people) it is top-1, and there is no AUC.
@@ -202,7 +229,10 @@ def classification_leakage(
             and (score := worst_score(training, [curves[a.attack][f"training/{name}"] for a in order]))
         },
     )
-    return worst, order
+    sizes = {name: len(test.truth) for name in names}
+    if training is not None:
+        sizes |= {f"training/{name}": len(training.truth) for name in names}
+    return Scored(worst, order, curves, sizes, test.confidence)
 
 
 def _curves(

@@ -11,7 +11,7 @@ import yaml
 
 from privhier.config import RunConfig, ScheduleConfig
 from privhier.errors import CheckpointError, ResultError
-from privhier.evaluation.headline import leading_metric
+from privhier.evaluation.headline import headline
 from privhier.evaluation.points import Estimate, Point, estimate, load_points
 from privhier.evaluation.result import Score
 from privhier.storage.sealed import Sealed
@@ -71,11 +71,8 @@ def _fits(known: _Known, wanted: Mapping[str, Any], cut: str, schedule: Schedule
 
 def _worst(point: Point) -> Score | None:
     """Of the attribute that leaks most."""
-    scores: list[Score] = []
-    for leakage in point.result.leakage.values() if point.result is not None else ():
-        metric = leading_metric(leakage.worst)
-        if metric is not None:
-            scores.append(getattr(leakage.worst, metric))
+    found = point.result.leakage.values() if point.result is not None else ()
+    scores = [top.score for leakage in found if (top := headline(leakage)) is not None]
     return max(scores, key=lambda score: score.value, default=None)
 
 

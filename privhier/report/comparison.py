@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from privhier.config import RunConfig
 from privhier.evaluation.flat import flatten, result_metrics, with_interval
-from privhier.evaluation.headline import ceiling_value, drawable, leading_metric
+from privhier.evaluation.headline import ceiling_value, headline
 from privhier.evaluation.result import Result
 from privhier.privacy.guarantees import OWN_RELEASES
 
@@ -32,7 +32,8 @@ def comparison(
 
     Returns:
         Columns ``KEY.PATH`` of the configuration keys in which they differ; ``utility_mean/auc``;
-        ``leakage/ATTRIBUTE`` with the score's name, worst attacker and ceiling; ``epsilon`` and ``delta`` of
+        ``leakage/ATTRIBUTE`` (the headline: worst of test and training records and of all threat models) with
+        the score's name, attacker, records, floor, excess and ceiling; ``epsilon`` and ``delta`` of
         one record's own releases (NaN: none); ``releases_per_record``, ``bytes_per_record``. A score's
         interval is in ``_low`` and ``_high``.
     """
@@ -70,14 +71,18 @@ def _number(text: str | None) -> object:
 def _headline(result: Result) -> dict[str, Any]:
     row: dict[str, Any] = with_interval("utility_mean/auc", result.utility_mean.auc)
     for name, leakage in result.leakage.items():
-        metric = leading_metric(leakage.worst)
-        score = None if metric is None else drawable(leakage.worst, metric)
-        if metric is None or score is None:
+        top = headline(leakage)
+        if top is None:
             continue
-        row |= with_interval(f"leakage/{name}", score)
-        row[f"leakage/{name}/score"] = metric
-        row[f"leakage/{name}/attack"] = leakage.worst.attack
-        limit = ceiling_value(leakage, metric)
+        row |= with_interval(f"leakage/{name}", top.score)
+        row[f"leakage/{name}/score"] = top.metric
+        row[f"leakage/{name}/attack"] = top.attack
+        row[f"leakage/{name}/records"] = top.records
+        for beside, score in (("floor", top.floor), ("excess", top.excess)):
+            known = {"": math.nan, "_low": math.nan, "_high": math.nan}
+            row |= {f"leakage/{name}/{beside}{end}": value for end, value in known.items()}
+            row |= {} if score is None else with_interval(f"leakage/{name}/{beside}", score)
+        limit = ceiling_value(leakage, top.metric)
         row[f"leakage/{name}/ceiling"] = math.nan if limit is None else limit
     own = next((row for row in result.guarantees if row.name == OWN_RELEASES), None)
     for name in ("epsilon", "delta"):

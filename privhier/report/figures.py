@@ -19,7 +19,9 @@ from privhier.evaluation.headline import (
     chance,
     drawable,
     finite,
+    headline,
     leading_metric,
+    worst_of,
 )
 from privhier.evaluation.result import AttackScores, AttributeLeakage, Result, Score, WorstAttack
 from privhier.figures.axes import span
@@ -60,6 +62,7 @@ class _Reference:
     title: str
     score: Score
     training: Score | None
+    headline: Score
     utility: Score
     color: str
     marker: str
@@ -83,11 +86,13 @@ def _training(scores: WorstAttack | AttackScores, metric: Metric) -> Score | Non
 def _lines(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> list[float]:
     """Vertical reference lines; their positions."""
     guess = chance(leakage, metric)
-    raw = drawable(leakage.raw_image_attack, metric)
+    raw = worst_of(leakage.raw_image_attack, metric)
+    top = headline(leakage, metric)
     words = "largest class" if metric == "top1" else "guessing"
     lines: list[tuple[float | None, str, str, str, float]] = [
         (guess, words, BLACK, "-", 1.1),
         (raw.value if raw else None, "same attack on raw images", VERMILION, "--", 1.3),
+        (top.floor.value if top and top.floor else None, "floor: true task labels alone", BLUE, "-.", 1.3),
         (ceiling_value(leakage, metric), "ceiling of this run's releases", GREEN, ":", 1.6),
     ]
     at = []
@@ -124,9 +129,11 @@ def _references(result: Result, attribute: str, metric: Metric) -> list[_Referen
     ):
         other = reference.leakage.get(attribute)
         score = drawable(other.worst, metric) if other else None
-        if other is not None and score is not None:
+        top = headline(other, metric) if other else None
+        if other is not None and score is not None and top is not None:
             mean, training = reference.utility_mean.auc, _training(other.worst, metric)
-            found.append(_Reference(reference_title(name), score, training, mean, color, marker))
+            title = reference_title(name)
+            found.append(_Reference(title, score, training, top.score, mean, color, marker))
     return found
 
 
@@ -138,9 +145,9 @@ def draw_tradeoff(result: Result) -> Drawing | None:
 
 def _tradeoff(result: Result) -> Drawing | None:
     panels = [
-        (attribute, leakage, metric, own)
+        (attribute, leakage, top.metric, top.score)
         for attribute, leakage in result.leakage.items()
-        if (metric := leading_metric(leakage.worst)) and (own := drawable(leakage.worst, metric))
+        if (top := headline(leakage)) is not None
     ]
     utility = result.utility_mean.auc
     if not panels or not finite(utility):
@@ -159,8 +166,10 @@ def _tradeoff(result: Result) -> Drawing | None:
         for other in _references(result, attribute, metric):
             if finite(other.utility):
                 label = fitted(other.title, room / per_row - 0.55)
-                _cross(axes, other.score, other.utility, color=other.color, marker=other.marker, label=label)
-                xs += [other.score.low, other.score.high]
+                _cross(
+                    axes, other.headline, other.utility, color=other.color, marker=other.marker, label=label
+                )
+                xs += [other.headline.low, other.headline.high]
                 ys += [other.utility.low, other.utility.high]
         _cross(axes, own, utility, color=BLUE, marker="o", label="this run")
         axes.set_xlim(*span(xs))

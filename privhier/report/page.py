@@ -21,7 +21,14 @@ from yaml import safe_dump
 
 from privhier.config import LEFT_OUT, RunConfig
 from privhier.errors import OutputError
-from privhier.evaluation.headline import METRIC_NAMES, ceiling_value, chance, leading_metric
+from privhier.evaluation.headline import (
+    METRIC_NAMES,
+    ceiling_value,
+    chance,
+    headline,
+    leading_metric,
+    worst_of,
+)
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.figures.style import Drawing
@@ -130,6 +137,7 @@ def render(
         bounded=[g for g in result.guarantees if g.epsilon is not None],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
+        headline=headline,
         image_scores=_image_scores(result),
         simulated=config.privacy.noise_source == "seeded",
         resolved=safe_dump(config.to_publish(), sort_keys=False),
@@ -214,6 +222,7 @@ def _leakage_blocks(result: Result) -> list[dict[str, Any]]:
     for index, (attribute, leakage) in enumerate(result.leakage.items()):
         metric = leading_metric(leakage.worst)
         scored: list[Any] = [leakage.worst, *leakage.attacks]
+        beneath = {"floor: true task labels alone": leakage.floor, "the cloud's own answers": leakage.answers}
         columns = [name for name in METRIC_NAMES if any(getattr(a, name) is not None for a in scored)]
         training = [name for name in METRIC_NAMES if any(name in a.training_records for a in scored)]
         blocks.append(
@@ -222,14 +231,17 @@ def _leakage_blocks(result: Result) -> list[dict[str, Any]]:
                 "leakage": leakage,
                 "metric": metric,
                 "metric_name": METRIC_NAMES[metric] if metric else "",
-                "worst": getattr(leakage.worst, metric) if metric else None,
-                "raw": getattr(leakage.raw_image_attack, metric, None) if metric else None,
+                "top": headline(leakage),
+                "raw": worst_of(leakage.raw_image_attack, metric),
+                "answers": worst_of(leakage.answers, metric),
+                "beneath": {title: found for title, found in beneath.items() if found is not None},
                 "chance": chance(leakage, metric) if metric else None,
                 "ceiling": ceiling_value(leakage, metric) if metric else None,
                 "references": {
-                    name: getattr(reference.leakage[attribute].worst, metric)
+                    name: top.score
                     for name, reference in result.references.items()
-                    if metric and attribute in reference.leakage
+                    if attribute in reference.leakage
+                    and (top := headline(reference.leakage[attribute], metric)) is not None
                 },
                 "columns": columns,
                 "training": training,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from privhier.evaluation.headline import METRIC_NAMES, headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
 from privhier.privacy.shown import claim
 
@@ -17,7 +18,8 @@ def summarize(result: Result) -> Iterator[str]:
     if len(result.utility) > 1:
         yield f"task mean: cloud AUC {show(result.utility_mean.auc)}"
     for name, leakage in result.leakage.items():
-        yield f"leakage {name}: {_worst(leakage)}"
+        yield f"leakage {name}: {headline_text(leakage)}"
+        yield f"leakage {name}, test records: {_worst(leakage)}"
         if leakage.worst_with_labels is not None:
             with_labels = leakage.worst_with_labels
             yield f"leakage {name}, task label known: {with_labels.attack}, {_scores(with_labels)}"
@@ -37,7 +39,7 @@ def summarize(result: Result) -> Iterator[str]:
     for name, reference in result.references.items():
         yield f"reference {name}: mean task AUC {show(reference.utility_mean.auc)}"
         for attribute, leakage in reference.leakage.items():
-            yield f"reference {name}: leakage {attribute}: {_worst(leakage)}"
+            yield f"reference {name}: leakage {attribute}: {headline_text(leakage)}"
     for row in result.guarantees:
         epsilon = "none"
         if row.epsilon is not None:
@@ -52,6 +54,19 @@ def show(score: Score) -> str:
     return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] (n={score.n})"
 
 
+def headline_text(leakage: AttributeLeakage) -> str:
+    """The headline with its floor and its excess, and who reaches it on which records."""
+    top = headline(leakage)
+    if top is None:
+        return "not scored"
+    text = f"{METRIC_NAMES[top.metric]} {show(top.score)}, by {top.attack} on {top.records} records"
+    if top.floor is not None:
+        text += f"; floor {show(top.floor)}"
+    if top.excess is not None:
+        text += f"; excess {show(top.excess)}"
+    return text
+
+
 def _worst(leakage: AttributeLeakage) -> str:
     text = f"worst is {leakage.worst.attack}, {_scores(leakage.worst)}"
     if leakage.raw_image_attack is not None:
@@ -64,6 +79,7 @@ def _scores(worst: WorstAttack) -> str:
         "AUC": worst.auc,
         "balanced accuracy": worst.balanced_accuracy,
         "top-1": worst.top1,
+        "matched verification AUC": worst.matched_verification_auc,
         "verification AUC": worst.verification_auc,
     }
     return ", ".join(f"{name} {show(score)}" for name, score in named.items() if score is not None)

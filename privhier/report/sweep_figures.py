@@ -7,10 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privhier.evaluation.frontier import Candidate, Frontier
-from privhier.figures.style import BLACK, GRAY, RC, calm, legend, rendered
+from privhier.figures.style import BLACK, BLUE, GRAY, RC, calm, legend, rendered
 from privhier.figures.text import fitted
 from privhier.report.figures import reference_title
-from privhier.report.sweep_plot import Style, chance_label, reference_shape, stairs, window
+from privhier.report.sweep_plot import (
+    Style,
+    chance_label,
+    floor_label,
+    limit_points,
+    reference_shape,
+    stairs,
+    window,
+)
 
 
 def draw_frontier(front: Frontier, styles: dict[str, Style]) -> tuple[bytes, bytes]:
@@ -30,6 +38,18 @@ def _draw(axes: Axes, front: Frontier, styles: dict[str, Style]) -> None:
     if front.raw_image is not None:
         axes.axvline(front.raw_image.value, color=GRAY, linewidth=1.2, linestyle="--", zorder=1)
         axes.lines[-1].set_label(f"same attack on raw images {front.raw_image.value:.3f}")
+    if front.floor is not None:
+        label = floor_label(front.floor.value)
+        axes.axvline(front.floor.value, color=BLUE, linewidth=1.2, linestyle="-.", zorder=1, label=label)
+    if best := limit_points(front):
+        axes.plot(
+            *zip(*best, strict=True),
+            color=BLUE,
+            linewidth=1.2,
+            linestyle="--",
+            zorder=2,
+            label="best function of the true labels",
+        )
     edge = stairs(front, x_high, y_low)
     axes.plot(*zip(*edge, strict=True), color="#8a8f96", linewidth=1.2, zorder=2, label="Pareto set")
     for name, style in styles.items():

@@ -205,6 +205,7 @@ def _tip(candidate: Candidate) -> str:
     lines += [
         f"utility {format_estimate(candidate.utility)}",
         f"leakage {format_estimate(candidate.leakage)}",
+        f"beyond the labels' floor {format_estimate(candidate.excess)}",
         f"ceiling {'none' if candidate.ceiling is None else format_ceiling(candidate.ceiling)}",
         f"epsilon {format_epsilon(candidate.epsilon)}{' (numerically vacuous)' if vacuous else ''}",
         f"{'on the front' if candidate.on_front else 'dominated'} "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from privhier.evaluation.frontier import Candidate, Frontier, Reference
@@ -75,6 +76,8 @@ class Plot:
     rules: list[Rule]
     stair: str
     shade: str
+    limit: str
+    """The best trade of releases that are functions of the true labels, as far as it is in sight."""
 
 
 def family_styles(points: Iterable[Point]) -> dict[str, Style]:
@@ -97,10 +100,10 @@ def reference_shape(name: str, among: Sequence[Reference]) -> str:
 
 
 def window(front: Frontier) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The leakage and the utility range that hold every interval, guessing and the raw images."""
+    """The leakage and the utility range that hold every interval, guessing, the floor and the raw images."""
     shown: list[tuple[Estimate, Estimate]] = [(c.leakage, c.utility) for c in front.candidates]
     shown += [(r.leakage, r.utility) for r in front.references]
-    xs = [front.chance, *([front.raw_image.value] if front.raw_image else [])]
+    xs = [front.chance, *(line.value for line in (front.raw_image, front.floor) if line is not None)]
     xs += [edge for x, _ in shown for edge in (x.low, x.high)]
     ys = [edge for _, y in shown for edge in (y.low, y.high)]
     return span(xs, 0.04), span(ys, 0.04)
@@ -143,6 +146,7 @@ def place(front: Frontier, styles: dict[str, Style]) -> Plot:
         outline = shape(reference_shape(reference.name, front.references), at.x, at.y, 6.5)
         references.append((reference, reference_name(reference, front.references), at, outline))
     corners = [(x(a), y(b)) for a, b in stairs(front, x_high, y_low)]
+    limit = " L".join(f"{x(a):g},{y(b):g}" for a, b in limit_points(front))
     stair = "M" + " L".join(f"{a:g},{b:g}" for a, b in corners)
     return Plot(
         x_ticks=[(x(t), f"{t:g}") for t in ticks(x_low, x_high, 10)],
@@ -151,8 +155,22 @@ def place(front: Frontier, styles: dict[str, Style]) -> Plot:
         references=references,
         rules=_rules(front, x),
         stair=stair,
+        limit=f"M{limit}" if limit else "",
         shade=f"{stair} L{corners[-1][0]:g},{HEIGHT - BOTTOM} Z",
     )
+
+
+def limit_points(front: Frontier, steps: int = 160) -> list[tuple[float, float]]:
+    """The curve of label releases as (leakage, utility), as far as it runs through the window."""
+    if len(front.label_limit) < 2:
+        return []
+    (x_low, x_high), (y_low, y_high) = window(front)
+    leaked, useful = (np.array(column) for column in zip(*front.label_limit, strict=True))
+    at = np.union1d(np.linspace(max(leaked[0], x_low), min(leaked[-1], x_high), steps), leaked)
+    at = at[(at >= x_low) & (at <= x_high)]
+    curve = np.interp(at, leaked, useful)
+    seen = (curve >= y_low) & (curve <= y_high)
+    return list(zip(at[seen].tolist(), curve[seen].tolist(), strict=True))
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -188,11 +206,19 @@ def chance_label(front: Frontier) -> str:
     return f"{what} {front.chance:.2f}"
 
 
+def floor_label(value: float) -> str:
+    """What the true task labels alone tell, in words."""
+    return f"floor: true task labels alone {value:.3f}"
+
+
 def _rules(front: Frontier, x: Callable[[float], float]) -> list[Rule]:
     rules = [Rule(x(front.chance), chance_label(front), "start", "chance", 0)]
     if front.raw_image is not None:
         at = x(front.raw_image.value)
         label = f"same attack on raw images {front.raw_image.value:.3f}"
         near = abs(at - rules[0].x) < 420  # its label would run into the other one
-        rules.append(Rule(at, label, "end" if at > WIDTH / 2 else "start", "raw", 1 if near else 0))
+        level = (1 if front.floor is None else 2) if near else 0
+        rules.append(Rule(at, label, "end" if at > WIDTH / 2 else "start", "raw", level))
+    if front.floor is not None:
+        rules.append(Rule(x(front.floor.value), floor_label(front.floor.value), "start", "floor", 1))
     return rules

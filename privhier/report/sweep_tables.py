@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from privhier.evaluation.flat import attack_metrics, clean_name, with_interval
+from privhier.evaluation.flat import attack_metrics, clean_name, headline_metrics, with_interval
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, Reference
+from privhier.evaluation.headline import headline
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, estimate
 from privhier.evaluation.result import GroupScores, Score
 
@@ -158,7 +159,9 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
     for attribute, leakage in point.result.leakage.items():
         prefix = clean_name(f"leakage/{attribute}")
         row[f"{prefix}/on_front"] = winners.get((attribute, point.id))
-        row[f"{prefix}/worst"] = leakage.worst.attack
+        top = headline(leakage)
+        row |= {} if top is None else {f"{prefix}/worst": top.attack, f"{prefix}/records": top.records}
+        row |= {f"{prefix}/{name}": value for name, value in headline_metrics(leakage).items()}
         row |= {f"{prefix}/{name}": value for name, value in attack_metrics(leakage.worst).items()}
         row[f"{prefix}/majority"] = leakage.majority
         if leakage.ceiling is not None:
@@ -198,6 +201,8 @@ def _panel(front: Frontier) -> dict[str, Any]:
         "chance": front.chance,
         "majority": front.majority,
         "raw_image": None if front.raw_image is None else asdict(front.raw_image),
+        "floor": None if front.floor is None else asdict(front.floor),
+        "label_limit": [{"leakage": leaked, "utility": useful} for leaked, useful in front.label_limit],
         "references": [asdict(reference) for reference in front.references],
         "hypervolume": asdict(front.volume),
         "families": {name: asdict(volume) for name, volume in front.families.items()},
@@ -210,6 +215,7 @@ def _panel(front: Frontier) -> dict[str, Any]:
                 "settings": {key: _plain(value) for key, value in c.points[0].settings.items()},
                 "utility": asdict(c.utility),
                 "leakage": asdict(c.leakage),
+                "excess": None if c.excess is None else asdict(c.excess),
                 "ceiling": c.ceiling,
                 "epsilon": c.epsilon,
                 "unprotected": c.unprotected,

@@ -1,6 +1,6 @@
 """Multi-objective search over a sweep's axes with Optuna, one generation of trials after the other.
 
-Objectives: the mean task AUC, up; the worst attacker on each sensitive attribute, down; both means over
+Objectives: the mean task AUC, up; the headline leakage of each sensitive attribute, down; both means over
 the seeds. A generation is suggested as a whole, from the finished ones only: what is suggested depends on
 the seed and on results, not on workers or engines, and a killed search goes on as it would have.
 """
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from privhier.errors import CheckpointError, ConfigError
-from privhier.evaluation.result import Result, WorstAttack
+from privhier.evaluation.headline import headline
+from privhier.evaluation.result import AttributeLeakage, Result
 from privhier.seeding import stream_seed
 from privhier.sweeps.axis import Axis
 from privhier.sweeps.spec import Point, Search, Sweep
@@ -68,10 +69,10 @@ def points_of(sweep: Sweep, trial: Steps) -> list[Point]:
 
 
 def objectives(results: Sequence[Result]) -> list[float]:
-    """Mean task AUC, then the worst attack on each attribute, means over the results."""
+    """Mean task AUC, then the headline leakage of each attribute, means over the results."""
     attributes = list(results[0].leakage)
     rows = [
-        [result.utility_mean.auc.value, *(_leak(result.leakage[name].worst) for name in attributes)]
+        [result.utility_mean.auc.value, *(_leak(name, result.leakage[name]) for name in attributes)]
         for result in results
     ]
     return [float(value) for value in np.mean(rows, axis=0)]
@@ -84,11 +85,11 @@ def _objectives(sweep: Sweep, folder: SweepFolder, trial: Steps) -> list[float] 
     return objectives([Result.of_run(one.sealed, one.result) for one in folders])
 
 
-def _leak(worst: WorstAttack) -> float:
-    for score in (worst.auc, worst.verification_auc, worst.top1, worst.balanced_accuracy):
-        if score is not None:
-            return score.value
-    raise ValueError(f"{worst.attack} has no score")
+def _leak(name: str, leakage: AttributeLeakage) -> float:
+    top = headline(leakage)
+    if top is None:
+        raise ValueError(f"no attacker on {name} has a score")
+    return top.score.value
 
 
 def _suggest(

@@ -27,6 +27,7 @@ from privhier.evaluation.flat import (
     attack_metrics,
     clean_name,
     flatten,
+    headline_tags,
     reconstruction_metrics,
     result_metrics,
 )
@@ -275,12 +276,11 @@ class MlflowTracker:
         self._nested(f"reconstruction/{attack}", {"attack": attack}, reconstruction_metrics(scores))
 
     def log_result(self, result: Result) -> None:
-        """See ``Tracker``. The name of each attribute's best attacker becomes a tag."""
+        """See ``Tracker``. Who reaches each attribute's headline, and on which records, become tags."""
         with self._guard("log_result"):
             self._metrics(self.run_id, result_metrics(result), 0)
-            for attribute, leakage in result.leakage.items():
-                key = clean_name(f"worst_attack/{attribute}")
-                self._client.set_tag(self.run_id, key, leakage.worst.attack)
+            for key, text in headline_tags(result).items():
+                self._client.set_tag(self.run_id, key, text)
 
     def log_artifacts(self, run: Path) -> None:
         """See ``Tracker``."""

@@ -63,9 +63,16 @@ def test_every_threat_model_runs_what_fits_it(benched):
     assert set(benched[1].reconstruction) == {"decoder", "decoder@eavesdropper"}
 
 
-def test_the_headline_is_the_worst_of_those_who_read_no_labels(benched):
+def test_the_worst_reads_no_labels_and_the_headline_is_the_worst_of_all(benched):
     leakage = benched[1].leakage["male"]
     assert leakage.worst.attack == max(leakage.attacks, key=lambda a: a.auc.value).attack
+    everyone = [*leakage.attacks, *leakage.attacks_with_labels]
+    scores = {(a.attack, "test"): a.auc for a in everyone}
+    scores |= {(a.attack, "training"): a.training_records["auc"] for a in everyone}
+    top = leakage.headline
+    assert (top.attack, top.records) == max(scores, key=lambda key: scores[key].value)
+    assert top.score.value == max(score.value for score in scores.values())
+    assert top.excess.value == pytest.approx(top.score.value - top.floor.value)
     assert [a.threat_model for a in leakage.attacks_with_labels] == ["curious_cloud_labels"]
     assert leakage.worst_with_labels.attack == "logistic_regression@curious_cloud_labels"
 

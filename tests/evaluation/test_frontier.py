@@ -9,8 +9,10 @@ from scipy import stats
 
 from privhier.errors import CheckpointError, ResultError
 from privhier.evaluation.frontier import REFERENCE_POINT, frontier, panels
+from privhier.evaluation.leakage_parts import Excess, LabelCounts
 from privhier.evaluation.points import Point, estimate, group_by_setting, is_sweep, load_points, varying_keys
-from privhier.evaluation.result import Result, Score
+from privhier.evaluation.result import Result, Score, WorstAttack
+from privhier.metrics.label_auc import label_limit
 from privhier.metrics.pareto import hypervolume
 from privhier.report.page import _headline
 
@@ -27,7 +29,7 @@ def make_point(result):
 
     def make(utility, leakage, *, family="a", number=0, seed=0, half=0.0, ceiling=None):
         found = result.leakage["race==0"]
-        worst = found.worst.model_copy(update={"auc": score(leakage, half)})
+        worst = found.worst.model_copy(update={"auc": score(leakage, half), "training_records": {}})
         changed = result.model_copy(
             update={
                 "seed": seed,
@@ -309,3 +311,57 @@ def test_only_the_records_own_releases_lend_a_point_its_epsilon(make_point):
     assert frontier([replace(one, result=bare)], "race==0").candidates[0].epsilon is None
     assert _headline(bare.guarantees) is None
     assert _headline(one.result.guarantees) == own
+
+
+# Floors and label releases
+
+
+def floored(point, floor, excess, counts=None):
+    """The point with a measured floor, an excess over it, and label counts."""
+    found = point.result.leakage["race==0"]
+    labels = None if counts is None else LabelCounts(tasks=["gender"], sizes=[2], counts=counts)
+    changed = found.model_copy(
+        update={
+            "floor": WorstAttack(attack="table", auc=score(floor, 0.01)),
+            "excess": Excess(auc=score(excess, 0.01)),
+            "label_counts": labels,
+        }
+    )
+    return replace(point, result=point.result.model_copy(update={"leakage": {"race==0": changed}}))
+
+
+def test_the_floor_is_a_line_and_points_of_one_seed_share_it(make_point):
+    points = [floored(make_point(0.9, 0.6), 0.55, 0.05)]
+    points += [floored(make_point(0.8, 0.54, number=1), 0.55, -0.01)]
+    found = frontier(points, "race==0")
+    assert (found.floor.value, found.floor.seeds) == (0.55, 1)
+    assert [c.excess.value for c in found.candidates] == [0.05, -0.01]
+    assert found.candidates[1].excess.low < 0
+    assert frontier([make_point(0.9, 0.6)], "race==0").floor is None
+
+
+def test_excess_over_seeds_may_lie_below_nothing_and_needs_all_of_them(make_point):
+    points = [floored(make_point(0.9, 0.6, seed=s), 0.6, e) for s, e in ((0, -0.03), (1, -0.05))]
+    (candidate,) = frontier(points, "race==0").candidates
+    assert candidate.excess.value == pytest.approx(-0.04)
+    (candidate,) = frontier([points[0], make_point(0.9, 0.6, seed=1)], "race==0").candidates
+    assert candidate.excess is None
+
+
+def test_label_releases_are_solved_from_the_counts_of_all_seeds(make_point):
+    tables = [[[40, 20], [10, 30]], [[35, 25], [15, 25]]]
+    points = [floored(make_point(0.9, 0.6, seed=s), 0.6, 0.0, table) for s, table in enumerate(tables)]
+    again = floored(make_point(0.8, 0.6, seed=1, number=1), 0.6, 0.0, tables[1])  # the same people: once
+    found = frontier([*points, again], "race==0").label_limit
+    expected = label_limit(np.array(tables[0]) + np.array(tables[1]), [2], area=True)
+    assert np.array(found) == pytest.approx(np.stack([expected.leakage, expected.utility], axis=1))
+    assert frontier([make_point(0.9, 0.6)], "race==0").label_limit == ()
+
+
+def test_the_leakage_of_a_point_is_its_headline(make_point):
+    point = make_point(0.9, 0.55)
+    found = point.result.leakage["race==0"]
+    worst = found.worst.model_copy(update={"training_records": {"auc": score(0.61, 0.01)}})
+    leakage = {"race==0": found.model_copy(update={"worst": worst})}
+    point = replace(point, result=point.result.model_copy(update={"leakage": leakage}))
+    assert frontier([point], "race==0").candidates[0].leakage.value == 0.61

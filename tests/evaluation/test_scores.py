@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from privhier.evaluation.pairs import Pairs
+from privhier.evaluation.pairs import Pairs, score_verification
 from privhier.evaluation.pictures import image_scores
 from privhier.evaluation.scores import (
     Outcome,
@@ -128,6 +128,50 @@ def test_verification_of_perfect_and_of_random_embeddings():
     assert chance.low < 0.5 < chance.high
     both = [pairs.curve(codes[identity]), pairs.curve(codes[identity][::-1].copy())]
     assert pairs.worst(both).value == both[0].value
+
+
+def agreeing(pairs, cells):
+    """Cells of both ends, as a sorted list, of the pairs of one person and of the impostors."""
+    ends = np.sort(np.stack([cells[pairs.first], cells[pairs.second]], 1), 1)
+    return [sorted(map(tuple, ends[some].tolist())) for some in (pairs.same, ~pairs.same)]
+
+
+def test_matched_impostors_agree_in_their_labels_as_the_pairs_of_one_person_do():
+    identity = np.repeat(np.arange(60), 4)
+    gender = np.repeat(RNG.integers(0, 2, 60), 4)
+    cells = 2 * gender + RNG.integers(0, 2, 240)  # gender stays, a smile comes and goes
+    random = draw_pairs(identity)
+    matched = random.matched(cells, 0, "t")
+    genuine, impostors = agreeing(matched, cells)
+    assert genuine == impostors
+    assert np.array_equal(matched.same, identity[matched.first] == identity[matched.second])
+    assert agreeing(random, cells)[0] != agreeing(random, cells)[1]
+    labels = np.eye(4, dtype=np.float32)[cells]
+    assert random.score(random.curve(labels)).value > 0.6
+    assert matched.score(matched.curve(labels)).value == 0.5
+
+
+def test_who_is_matched_by_nobody_is_left_out():
+    identity = np.repeat(np.arange(10), 2)
+    cells = np.where(identity == 3, 1, 0)
+    matched = draw_pairs(identity).matched(cells, 0, "t")
+    assert not (identity[matched.first] == 3).any()
+    assert matched.same.sum() == 9
+    assert draw_pairs(identity).matched(identity, 0, "t") is None
+
+
+def test_both_kinds_of_impostors_are_scored_and_the_matched_lead():
+    identity = np.repeat(np.arange(60), 4)
+    gender = np.repeat(np.arange(60) % 2, 4)
+    pairs = draw_pairs(identity)
+    both = {"verification_auc": pairs, "matched_verification_auc": pairs.matched(gender, 0, "t")}
+    person = RNG.standard_normal((60, 4)).astype(np.float32)[identity]
+    knows_gender = np.eye(2, dtype=np.float32)[gender]
+    found = score_verification(both, {"gender": knows_gender, "person": person}, 240)
+    assert found.attacks[0].attack == found.worst.attack == "person"
+    told = found.attacks[1]
+    assert told.verification_auc.value > 0.7
+    assert told.matched_verification_auc.value == 0.5
 
 
 def test_pictures_are_scored_on_the_unit_range_and_beside_the_mean_image():

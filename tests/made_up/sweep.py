@@ -74,6 +74,8 @@ def write_point(
     for index, leakage in enumerate(data["leakage"].values()):
         kind = "auc" if leakage["worst"].get("auc") else "verification_auc"
         leakage["worst"][kind] = score(secret - 0.03 * index + rng.normal(0, 0.008), 0.016)
+        leakage["worst"]["training_records"] = {}
+        put_floor(leakage, kind, list(data["utility"]))
         if sigma == 0:
             leakage["ceiling"] = None
         elif leakage["ceiling"]:
@@ -102,6 +104,16 @@ def write_point(
         }
     )
     put(folder / "config.yaml", config.to_yaml())
+
+
+def put_floor(leakage: dict[str, Any], kind: str, tasks: list[str]) -> None:
+    """What the labels alone say: a little more than guessing."""
+    value, classes = leakage["worst"][kind]["value"], max(len(leakage["classes"]), 2)
+    leakage["floor"] = {"attack": "table", kind: score(0.53, 0.01)}
+    leakage["excess"] = {kind: {"value": value - 0.53, "low": value - 0.56, "high": value - 0.5, "n": 3000}}
+    counts = [[700 - 30 * ((cell + k) % 3) for k in range(classes)] for cell in range(2 ** len(tasks))]
+    if kind == "auc":
+        leakage["label_counts"] = {"tasks": tasks, "sizes": [2] * len(tasks), "counts": counts}
 
 
 def put(path: Path, text: str) -> None:

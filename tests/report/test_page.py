@@ -14,10 +14,11 @@ from PIL import Image
 
 from privhier.config import ReportConfig, RunConfig
 from privhier.errors import OutputError
-from privhier.evaluation.result import Result, Score
+from privhier.evaluation.leakage_parts import Excess
+from privhier.evaluation.result import Result, Score, WorstAttack
 from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.report.figures import draw_all
-from privhier.report.page import format_epsilon, format_score, write_report
+from privhier.report.page import format_epsilon, format_score, render, write_report
 
 COMMAND = "privhier run configs/quickstart.yaml --out runs/try"
 
@@ -260,3 +261,41 @@ def test_the_noise_seed_is_not_in_the_report(
 
 def test_a_simulation_says_how_soon_its_noise_repeats(page: str) -> None:
     assert "one of ten runs of 30,000 batches" in parse(page).text
+
+
+def test_the_headline_stands_with_its_floor_and_its_excess(
+    tmp_path: Path, result: Result, config: RunConfig
+) -> None:
+    """Training records are worse: the card, the text and the side-by-side table name that number."""
+
+    def score(value: float) -> Score:
+        return Score(value=value, low=value - 0.004, high=value + 0.004, n=1000)
+
+    found = result.leakage["race==0"]
+    training = {**found.worst.training_records, "auc": score(0.6054)}
+    beneath = WorstAttack(attack="table", auc=score(0.5312), training_records={"auc": score(0.5222)})
+    excess = Excess(auc=score(0.0123), training_records={"auc": score(0.0832)})
+    changed = found.model_copy(
+        update={
+            "worst": found.worst.model_copy(update={"training_records": training}),
+            "floor": beneath,
+            "answers": beneath.model_copy(update={"auc": score(0.5414)}),
+            "excess": excess,
+        }
+    )
+    result = result.model_copy(update={"leakage": {**result.leakage, "race==0": changed}})
+    page = render(result, config, drawings=draw_all(result, []), reconstructions=[], command="c")
+    card = page.split("Worst leakage of race==0")[1].split("</div>")[0]
+    assert '<p class="big num">0.605</p>' in card
+    assert "on training records" in card
+    assert "<dt>floor: task labels alone</dt><dd>0.522 [0.518, 0.526]</dd>" in card
+    assert "<dt>excess over the floor</dt><dd>0.083 [0.079, 0.087]</dd>" in card
+    assert "<dt>the cloud&#39;s own answers</dt>" in card.replace("cloud's", "cloud&#39;s")
+    side = page.split('aria-label="Side by side"')[1].split("</table>")[0]
+    assert "0.605 [0.601, 0.609]" in side
+    assert "0.083 [0.079, 0.087]" in side
+    attackers = page.split('aria-label="Attackers on race==0"')[1].split("</table>")[0]
+    for number in ("0.531", "0.522", "0.541", "0.012", "0.083"):
+        assert number in attackers
+    (figure,) = [d for d in draw_all(result, []).values() if d.name == "leakage_0"]
+    assert b"floor: true task labels alone 0.52" in figure.svg

@@ -209,3 +209,20 @@ def test_settings_in_words(sweep):
     keys = ["defense.name", "model.bottleneck.size", "release.sigma"]
     assert setting_name(load_points(sweep)[-1], keys) == "max_entropy, bottleneck.size 1024, sigma 0.6"
     assert short_keys(["a.sigma", "b.sigma"]) == {"a.sigma": "a.sigma", "b.sigma": "b.sigma"}
+
+
+def test_floors_their_excess_and_the_best_label_releases_are_shown(sweep, page):
+    assert page.count("floor: true task labels alone 0.530") == 3
+    assert "The true task labels alone tell 0.530" in page
+    assert "beyond the labels&#39; floor" in page
+    assert page.count("excess over floor</th>") == 3
+    assert page.count('<path class="limit" d="M') == 2 + 2  # plots of two attributes, and their legends
+    panel = json.loads((sweep / "frontier.json").read_text())["panels"][0]
+    assert panel["floor"]["value"] == 0.53
+    assert panel["label_limit"][-1]["utility"] == 1.0
+    excess = panel["candidates"][0]["excess"]
+    assert excess["value"] == pytest.approx(panel["candidates"][0]["leakage"]["value"] - 0.53, abs=1e-6)
+    rows = list(csv.DictReader((sweep / "points.csv").open()))
+    assert float(rows[0]["leakage/race_eq_0/headline/floor"]) == 0.53
+    assert rows[0]["leakage/race_eq_0/records"] == "test"
+    assert "best function of the true labels" in (sweep / "frontier_race_eq_0.svg").read_text()
