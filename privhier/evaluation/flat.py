@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from privhier.evaluation.result import AttackScores, Reconstruction, ReferenceRun, Result, Score, WorstAttack
+from privhier.evaluation.warnings import loud
 
 _OPERATORS = (("==", "_eq_"), ("!=", "_ne_"), (">=", "_ge_"), ("<=", "_le_"), (">", "_gt_"), ("<", "_lt_"))
 
@@ -106,6 +107,13 @@ def result_metrics(result: Result) -> dict[str, float]:
     metrics["uplink/total_bytes"] = float(result.uplink.total_bytes)
     metrics |= {f"timing/{name}": seconds for name, seconds in result.timing.items()}
     return {clean_name(name): value for name, value in metrics.items()}
+
+
+def result_tags(result: Result) -> dict[str, str]:
+    """What a tracker shows beside the name: best attackers, and ``warning`` where there is a loud one."""
+    tags = {clean_name(f"worst_attack/{name}"): found.worst.attack for name, found in result.leakage.items()}
+    urgent = loud(result.warnings)
+    return tags | ({"warning": "\n".join(urgent)} if urgent else {})
 
 
 def _add(metrics: dict[str, float], name: str, score: Score | None) -> None:

@@ -24,6 +24,7 @@ from privhier.errors import OutputError
 from privhier.evaluation.headline import METRIC_NAMES, ceiling_value, chance, leading_metric
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
+from privhier.evaluation.warnings import loud
 from privhier.figures.style import Drawing
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import claim
@@ -130,6 +131,7 @@ def render(
         bounded=[g for g in result.guarantees if g.epsilon is not None],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
+        urgent=loud(result.warnings),
         image_scores=_image_scores(result),
         simulated=config.privacy.noise_source == "seeded",
         resolved=safe_dump(config.to_publish(), sort_keys=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
+from privhier.evaluation.warnings import loud
 from privhier.privacy.shown import claim
 
 
@@ -43,8 +44,9 @@ def summarize(result: Result) -> Iterator[str]:
         if row.epsilon is not None:
             epsilon = f"epsilon {claim(row.epsilon)} at delta {claim(row.delta or 0.0)}"
         yield f"guarantee, {row.name}: {epsilon}{' (' + row.note + ')' if row.note else ''}"
-    for warning in result.warnings:
-        yield f"warning: {warning}"
+    urgent = loud(result.warnings)
+    yield from (f"warning: {warning}" for warning in result.warnings if warning not in urgent)
+    yield from (f"WARNING: {warning}" for warning in urgent)  # last: next to the prompt
 
 
 def show(score: Score) -> str:

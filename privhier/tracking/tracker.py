@@ -29,6 +29,7 @@ from privhier.evaluation.flat import (
     flatten,
     reconstruction_metrics,
     result_metrics,
+    result_tags,
 )
 from privhier.evaluation.result import AttackScores, Reconstruction, Result
 from privhier.storage.files import whole_file
@@ -275,12 +276,14 @@ class MlflowTracker:
         self._nested(f"reconstruction/{attack}", {"attack": attack}, reconstruction_metrics(scores))
 
     def log_result(self, result: Result) -> None:
-        """See ``Tracker``. The name of each attribute's best attacker becomes a tag."""
+        """See ``Tracker``. Each attribute's best attacker and loud warnings become tags."""
         with self._guard("log_result"):
             self._metrics(self.run_id, result_metrics(result), 0)
-            for attribute, leakage in result.leakage.items():
-                key = clean_name(f"worst_attack/{attribute}")
-                self._client.set_tag(self.run_id, key, leakage.worst.attack)
+            tags = result_tags(result)
+            for key, text in tags.items():
+                self._client.set_tag(self.run_id, key, text[:_VALUE])
+            if "warning" in self._client.get_run(self.run_id).data.tags.keys() - tags.keys():
+                self._client.delete_tag(self.run_id, "warning")  # an earlier result's
 
     def log_artifacts(self, run: Path) -> None:
         """See ``Tracker``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
+from privhier.training.warmup import warmup
 
 
 class EdgeTrainer:
@@ -48,6 +50,9 @@ class EdgeTrainer:
         self.steps = 0
         self.stepped = True
         """Whether the last batch ended in a step of the optimizer (under DP-SGD a batch may be split)."""
+        self.share = 1.0
+        """Of the noise that stays on the edge, and of the defense's weight; see ``warm_up``."""
+        self._warmup_epochs = config.warmup_epochs
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
@@ -57,6 +62,10 @@ class EdgeTrainer:
             if defense.adversary_steps
             else None
         )
+
+    def warm_up(self, phase: str, epoch: int) -> None:
+        """Called before every epoch: sets the share of noise and penalty at which it trains."""
+        self.share = warmup(phase, epoch, self._warmup_epochs)
 
     def step(
         self,
@@ -114,7 +123,10 @@ class EdgeTrainer:
         images = normalize(pixels.to(self.device, non_blocking=True))
         with self._autocast():
             z = self.edge.features(images)
-        return self.mechanism.sanitize(z.float(), noise)
+        mechanism = self.mechanism
+        if self.share < 1:  # pre-training: what it makes is sent nowhere
+            mechanism = replace(mechanism, sigma=self.share * mechanism.sigma)
+        return mechanism.sanitize(z.float(), noise)
 
     def batch(self, data: TrainingData, records: IntArray, release: Release) -> DefenseBatch:
         """The release of these records, with their labels, as the defense sees it."""
@@ -123,6 +135,7 @@ class EdgeTrainer:
             task_labels=list(data.task[records].to(self.device).unbind(1)),
             sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
             edge=self.edge,
+            strength=self.share,
         )
 
     def defense_loss(self, batch: DefenseBatch) -> Tensor:

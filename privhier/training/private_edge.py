@@ -224,8 +224,9 @@ class PrivateEdgeTrainer(EdgeTrainer):
         )
 
     def _check(self, data: TrainingData) -> None:
-        """Per-record gradients against autograd, on three records."""
+        """Per-record gradients against autograd, on three records, at the defense's full weight."""
         few = data.splits.train[:3]
+        warm, self.share = self.share, 1.0
         with no_draws(self.device):
             batch, losses = self._made_up(data, few)
             self._check_alone(batch, losses)
@@ -239,7 +240,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 "a record's loss must not depend on the labels of other records, in its batch or not",
             )
         self.dp.check(losses)
-        self._checked = True
+        self._checked, self.share = True, warm
 
     def _made_up(self, data: TrainingData, records: IntArray) -> tuple[DefenseBatch, Tensor]:
         """The same noise and augmentation every time; nothing of it is trained on or released."""
@@ -265,6 +266,7 @@ def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
         task_labels=[labels[here] for labels in batch.task_labels],
         sensitive_labels=[labels[here] for labels in batch.sensitive_labels],
         edge=batch.edge,
+        strength=batch.strength,
     )
 
 
