@@ -102,6 +102,8 @@ def result_metrics(result: Result) -> dict[str, float]:
     for row in result.guarantees:
         if row.epsilon is not None:
             metrics[f"epsilon/{row.name}"] = row.epsilon
+            if row.allows is not None:
+                metrics[f"allows/{row.name}"] = row.allows
     metrics["uplink/bytes_per_record"] = result.uplink.bytes_per_record
     metrics["uplink/releases_per_record"] = float(result.uplink.releases_per_record)
     metrics["uplink/total_bytes"] = float(result.uplink.total_bytes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from privhier.privacy.allowed import releases_allow
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount
 from privhier.privacy.edge_guarantees import curious_cloud, edge_rows, label_rows, person_row
 from privhier.privacy.guarantee import CURIOUS_CLOUD, OWN_RELEASES, VACUOUS_ABOVE, Account, Guarantee, note_on
@@ -70,6 +71,7 @@ def write_guarantees(
                 *open_ends,
             ],
             note=note,
+            allows=None if epsilon is None else releases_allow(worst, mechanism),
         ),
         *edge_rows(account),
         curious_cloud(account),
@@ -100,6 +102,7 @@ def write_guarantees(
                     *open_ends,
                 ],
                 note=note,
+                allows=None if epsilon is None else releases_allow(own, mechanism, k),
             )
         )
         if split == "train" and steps.steps:

@@ -172,6 +172,7 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
             row |= with_interval(f"reconstruction/{attack}/ssim", scores.ssim)
     for guarantee in point.result.guarantees:
         row[f"epsilon/{guarantee.name}"] = guarantee.epsilon
+        row[f"allows/{guarantee.name}"] = guarantee.allows
     row["uplink/bytes_per_record"] = point.result.uplink.bytes_per_record
     return row
 
@@ -212,6 +213,8 @@ def _panel(front: Frontier) -> dict[str, Any]:
                 "leakage": asdict(c.leakage),
                 "ceiling": c.ceiling,
                 "epsilon": c.epsilon,
+                "delta": c.delta,
+                "allows": c.allows,
                 "unprotected": c.unprotected,
                 "on_front": c.on_front,
                 "front_share": c.front_share,
