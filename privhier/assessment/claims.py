@@ -15,6 +15,7 @@ from privhier.datasets.base import examples
 from privhier.datasets.check import count_kinds
 from privhier.datasets.relations import told_together
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
+from privhier.evaluation.warnings import score_warnings
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.privacy.shown import claim
@@ -80,6 +81,7 @@ def result_of(
             total_bytes=trained.uplink["bytes"],
         ),
         warnings=[
+            *score_warnings(own.utility, {name: run.utility for name, run in references.items()}),
             *run_warnings(
                 config,
                 prepared,

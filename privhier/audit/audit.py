@@ -17,6 +17,7 @@ from privhier.config import RunConfig
 from privhier.evaluation.result import Result
 from privhier.privacy import shown
 from privhier.privacy.accounting import gaussian_epsilon
+from privhier.privacy.distinguishing import release_accuracy
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.ledger import Ledger, ReleaseEvent
 from privhier.tracking.audit import log_audit
@@ -231,4 +232,6 @@ def _note(claim: Claim | None, config: RunConfig) -> str:
     if claim is None:
         return f"mechanism {config.release.mechanism!r} claims nothing on releases: nothing to audit"
     text = f"claimed: epsilon {shown.claim(claim.epsilon)} for {claim.releases} release(s) of one record"
-    return text + (f", delta {shown.claim(claim.delta)}" if claim.delta else "")
+    allowed = release_accuracy(claim.kind, 2 / claim.strength, 1.0, claim.releases)
+    at = f", delta {shown.claim(claim.delta)}" if claim.delta else ""
+    return f"{text}{at}; it {shown.allowance(allowed)}"

@@ -187,6 +187,7 @@ def _train_with_canaries(
     charged, draws = [], EdgeDraws(config)
     edge.train()
     for done, (phase, epoch) in enumerate(epochs):
+        trainer.warm_up(phase, epoch)
         event = trainer.event(phase, epoch)
         charged.append(Steps(event.noise_multiplier, event.sample_rate, event.compositions))
         turn = rng.integers(0, event.steps, size=len(inside))

@@ -178,3 +178,14 @@ class EdgeConfig(Section):
 
     dp_sgd: DpSgdConfig | None = None
     """None: plain training, no guarantee for training records against the curious cloud."""
+    warmup_epochs: int | Literal["auto"] = "auto"
+    """Pre-training epochs over which the noise that stays on the edge and the defense's weight rise from
+    nothing to all of them, in equal steps; 0: at once. ``auto``: half of ``schedule.pretrain_epochs``
+    (rounded down) where there is noise or a defense. Releases and joint epochs are never warmed up."""
+
+    @field_validator("warmup_epochs", mode="before")
+    @classmethod
+    def _whole_epochs(cls, value: object) -> object:
+        if value != "auto" and (type(value) is not int or value < 0):
+            raise ValueError("must be 'auto' or a whole number of epochs, at least 0")
+        return value

@@ -114,6 +114,25 @@ class RunConfig(Section):
         object.__setattr__(self, "model", settled(self.model, dp_sgd=dp_sgd))  # frozen from here on
         return self
 
+    @model_validator(mode="after")
+    def _warmup(self) -> RunConfig:
+        asked, epochs = self.edge.warmup_epochs, self.schedule.pretrain_epochs
+        if isinstance(asked, int) and asked > epochs:
+            raise ValueError(
+                f"edge.warmup_epochs must be at most schedule.pretrain_epochs, {epochs}: only what stays on "
+                "the edge is warmed up"
+            )
+        return self
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Pre-training epochs that are warmed up: ``edge.warmup_epochs`` with ``auto`` resolved."""
+        asked = self.edge.warmup_epochs
+        if isinstance(asked, int):
+            return asked
+        noisy = self.release.mechanism in ("gaussian", "laplace") and self.release.sigma != 0
+        return self.schedule.pretrain_epochs // 2 if noisy or self.defense.name != "none" else 0
+
     @property
     def noise_seed(self) -> int:
         """Seed of everything private that is drawn under ``seeded``."""
@@ -125,6 +144,8 @@ class RunConfig(Section):
         skipped = dict(HASHLESS)
         if self.privacy.noise_seed is None:  # as before the key existed: older run folders go on
             skipped["privacy"] = {"noise_seed"}
+        if not self.warmup_epochs:
+            skipped["edge"] = {"warmup_epochs"}
         data = self.model_dump(mode="json", exclude=skipped)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

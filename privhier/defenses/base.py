@@ -31,12 +31,15 @@ class DefenseBatch:
         task_labels: int64 ``(B,)`` per task attribute in order; -1 where not known.
         sensitive_labels: int64 ``(B,)`` per sensitive attribute in order; -1 where not known.
         edge: The edge segment whose exits are used.
+        strength: Share of the defense's weight that applies, in [0, 1]: below 1 while it is warmed up
+            (``edge.warmup_epochs``). A term against the secret is multiplied by it.
     """
 
     z: Tensor
     task_labels: Sequence[Tensor]
     sensitive_labels: Sequence[Tensor]
     edge: EdgeSegment
+    strength: float = 1.0
 
 
 class DefenseOptions(Section):

@@ -51,6 +51,6 @@ class GradientReversal(Defense):
 
     def loss(self, batch: DefenseBatch) -> Tensor:
         """Task cross-entropy plus the adversaries' behind the reversal: ``(B,)``."""
-        reversed_z = reverse_gradient(batch.z, self.options.weight)
+        reversed_z = reverse_gradient(batch.z, self.options.weight * batch.strength)
         adversary = classification_loss(batch.edge.adversary_logits(reversed_z), batch.sensitive_labels)
         return task_loss_per_record(batch) + adversary

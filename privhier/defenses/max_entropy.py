@@ -55,7 +55,8 @@ class MaxEntropy(Defense):
             divergences.append(divergence * (labels != UNKNOWN_LABEL))
         confusion = torch.stack(divergences).sum(0)
         learning = self.adversary_loss(batch.z, batch)
-        return task_loss_per_record(batch) + learning + self.options.weight * confusion
+        weight = self.options.weight * batch.strength
+        return task_loss_per_record(batch) + learning + weight * confusion
 
 
 def kl_from_uniform(logits: Tensor) -> Tensor:

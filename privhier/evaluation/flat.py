@@ -18,6 +18,7 @@ from privhier.evaluation.result import (
     Score,
     WorstAttack,
 )
+from privhier.evaluation.warnings import loud
 
 _OPERATORS = (("==", "_eq_"), ("!=", "_ne_"), (">=", "_ge_"), ("<=", "_le_"), (">", "_gt_"), ("<", "_lt_"))
 
@@ -141,11 +142,19 @@ def result_metrics(result: Result) -> dict[str, float]:
     for row in result.guarantees:
         if row.epsilon is not None:
             metrics[f"epsilon/{row.name}"] = row.epsilon
+            if row.allows is not None:
+                metrics[f"allows/{row.name}"] = row.allows
     metrics["uplink/bytes_per_record"] = result.uplink.bytes_per_record
     metrics["uplink/releases_per_record"] = float(result.uplink.releases_per_record)
     metrics["uplink/total_bytes"] = float(result.uplink.total_bytes)
     metrics |= {f"timing/{name}": seconds for name, seconds in result.timing.items()}
     return {clean_name(name): value for name, value in metrics.items()}
+
+
+def result_tags(result: Result) -> dict[str, str]:
+    """What a tracker shows beside the name: ``headline_tags``, and ``warning`` where there is a loud one."""
+    urgent = loud(result.warnings)
+    return headline_tags(result) | ({"warning": "\n".join(urgent)} if urgent else {})
 
 
 def _add(metrics: dict[str, float], name: str, score: Score | None) -> None:

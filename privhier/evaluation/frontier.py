@@ -56,6 +56,8 @@ class Candidate:
         epsilon: Of the first guarantee that holds one; the largest over the seeds.
         on_front: No other candidate is at least as good in both and better in one.
         front_share: Share of the draws in which it is on the front.
+        delta: Of that guarantee, likewise; 0 where it is pure.
+        allows: What its epsilon allows, likewise: best balanced accuracy at telling two records apart.
     """
 
     points: tuple[Point, ...]
@@ -66,6 +68,8 @@ class Candidate:
     on_front: bool
     front_share: float
     excess: Estimate | None = None
+    delta: float | None = None
+    allows: float | None = None
 
     @property
     def family(self) -> str:
@@ -224,10 +228,12 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
                 utility[i],
                 leakage[i],
                 _ceiling(group, attribute, metric),
-                _epsilon(group),
+                _own_guarantee(group, "epsilon"),
                 bool(on_front[i]),
                 float(shares[i]),
                 _excess(group, attribute, metric, confidence),
+                _own_guarantee(group, "delta"),
+                _own_guarantee(group, "allows"),
             )
             for i, group in enumerate(groups)
         ),
@@ -344,10 +350,10 @@ def _ceiling(points: Sequence[Point], attribute: str, metric: Metric) -> float |
     return max(known) if len(known) == len(values) else None
 
 
-def _epsilon(points: Sequence[Point]) -> float | None:
+def _own_guarantee(points: Sequence[Point], field: str) -> float | None:
     """Of one record's own releases, the same statement for every point; None if one seed has none."""
     values = [
-        next((row.epsilon for row in _result(point).guarantees if row.name == OWN_RELEASES), None)
+        next((getattr(row, field) for row in _result(point).guarantees if row.name == OWN_RELEASES), None)
         for point in points
     ]
     known = [value for value in values if value is not None]

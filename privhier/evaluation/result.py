@@ -195,6 +195,9 @@ class GuaranteeRow(Part):
     covers: list[str]
     does_not_cover: list[str]
     note: str = ""
+    allows: float | None = Field(None, ge=0.5, le=1)
+    """Best balanced accuracy at telling the two inputs apart, rounded up; null without an epsilon, and in
+    results written before it existed."""
 
 
 class UplinkTotals(Part):

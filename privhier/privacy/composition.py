@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -129,10 +130,28 @@ class StepAccount:
 
     def pld_epsilon(self, delta: float) -> float:
         """Add/remove epsilon by dp-accounting (PLD): good for deltas too small for the PRV accountant."""
+        return at_least_0(self._add_remove().get_epsilon(delta))
+
+    def accuracy(self, adjacency: Adjacency = "replace_one") -> float:
+        """Best balanced accuracy at telling two inputs apart by the weights, by dp-accounting (PLD).
+
+        It is (1 + delta at epsilon 0) / 2, rounded up; 1 where no epsilon is given either.
+        """
+        if not self.steps or self.vacuous:
+            return 1.0
+        if adjacency == "add_remove":
+            accountant = self._add_remove()
+        else:
+            found = composed(self, ReleaseAccount(), "none", Responses())
+            assert found is not None
+            accountant = found[0]
+        return min(1.0, (1 + max(0.0, float(accountant.get_delta(0.0)))) / 2 + 1e-12)
+
+    def _add_remove(self) -> PLDAccountant:
         accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
         for step in self.steps:
             accountant.compose(step.event, step.count)
-        return at_least_0(accountant.get_epsilon(delta))
+        return accountant
 
 
 @dataclass(frozen=True)
@@ -179,20 +198,38 @@ def compose(
     Returns:
         An upper bound; ``inf`` where there is none.
     """
+    found = composed(steps, releases, mechanism, responses, interval=interval)
+    return math.inf if found is None else at_least_0(found[0].get_epsilon(delta)) + found[1]
+
+
+@lru_cache(maxsize=8)
+def composed(
+    steps: StepAccount,
+    releases: ReleaseAccount,
+    mechanism: str,
+    responses: Responses,
+    *,
+    interval: float = _FINE,
+) -> tuple[PLDAccountant, float] | None:
+    """What ``compose`` reads its epsilon off: an accountant, only to be read, and the pure epsilon beside it.
+
+    Returns:
+        None where nothing bounds it.
+    """
     if steps.vacuous:
-        return math.inf
+        return None
     accountant = PLDAccountant(NeighboringRelation.REPLACE_ONE, value_discretization_interval=interval)
     for step in steps.steps:
         accountant.compose(step.event, step.count)
     pure = 0.0
     if releases.releases and mechanism == "gaussian":
         if math.isinf(releases.mu_squared):
-            return math.inf
+            return None
         accountant.compose(dp_event.GaussianDpEvent(2 / math.sqrt(releases.mu_squared)))
     elif releases.releases and mechanism not in CHANNELS:
         pure = releases.epsilon if mechanism == "laplace" else math.inf
     if math.isinf(pure) or (math.isinf(releases.epsilon) and mechanism in CHANNELS):
-        return math.inf
+        return None
     # A pure mechanism loses no more than a randomized response between two answers (Kairouz, Oh and
     # Viswanath, 2015).
     clip = ((releases.clip_epsilon, 2),) if releases.clip_epsilon else ()
@@ -204,7 +241,7 @@ def compose(
         noise = classes / (math.exp(epsilon) + classes - 1)
         # One by one: of this event dp-accounting 0.6 counts one, whatever the count it is given.
         accountant.compose(dp_event.RandomizedResponseDpEvent(noise, classes))
-    return at_least_0(accountant.get_epsilon(delta)) + pure
+    return None if math.isinf(pure) else (accountant, pure)
 
 
 def person_epsilon(account: StepAccount, delta: float, records: int) -> float:

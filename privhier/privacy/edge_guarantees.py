@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from privhier.privacy.allowed import everything_allows, responses_allow, steps_allow
 from privhier.privacy.composition import compose, person_epsilon
+from privhier.privacy.distinguishing import approximate_accuracy
 from privhier.privacy.guarantee import (
     CURIOUS_CLOUD,
     EDGE_WEIGHTS,
@@ -71,6 +73,7 @@ def edge_rows(account: Account) -> list[Guarantee]:
                     *account.open_ends,
                 ],
                 note=note,
+                allows=None if epsilon is None else steps_allow(account.steps, relation, chosen),
             )
         )
     return rows
@@ -122,6 +125,9 @@ def curious_cloud(account: Account) -> Guarantee:
         else [],
         does_not_cover=[*_WORST_PAIR["replace_one"], *account.open_ends],
         note=note,
+        allows=None
+        if epsilon is None
+        else everything_allows(account.steps, own, account.mechanism, account.responses),
     )
 
 
@@ -148,6 +154,7 @@ def label_rows(account: Account) -> list[Guarantee]:
                 *account.open_ends,
             ],
             note=note_on(epsilon, account.noise_source),
+            allows=responses_allow(account.responses),
         )
     ]
 
@@ -175,4 +182,5 @@ def person_row(account: Account, k: int) -> Guarantee:
         else [],
         does_not_cover=["records of the same person in other splits", *account.open_ends],
         note=note,
+        allows=None if epsilon is None or delta is None else approximate_accuracy(epsilon, delta),
     )

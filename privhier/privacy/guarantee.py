@@ -38,6 +38,8 @@ class Guarantee:
         covers: What may be published without weakening it.
         does_not_cover: What it says nothing about.
         note: Caveats on the number itself.
+        allows: The best balanced accuracy at telling the two inputs apart, from the mechanism, rounded up;
+            None where there is no epsilon.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Guarantee:
     covers: list[str] = field(default_factory=list)
     does_not_cover: list[str] = field(default_factory=list)
     note: str = ""
+    allows: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from privhier.privacy.allowed import releases_allow
 from privhier.privacy.channels import CHANNELS
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount
 from privhier.privacy.edge_guarantees import curious_cloud, edge_rows, label_rows, person_row
@@ -77,6 +78,7 @@ def write_guarantees(
                 *open_ends,
             ],
             note=note,
+            allows=None if epsilon is None else releases_allow(worst, mechanism),
         ),
         *edge_rows(account),
         curious_cloud(account),
@@ -108,6 +110,7 @@ def write_guarantees(
                     *open_ends,
                 ],
                 note=note,
+                allows=None if epsilon is None else releases_allow(own, mechanism, k),
             )
         )
         if split == "train" and steps.steps:

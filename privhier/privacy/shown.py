@@ -6,6 +6,7 @@ What is printed, read back as a float, is never below the claim and never above 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
@@ -32,6 +33,34 @@ def lower_bound(value: float, digits: int = 4, *, decimals: int | None = None) -
         ('37.62', '0', '1.99')
     """
     return _shown(value, digits, decimals, up=False)
+
+
+def allowance(value: float) -> str:
+    """What an epsilon allows, in words, rounded up: the best balanced accuracy at telling two inputs apart.
+
+    Example:
+        >>> allowance(0.79758)
+        'allows telling two apart with balanced accuracy 0.7976'
+    """
+    return f"allows telling two apart with balanced accuracy {claim(value, decimals=4)}"
+
+
+TWO_PROMISES = (
+    "A pure epsilon and an epsilon at a delta above 0 are different promises under one number: what each "
+    "allows stands beside it, and only that can be compared."
+)
+"""Said wherever both stand in one table."""
+
+
+def mixed_promises(deltas: Iterable[float | None]) -> bool:
+    """Whether epsilons with these deltas are promises of both kinds, pure and not.
+
+    Example:
+        >>> mixed_promises([0.0, 1e-5]), mixed_promises([0.0, 0.0]), mixed_promises([1e-5, None])
+        (True, False, False)
+    """
+    kinds = {delta > 0 for delta in deltas if delta is not None}
+    return len(kinds) == 2
 
 
 def _shown(value: float, digits: int, decimals: int | None, *, up: bool) -> str:

@@ -12,6 +12,7 @@ from privhier.evaluation.flat import flatten, result_metrics, with_interval
 from privhier.evaluation.headline import ceiling_value, headline
 from privhier.evaluation.result import Result
 from privhier.privacy.guarantees import OWN_RELEASES
+from privhier.privacy.shown import TWO_PROMISES, mixed_promises
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,9 @@ def comparison(
         Columns ``KEY.PATH`` of the configuration keys in which they differ; ``utility_mean/auc``;
         ``leakage/ATTRIBUTE`` (the headline: worst of test and training records and of all threat models) with
         the score's name, attacker, records, floor, excess and ceiling; ``epsilon`` and ``delta`` of
-        one record's own releases (NaN: none); ``releases_per_record``, ``bytes_per_record``. A score's
-        interval is in ``_low`` and ``_high``.
+        one record's own releases (NaN: none), and ``allows``, the best balanced accuracy at telling two
+        records apart; ``releases_per_record``, ``bytes_per_record``. A score's interval is in ``_low`` and
+        ``_high``. Where pure epsilons stand beside others, ``attrs["note"]`` says what that means.
     """
     import pandas as pd
 
@@ -46,7 +48,10 @@ def comparison(
     for settings, (_, result) in zip(flat, runs, strict=True):
         row: dict[str, Any] = {key: _number(settings.get(key)) for key in differing}
         rows.append(row | _headline(result) | (dict(result_metrics(result)) if every else {}))
-    return pd.DataFrame(rows, index=pd.Index(labels, name="run"))
+    table = pd.DataFrame(rows, index=pd.Index(labels, name="run"))
+    if mixed_promises(row["delta"] for row in rows if row["epsilon"] > 0):
+        table.attrs["note"] = TWO_PROMISES
+    return table
 
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
@@ -85,7 +90,7 @@ def _headline(result: Result) -> dict[str, Any]:
         limit = ceiling_value(leakage, top.metric)
         row[f"leakage/{name}/ceiling"] = math.nan if limit is None else limit
     own = next((row for row in result.guarantees if row.name == OWN_RELEASES), None)
-    for name in ("epsilon", "delta"):
+    for name in ("epsilon", "delta", "allows"):
         value = None if own is None else getattr(own, name)
         row[name] = math.nan if value is None else value
     row["releases_per_record"] = result.uplink.releases_per_record

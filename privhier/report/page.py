@@ -31,9 +31,10 @@ from privhier.evaluation.headline import (
 )
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
+from privhier.evaluation.warnings import loud
 from privhier.figures.style import Drawing
 from privhier.privacy.guarantees import OWN_RELEASES
-from privhier.privacy.shown import claim
+from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
 from privhier.storage.files import whole_file
@@ -116,7 +117,7 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
-    environment.filters.update(ceiling=format_ceiling)
+    environment.filters.update(ceiling=format_ceiling, allowance=allowance, allows=format_allows)
     here = resources.files("privhier.report")
     template = environment.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
     common = _common(result.guarantees)
@@ -138,6 +139,8 @@ def render(
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
         headline=headline,
+        urgent=loud(result.warnings),
+        two_promises=TWO_PROMISES if mixed_promises(g.delta for g in result.guarantees if g.epsilon) else "",
         image_scores=_image_scores(result),
         simulated=config.privacy.noise_source == "seeded",
         resolved=safe_dump(config.to_publish(), sort_keys=False),
@@ -172,6 +175,16 @@ def format_epsilon(epsilon: float | None) -> str:
     if epsilon is None:
         return "none"
     return "∞" if math.isinf(epsilon) else claim(epsilon, decimals=2)
+
+
+def format_allows(value: float | None) -> str:
+    """A best balanced accuracy with four decimals, rounded up, or a dash where it was not written down.
+
+    Example:
+        >>> format_allows(0.79758)
+        '0.7976'
+    """
+    return "–" if value is None else claim(value, decimals=4)  # noqa: RUF001
 
 
 def format_ceiling(value: float | None) -> str:

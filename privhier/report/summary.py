@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from privhier.evaluation.headline import METRIC_NAMES, headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
-from privhier.privacy.shown import claim
+from privhier.evaluation.warnings import loud
+from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 
 
 def summarize(result: Result) -> Iterator[str]:
@@ -44,9 +45,14 @@ def summarize(result: Result) -> Iterator[str]:
         epsilon = "none"
         if row.epsilon is not None:
             epsilon = f"epsilon {claim(row.epsilon)} at delta {claim(row.delta or 0.0)}"
+            if row.allows is not None:
+                epsilon += f", {allowance(row.allows)}"
         yield f"guarantee, {row.name}: {epsilon}{' (' + row.note + ')' if row.note else ''}"
-    for warning in result.warnings:
-        yield f"warning: {warning}"
+    if mixed_promises(row.delta for row in result.guarantees if row.epsilon):
+        yield f"note: {TWO_PROMISES}"
+    urgent = loud(result.warnings)
+    yield from (f"warning: {warning}" for warning in result.warnings if warning not in urgent)
+    yield from (f"WARNING: {warning}" for warning in urgent)  # last: next to the prompt
 
 
 def show(score: Score) -> str:

@@ -15,9 +15,10 @@ from markupsafe import Markup
 from privhier.evaluation.flat import clean_name
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, frontier, panels
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, Progress, load_points, varying_keys
+from privhier.privacy.shown import TWO_PROMISES, allowance, mixed_promises
 from privhier.report import sweep_plot
 from privhier.report.figures import reference_title
-from privhier.report.page import VACUOUS, format_ceiling, format_epsilon
+from privhier.report.page import VACUOUS, format_allows, format_ceiling, format_epsilon
 from privhier.report.sweep_figures import draw_frontier
 from privhier.report.sweep_plot import Plot, Style, family_styles, place, reference_name, shape
 from privhier.report.sweep_tables import (
@@ -106,6 +107,7 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(estimate=format_estimate, epsilon=format_epsilon, value=_value)
+    environment.filters.update(allows=format_allows)
     here = resources.files("privhier.report")
 
     def read(file: str) -> str:
@@ -139,6 +141,9 @@ def render(
         tip=_tip,
         setting_name=setting_name,
         vacuous=VACUOUS,
+        two_promises=TWO_PROMISES
+        if mixed_promises(c.delta for f in fronts for c in f.candidates if c.epsilon)
+        else "",
         simulated=any(p.result.release.get("noise_source") == "seeded" for p in points if p.result),
         seeds=sorted({point.seed for point in points}),
         interval_method=INTERVAL_METHOD,
@@ -208,6 +213,7 @@ def _tip(candidate: Candidate) -> str:
         f"beyond the labels' floor {format_estimate(candidate.excess)}",
         f"ceiling {'none' if candidate.ceiling is None else format_ceiling(candidate.ceiling)}",
         f"epsilon {format_epsilon(candidate.epsilon)}{' (numerically vacuous)' if vacuous else ''}",
+        *([] if candidate.allows is None else [allowance(candidate.allows)]),
         f"{'on the front' if candidate.on_front else 'dominated'} "
         f"(on it in {candidate.front_share:.0%} of the draws)",
         f"seeds {seeds}; a click opens the report of seed {first.seed}",

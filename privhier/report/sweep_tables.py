@@ -175,6 +175,7 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
             row |= with_interval(f"reconstruction/{attack}/ssim", scores.ssim)
     for guarantee in point.result.guarantees:
         row[f"epsilon/{guarantee.name}"] = guarantee.epsilon
+        row[f"allows/{guarantee.name}"] = guarantee.allows
     row["uplink/bytes_per_record"] = point.result.uplink.bytes_per_record
     return row
 
@@ -218,6 +219,8 @@ def _panel(front: Frontier) -> dict[str, Any]:
                 "excess": None if c.excess is None else asdict(c.excess),
                 "ceiling": c.ceiling,
                 "epsilon": c.epsilon,
+                "delta": c.delta,
+                "allows": c.allows,
                 "unprotected": c.unprotected,
                 "on_front": c.on_front,
                 "front_share": c.front_share,

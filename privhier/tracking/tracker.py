@@ -27,9 +27,9 @@ from privhier.evaluation.flat import (
     attack_metrics,
     clean_name,
     flatten,
-    headline_tags,
     reconstruction_metrics,
     result_metrics,
+    result_tags,
 )
 from privhier.evaluation.result import AttackScores, Reconstruction, Result
 from privhier.storage.files import whole_file
@@ -276,11 +276,16 @@ class MlflowTracker:
         self._nested(f"reconstruction/{attack}", {"attack": attack}, reconstruction_metrics(scores))
 
     def log_result(self, result: Result) -> None:
-        """See ``Tracker``. Who reaches each attribute's headline, and on which records, become tags."""
+        """See ``Tracker``. Who reaches each attribute's headline, on which records, and loud warnings
+        become tags.
+        """
         with self._guard("log_result"):
             self._metrics(self.run_id, result_metrics(result), 0)
-            for key, text in headline_tags(result).items():
-                self._client.set_tag(self.run_id, key, text)
+            tags = result_tags(result)
+            for key, text in tags.items():
+                self._client.set_tag(self.run_id, key, text[:_VALUE])
+            if "warning" in self._client.get_run(self.run_id).data.tags.keys() - tags.keys():
+                self._client.delete_tag(self.run_id, "warning")  # an earlier result's
 
     def log_artifacts(self, run: Path) -> None:
         """See ``Tracker``."""

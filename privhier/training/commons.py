@@ -32,7 +32,9 @@ _FOLDERS = ("releases", "snapshots")
 
 def training_key(config: RunConfig) -> str:
     """Hash of what determines a trained network and its releases."""
-    without = dict.fromkeys(("name", "attacks", "evaluation", "report", "tracking"), True)
+    without: dict[str, Any] = dict.fromkeys(("name", "attacks", "evaluation", "report", "tracking"), True)
+    if not config.warmup_epochs:  # as before the key existed: older run folders go on
+        without["edge"] = {"warmup_epochs"}
     data = config.model_dump(mode="json", exclude={**without, **_HASHLESS})
     return _digest("training", data | {"training_victims": config.attacks.training_victims})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
+from privhier.training.warmup import warmup
 
 REHEARSAL = ReleaseMechanism("none")
 """Stands in for letters until they are found: while the edge trains alone, nothing leaves it."""
@@ -51,6 +53,9 @@ class EdgeTrainer:
         self.steps = 0
         self.stepped = True
         """Whether the last batch ended in a step of the optimizer (under DP-SGD a batch may be split)."""
+        self.share = 1.0
+        """Of the noise that stays on the edge, and of the defense's weight; see ``warm_up``."""
+        self._warmup_epochs = config.warmup_epochs
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
@@ -60,6 +65,10 @@ class EdgeTrainer:
             if defense.adversary_steps
             else None
         )
+
+    def warm_up(self, phase: str, epoch: int) -> None:
+        """Called before every epoch: sets the share of noise and penalty at which it trains."""
+        self.share = warmup(phase, epoch, self._warmup_epochs)
 
     def step(
         self,
@@ -82,7 +91,7 @@ class EdgeTrainer:
             it), and the mean loss.
         """
         z = self.features(data, records, augmentation)
-        release = sanitized(self.edge, self.mechanism, z, noise)
+        release = self.sanitized(z, noise)
         batch = self.batch(data, records, release)
         loss = (self.defense_loss(batch) + self.code_loss(z)).mean()
         rate = self.set_rate()
@@ -103,7 +112,7 @@ class EdgeTrainer:
     ) -> DefenseBatch:
         """What the defense sees of these records, still in the graph."""
         z = self.features(data, records, augmentation)
-        return self.batch(data, records, sanitized(self.edge, self.mechanism, z, noise))
+        return self.batch(data, records, self.sanitized(z, noise))
 
     def features(
         self, data: TrainingData, records: IntArray, augmentation: torch.Generator | NoiseSource
@@ -116,6 +125,13 @@ class EdgeTrainer:
             z: Tensor = self.edge.features(images)
         return z.float()
 
+    def sanitized(self, z: Tensor, noise: NoiseSource) -> Release:
+        """A release of features at this epoch's share of the noise; below 1 nobody takes it for the run's."""
+        mechanism = self.mechanism
+        if self.share < 1:  # pre-training: what it makes is sent nowhere
+            mechanism = softened(mechanism, self.share)
+        return sanitized(self.edge, mechanism, z, noise)
+
     def batch(self, data: TrainingData, records: IntArray, release: Release) -> DefenseBatch:
         """The release of these records, with their labels, as the defense sees it."""
         return DefenseBatch(
@@ -123,6 +139,7 @@ class EdgeTrainer:
             task_labels=list(data.task[records].to(self.device).unbind(1)),
             sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
             edge=self.edge,
+            strength=self.share,
         )
 
     def defense_loss(self, batch: DefenseBatch) -> Tensor:
@@ -185,6 +202,13 @@ def sanitized(edge: EdgeSegment, mechanism: ReleaseMechanism, z: Tensor, noise: 
     if mechanism.letters and code is None:
         return REHEARSAL.sanitize(z, noise)
     return mechanism.sanitize(z, noise, code)
+
+
+def softened(mechanism: ReleaseMechanism, share: float) -> ReleaseMechanism:
+    """The mechanism with this share of its noise, in [0, 1); letters are answered truly until it is whole."""
+    if mechanism.letters:
+        return replace(mechanism, mechanism="none", epsilon=0.0)
+    return replace(mechanism, sigma=share * mechanism.sigma)
 
 
 @torch.no_grad()

@@ -248,6 +248,7 @@ class EdgeSide:
     def _epoch(self, phase: str, epoch: int, *, uplink: Uplink | None) -> float:
         seed, losses = self.draws.layers_seed(), []
         self.edge.train()
+        self.trainer.warm_up(phase, epoch)
         train = self.data.splits.train
         total = batch_count(len(train), self.config.training.batch_size)
         if isinstance(self.trainer, PrivateEdgeTrainer):

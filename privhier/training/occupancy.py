@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from privhier.config import HASHLESS, RunConfig, load_config
+from privhier.config import HASHLESS, RunConfig, parse_config, read_config
 from privhier.errors import CheckpointError, ConfigError, OutputError
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import NAME, altered
@@ -57,7 +57,10 @@ def saved_config(folder: RunFolder, overrides: Sequence[str] = ()) -> RunConfig:
                 remedy=f"Only {', '.join(MOVABLE)} can; start a new run for anything else",
             )
     folder.sealed.require()
-    config = load_config(folder.sealed.checked(folder.config), overrides)
+    data = read_config(folder.sealed.checked(folder.config), overrides)
+    if isinstance(data, dict) and isinstance(edge := data.get("edge"), dict):
+        edge.setdefault("warmup_epochs", 0)  # a folder from before the key existed was not warmed up
+    config = parse_config(data)
     if folder.sealed.bound("config") != config.hash():
         raise altered(folder.config, "is not the configuration that this folder belongs to")
     return config

@@ -24,7 +24,7 @@ from privhier.seeding import torch_stream
 from privhier.training.batches import TrainingData, batch_count, shuffled_batches
 from privhier.training.begun import Begun
 from privhier.training.draws import EdgeDraws
-from privhier.training.edge import EdgeTrainer, sanitized
+from privhier.training.edge import EdgeTrainer
 from privhier.training.private_plan import check_private, noise_multiplier, sampling_plan
 
 _ALARM = 6.5
@@ -157,7 +157,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
             self._check(data)
         with no_draws(self.device):
             z = self.features(data, records, augmentation)
-            release = sanitized(self.edge, self.mechanism, z, noise)
+            release = self.sanitized(z, noise)
             _, losses = self._losses(data, records, z, release)
         self.set_rate()
         before = self.dp.steps
@@ -177,7 +177,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
     ) -> tuple[DefenseBatch, Tensor]:
         """One forward: the batch, and the one loss of each of its records, ``(B,)``."""
         z = self.features(data, records, augmentation)
-        return self._losses(data, records, z, sanitized(self.edge, self.mechanism, z, noise))
+        return self._losses(data, records, z, self.sanitized(z, noise))
 
     def _losses(
         self, data: TrainingData, records: IntArray, z: Tensor, release: Release
@@ -228,8 +228,9 @@ class PrivateEdgeTrainer(EdgeTrainer):
         )
 
     def _check(self, data: TrainingData) -> None:
-        """Per-record gradients against autograd, on three records."""
+        """Per-record gradients against autograd, on three records, at the defense's full weight."""
         few = data.splits.train[:3]
+        warm, self.share = self.share, 1.0
         with no_draws(self.device):
             batch, losses = self._made_up(data, few)
             self._check_alone(batch, losses)
@@ -243,7 +244,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 "a record's loss must not depend on the labels of other records, in its batch or not",
             )
         self.dp.check(losses)
-        self._checked = True
+        self._checked, self.share = True, warm
 
     def _made_up(self, data: TrainingData, records: IntArray) -> tuple[DefenseBatch, Tensor]:
         """The same noise and augmentation every time; nothing of it is trained on or released."""
@@ -270,6 +271,7 @@ def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
         task_labels=[labels[here] for labels in batch.task_labels],
         sensitive_labels=[labels[here] for labels in batch.sensitive_labels],
         edge=batch.edge,
+        strength=batch.strength,
     )
 
 

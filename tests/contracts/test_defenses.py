@@ -1,6 +1,7 @@
 """What every defense must do. A new defense is one row: options under which it acts on the trunk."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -171,6 +172,22 @@ def test_acts_on_the_trunk_unless_it_is_none(defense: Defense, edge: EdgeSegment
         assert torch.allclose(shaped, plain, atol=1e-7)
     else:
         assert (shaped - plain).norm() > 0.01 * plain.norm()
+
+
+def test_at_no_strength_the_trunk_learns_its_task_alone_and_the_exits_learn_on(
+    defense: Defense, edge: EdgeSegment
+) -> None:
+    plain = trunk_gradient(edge, task_loss_per_record)
+    weak = trunk_gradient(edge, lambda batch: defense.loss(replace(batch, strength=0.0)))
+    exits = torch.cat([p.grad.flatten() for p in edge.adversarial_exits.parameters()])
+    assert torch.allclose(weak, plain, atol=1e-6)
+    assert exits.norm() > 0
+    if type(defense) is not defenses.get("none"):
+        half, whole = (
+            trunk_gradient(edge, lambda batch, share=share: defense.loss(replace(batch, strength=share)))
+            for share in (0.5, 1.0)
+        )
+        assert torch.allclose(half - plain, (whole - plain) / 2, atol=1e-5)
 
 
 def test_own_parameters_move(defense: Defense, edge: EdgeSegment) -> None:

@@ -38,7 +38,8 @@ class DistanceCorrelation(Defense):
         """Task cross-entropy, the monitors' own, and every record's share of the correlations: ``(B,)``."""
         shares = [correlation_shares(batch.z, labels) for labels in batch.sensitive_labels]
         learning = self.adversary_loss(batch.z, batch)
-        return task_loss_per_record(batch) + learning + self.options.weight * torch.stack(shares).sum(0)
+        weight = self.options.weight * batch.strength
+        return task_loss_per_record(batch) + learning + weight * torch.stack(shares).sum(0)
 
 
 def correlation_shares(z: Tensor, labels: Tensor) -> Tensor:

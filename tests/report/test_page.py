@@ -93,6 +93,21 @@ def test_guarantees_say_what_is_not_covered_and_which_are_vacuous(page: str, res
     assert "hide the attribute" in text
 
 
+def test_a_run_that_learned_nothing_says_so_before_its_numbers(
+    tmp_path: Path, result: Result, config: RunConfig
+) -> None:
+    loud = "NOT LEARNED: task gender at the cloud cannot be told from guessing"
+    for warnings, shown in ((["routine", loud], True), ([loud], True), (["routine"], False), ([], False)):
+        told = result.model_copy(update={"warnings": warnings})
+        path = write_report(tmp_path, told, config, history=[], reconstructions=[], command=COMMAND)
+        page = path.read_text(encoding="utf-8")
+        text = parse(page).text
+        assert ('id="urgent"' in page) is shown
+        assert ('id="warnings"' in page) is ("routine" in warnings)
+        assert text.count(loud) == int(shown)
+        assert not shown or text.index(loud) < text.index("Task utility (cloud)")
+
+
 def test_without_noise_there_is_no_guarantee(tmp_path: Path, result: Result, config: RunConfig) -> None:
     plain = result.model_copy(update={"guarantees": [], "references": {}, "reconstruction": {}})
     path = write_report(tmp_path, plain, config, history=[], reconstructions=[], command=COMMAND)

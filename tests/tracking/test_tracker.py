@@ -102,6 +102,16 @@ def test_off_writes_nothing_and_answers_everything(tmp_path: Path, result: Resul
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_loud_warning_is_a_tag_as_long_as_it_holds(run: Path, result: Result) -> None:
+    loud = result.model_copy(update={"warnings": ["NOT LEARNED: task gender at the cloud", "routine"]})
+    for claimed, wanted in ((loud, "NOT LEARNED: task gender at the cloud"), (result, None)):
+        tracker = tracking.open_tracker(config(), run)
+        tracker.log_result(claimed)
+        tracker.finish()
+        assert tracker.failure is None
+        assert client(run).get_run(run_id(run)).data.tags.get("warning") == wanted
+
+
 def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
@@ -135,6 +145,7 @@ def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.Monk
     assert logged.data.tags["config_hash"] == config().hash()
     assert logged.data.tags["dataset_fingerprint"] == "ab" * 32
     assert logged.data.tags["worst_attack/race_eq_0"] == "mlp"
+    assert "warning" not in logged.data.tags
     (pretrain,) = store.get_metric_history(run_id(run), "pretrain/val/race_eq_0/auc")
     (cloud,) = store.get_metric_history(run_id(run), "cloud/cloud_loss")
     assert (pretrain.step, pretrain.value, cloud.step, cloud.value) == (1, 0.7, 4, 0.5)

@@ -1,0 +1,65 @@
+"""Warnings that a run's own numbers call for: what must not be quoted without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from privhier.evaluation.result import TaskScores, TaskUtility
+
+CHANCE = 0.5
+"""AUC of guessing, a macro mean of one-vs-rest AUCs included."""
+NOT_LEARNED = "NOT LEARNED"
+LOUD = (NOT_LEARNED,)
+"""How warnings begin without which no number of the run may be quoted."""
+
+
+def score_warnings(
+    utility: Mapping[str, TaskUtility], references: Mapping[str, Mapping[str, TaskUtility]]
+) -> list[str]:
+    """Every warning that scores call for, most urgent first.
+
+    Args:
+        utility: The run's, by task.
+        references: Utility of the unprotected networks beside it, by name.
+    """
+    found = list(_guessing(utility, ""))
+    for name, theirs in references.items():
+        found += _guessing(theirs, f" of the reference {name}")
+    return found
+
+
+def loud(warnings: Sequence[str]) -> list[str]:
+    """Those of a result's warnings that must be seen before any of its numbers.
+
+    Example:
+        >>> loud(["3 files were skipped", "NOT LEARNED: task smiling at the cloud ..."])
+        ['NOT LEARNED: task smiling at the cloud ...']
+    """
+    return [warning for warning in warnings if warning.startswith(LOUD)]
+
+
+def no_better_than_guessing(scores: TaskScores, classes: int) -> bool:
+    """Whether a score of one place does not exclude guessing: its interval reaches down to chance.
+
+    Chance is an AUC of 0.5 and a balanced accuracy of one over the number of classes.
+    """
+    return scores.auc.low <= CHANCE or scores.balanced_accuracy.low <= 1 / classes
+
+
+def _guessing(utility: Mapping[str, TaskUtility], whose: str) -> Iterator[str]:
+    for task, scores in utility.items():
+        places = {"cloud": scores.cloud, "edge exit": scores.edge_exit}
+        for place, at in places.items():
+            if no_better_than_guessing(at, len(scores.classes)):
+                accuracy = at.balanced_accuracy
+                yield (
+                    f"{NOT_LEARNED}: task {task} at the {place}{whose} cannot be told from guessing: AUC "
+                    f"{_interval(at.auc.low, at.auc.high)}, balanced accuracy "
+                    f"{_interval(accuracy.low, accuracy.high)}, {len(scores.classes)} classes. Its leakage "
+                    "says nothing about a network that works; try more epochs (schedule), a longer warm-up "
+                    "(edge.warmup_epochs), less noise or a smaller defense.options.weight"
+                )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:.3f}, {high:.3f}]"
