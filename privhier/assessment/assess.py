@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from privhier.assessment.certificates import certificates
 from privhier.assessment.context import Context, Subject, shown_ceiling
 from privhier.assessment.floors import floor_views
 from privhier.assessment.leakage import label_leakage, leakage, leakage_by_auxiliary
@@ -59,14 +60,18 @@ def assess(subject: Subject, trained: Trained, *, raw_images: bool) -> Assessmen
         raw_images: Also run the attribute and verification attackers on the raw images.
 
     Raises:
-        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling.
+        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling, or above its certificate.
     """
     context, config = Context(subject, trained), subject.config
     means, utility = _utility(context)
     plan = build_attacks(config)
     cloud = cloud_view(context)
     views, floors = threat_views(context, cloud), floor_views(context, cloud)
-    found = {name: leakage(context, name, plan[name], views, floors) for name in config.dataset.sensitive}
+    certified = certificates(context)
+    found = {
+        name: leakage(context, name, plan[name], views, floors, certified.get(name))
+        for name in config.dataset.sensitive
+    }
     # Before anything else tallies the same attributes: who pays for the releases.
     by_group = context.groups.scores(_test_classes(context))
     smaller = smaller_views(context, cloud)
@@ -114,7 +119,7 @@ def _utility(context: Context) -> tuple[UtilityMean, dict[str, TaskUtility]]:
     last = np.array(trained.test_releases[:, -1])  # a copy: the file's map is read-only
     tail, edge = trained.tail.to(context.device), trained.edge.to(context.device)
     cloud = cloud_logits(tail, last, device=context.device)
-    exits = edge_exit_logits(edge, torch.from_numpy(last), device=context.device)
+    exits = edge_exit_logits(edge, edge.read(torch.from_numpy(last)), device=context.device)
     training, where = context.config.training, f"releases of test records of run {context.config.name}"
     if problem := logits_text(cloud):
         raise exploded("cloud", training.cloud.lr, problem, where)

@@ -138,6 +138,14 @@ class Context:
             return None
         return ceiling(m, releases=releases, n_classes=present)
 
+    @property
+    def n_checks(self) -> int:
+        """Scores that are held against a ceiling; as many at most against a certificate."""
+        chosen = self.config.attacks
+        rounds = len(chosen.threat_models) + len(chosen.auxiliary_sizes) + 1
+        attackers = len(chosen.attribute) * len(self.config.dataset.sensitive) * rounds
+        return 2 * (attackers + 2 * len(self.config.dataset.task))
+
     def check(
         self,
         what: str,
@@ -149,10 +157,7 @@ class Context:
         """Fail the run if a score is above its ceiling with 99.99 % confidence over all checks."""
         if limit is None:
             return
-        chosen = self.config.attacks
-        rounds = len(chosen.threat_models) + len(chosen.auxiliary_sizes) + 1
-        attackers = len(chosen.attribute) * len(self.config.dataset.sensitive) * rounds
-        n_checks = 2 * (attackers + 2 * len(self.config.dataset.task))
+        n_checks = self.n_checks
         # Recall is averaged over the classes that occur, and the ceiling is theirs: number them anew.
         present, truth = np.unique(sample.truth, return_inverse=True)
         named = np.where(np.isin(predictions, present), np.searchsorted(present, predictions), len(present))

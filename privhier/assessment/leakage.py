@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from privhier.assessment.certificates import check_certified
 from privhier.assessment.context import Context, described, finished, fits, full_name, outcome, shown_ceiling
 from privhier.assessment.floors import floor_embeddings, floor_outcomes, label_counts, victim_cells
 from privhier.attacks.base import Attack
@@ -13,6 +14,7 @@ from privhier.attacks.floors import ANSWERS, LABELS
 from privhier.attacks.view import View
 from privhier.errors import ConfigError, DataError
 from privhier.evaluation.excess import excess_of, headline_of
+from privhier.evaluation.leakage_parts import Certified
 from privhier.evaluation.pairs import score_verification
 from privhier.evaluation.result import AttackScores, AttributeLeakage, AuxiliaryPoint
 from privhier.evaluation.scores import Outcome, Scored, classification_leakage, score_attackers
@@ -39,6 +41,7 @@ def leakage(
     plan: Plan,
     views: Mapping[str, View],
     floors: Mapping[str, View] | None = None,
+    certified: Certified | None = None,
 ) -> AttributeLeakage:
     """Run the attackers of one attribute under every threat model and score them, worst first.
 
@@ -48,15 +51,17 @@ def leakage(
         plan: Its attackers.
         views: Threat model to view.
         floors: As ``floor_views`` gives them; without, there is neither floor nor excess.
+        certified: What any attacker can reach who sees only the releases; without, nothing is compared.
 
     Raises:
         ConfigError: No attacker applies.
-        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling, or a floor that sees more
-            than labels.
+        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling or the certificate, or a floor
+            that sees more than labels.
     """
     said, refused = _attack(context, name, plan, views)
     if plan[0][1].kind == "verification":
-        return _verification(context, name, said, refused, floors or {})
+        judged = _verification(context, name, said, refused, floors or {})
+        return judged.model_copy(update={"certified": certified})
     labels = context.prepared.labels[name]
     classes = len(labels.classes)
     test = context.sample(context.victims.test, labels.values, classes, "victims")
@@ -80,9 +85,9 @@ def leakage(
     raw = all(one.view.threat_model == "raw_image" for one in said)
     for one, spoken in blind:
         limit = None if raw else context.ceiling(test, one.view.releases.shape[1])
-        context.check(
-            f"{spoken.name} on {name}", limit, test, spoken.probabilities[:n], spoken.predictions[:n]
-        )
+        on = (f"{spoken.name} on {name}", limit, test, spoken.probabilities[:n], spoken.predictions[:n])
+        context.check(*on)
+        check_certified(context, on[0], None if raw else certified, *on[2:])
     releases = context.config.schedule.releases_per_record
     limit = None if raw else context.ceiling(test, releases)
     found = AttributeLeakage(
@@ -95,6 +100,7 @@ def leakage(
         ceiling=shown_ceiling(limit, releases),
         worst_with_labels=heard[0].worst if heard else None,
         label_counts=label_counts(context, name) if floors else None,
+        certified=certified,
     )
     return _judged(found, [scored, *heard], models, beneath)
 

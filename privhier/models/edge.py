@@ -53,6 +53,17 @@ class EdgeSegment(nn.Module):
         """What letters there are; None where none are released, and before they were found."""
         return self.code if self.code is not None and bool(self.code.settled) else None
 
+    def read(self, released: Tensor) -> Tensor:
+        """What exits see of a release that went up: its values ``(B, *feature_shape)``.
+
+        Args:
+            released: ``(B, *release_shape)``; letters as whole numbers of any type.
+        """
+        code = self.codebook
+        if code is None:
+            return released
+        return code.values_of(released.long().to(code.settled.device)).detach()
+
     def features(self, x: Tensor) -> Tensor:
         """Images ``(B, 3, S, S)``, normalized float32, to raw features ``(B, *feature_shape)``.
 
