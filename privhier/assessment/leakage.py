@@ -55,8 +55,8 @@ def leakage(
 
     Raises:
         ConfigError: No attacker applies.
-        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling or the certificate, or a floor
-            that sees more than labels.
+        GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling or the certificate, or a
+            floor that sees more than labels.
     """
     said, refused = _attack(context, name, plan, views)
     if plan[0][1].kind == "verification":

@@ -25,8 +25,8 @@ def account(mechanism: str, epsilon: float, delta: float = 1e-5, releases: int =
 def test_one_number_of_epsilon_is_two_promises():
     assert releases_allow(account("gaussian", 8.0), "gaussian") == pytest.approx(0.79758, abs=1e-5)
     assert releases_allow(account("laplace", 8.0), "laplace") == pytest.approx(1 - math.exp(-4) / 2, abs=1e-9)
-    # A channel whose matrix is not at hand is taken by its epsilon: letters, two of them.
-    assert releases_allow(account("laplace", 8.0), "randomized_response") == pytest.approx(0.99966, abs=1e-5)
+    two = ReleaseAccount(1, 64.0, 8.0, answers=((8.0, 2, 1),))
+    assert releases_allow(two, "randomized_response") == pytest.approx(0.99966, abs=1e-5)
 
 
 @pytest.mark.parametrize("releases", [1, 3])
@@ -50,12 +50,14 @@ def test_releases_of_unequal_scale_are_taken_by_their_epsilon():
 def test_letters_are_those_of_their_channel():
     k, epsilon = 16, 8.0
     keep = math.exp(epsilon) / (math.exp(epsilon) + k - 1)
-    channel = np.full((k, k), (1 - keep) / (k - 1))
-    np.fill_diagonal(channel, keep)
-    letters = ReleaseAccount(1, 0.0, epsilon)
-    found = releases_allow(letters, "randomized_response", channel=channel)
+    letters = ReleaseAccount(1, epsilon**2, epsilon, answers=((epsilon, k, 1),))
+    found = releases_allow(letters, "randomized_response")
     assert found == pytest.approx((1 + keep - (1 - keep) / (k - 1)) / 2, abs=1e-9)
     assert found < pure_accuracy(epsilon)
+    several = ReleaseAccount(2, 2.0, 2.0, answers=((0.5, k, 4),))
+    more = releases_allow(several, "randomized_response")
+    assert releases_allow(ReleaseAccount(1, 0.25, 0.5, answers=((0.5, k, 1),)), "randomized_response") < more
+    assert more <= pure_accuracy(2.0)
 
 
 def test_a_drawn_clip_bound_and_nothing_at_all():
