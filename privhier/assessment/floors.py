@@ -48,7 +48,7 @@ def floor_views(context: Context, cloud: View) -> dict[str, View]:
 
 
 def victim_cells(context: Context) -> IntArray:
-    """``(n,)`` a number for the true task labels of every victim, test victims first: equal if all are equal."""
+    """``(n,)`` a number for the true task labels of every victim, test victims first; equal ones share it."""
     everyone = np.concatenate([context.victims.test, context.victims.training])
     _, cells = np.unique(context.prepared.data.task.numpy()[everyone], axis=0, return_inverse=True)
     return np.asarray(cells.reshape(-1), dtype=np.int64)
