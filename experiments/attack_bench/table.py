@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from privhier.evaluation.headline import headline
 from privhier.evaluation.result import Result, Score
 from privhier.report.bench_figures import attack_seconds
 
 COLUMNS = ("run", "target", "attack", "score", "value", "low", "high", "n", "seconds")
-_LEAKAGE = ("auc", "balanced_accuracy", "top1", "verification_auc")
+_LEAKAGE = ("auc", "balanced_accuracy", "top1", "matched_verification_auc", "verification_auc")
 _PICTURES = (
     "ssim",
     "ms_ssim",
@@ -43,6 +44,10 @@ def rows(result: Result) -> Iterator[Row]:
             for name in _LEAKAGE:
                 if (found := _score(getattr(attack, name))) is not None:
                     yield (target, attack.attack, name, *found, "" if seconds is None else f"{seconds:.0f}")
+        if (top := headline(leakage)) is not None:
+            for what, score in (("headline", top.score), ("floor", top.floor), ("excess", top.excess)):
+                if (found := _score(score)) is not None:
+                    yield (target, f"{what}: {top.attack}, {top.records} records", top.metric, *found, "")
         for kind, worst in (("worst", leakage.worst), ("raw images", leakage.raw_image_attack)):
             for name in _LEAKAGE:
                 if worst is not None and (found := _score(getattr(worst, name))) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -47,9 +48,10 @@ def floor_views(context: Context, cloud: View) -> dict[str, View]:
 
 
 def victim_cells(context: Context) -> IntArray:
-    """``(n,)`` the cell of true task labels of every victim, test victims first."""
+    """``(n,)`` a number for the true task labels of every victim, test victims first; equal ones share it."""
     everyone = np.concatenate([context.victims.test, context.victims.training])
-    return np.asarray(label_cells(list(context.prepared.data.task.numpy()[everyone].T), _classes(context)))
+    _, cells = np.unique(context.prepared.data.task.numpy()[everyone], axis=0, return_inverse=True)
+    return np.asarray(cells.reshape(-1), dtype=np.int64)
 
 
 def floor_outcomes(context: Context, name: str, view: View) -> list[Outcome]:
@@ -92,11 +94,13 @@ def floor_embeddings(context: Context, name: str, view: View) -> dict[str, Float
 def label_counts(context: Context, name: str) -> LabelCounts | None:
     """How many test victims have each cell of task labels and each class; None where that is many numbers."""
     sizes, labels = _classes(context), context.prepared.labels[name]
-    cells, classes = int(np.prod(sizes)), len(labels.classes)
+    cells, classes = math.prod(sizes), len(labels.classes)
     if name == "identity" or cells > LARGEST or cells * classes > MOST_COUNTS:
         return None
     test = context.victims.test
-    flat = victim_cells(context)[: len(test)] * classes + labels.values[test]
+    flat = (
+        label_cells(list(context.prepared.data.task.numpy()[test].T), sizes) * classes + labels.values[test]
+    )
     counts = np.bincount(flat, minlength=cells * classes).reshape(cells, classes)
     return LabelCounts(tasks=list(context.config.dataset.task), sizes=list(sizes), counts=counts.tolist())
 

@@ -124,10 +124,13 @@ def _cost(
 
 
 def _levels(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> None:
-    """Horizontal lines: guessing, and the ceiling where there is one."""
+    """Horizontal lines: guessing, the labels' floor and the ceiling where there are any."""
     guess, bound = chance(leakage, metric), ceiling_value(leakage, metric)
+    floor = drawable(leakage.floor, metric)
     if math.isfinite(guess):
         axes.axhline(guess, color=BLACK, linewidth=1.1, label="guessing")
+    if floor is not None:
+        axes.axhline(floor.value, color=BLUE, linewidth=1.1, linestyle="-.", label="true task labels alone")
     if bound is not None and math.isfinite(bound):
         axes.axhline(bound, color=GREEN, linewidth=1.6, linestyle=":", label="ceiling")
 

@@ -222,7 +222,7 @@ def test_floors_their_excess_and_the_best_label_releases_are_shown(sweep, page):
     assert panel["label_limit"][-1]["utility"] == 1.0
     excess = panel["candidates"][0]["excess"]
     assert excess["value"] == pytest.approx(panel["candidates"][0]["leakage"]["value"] - 0.53, abs=1e-6)
-    rows = list(csv.DictReader((sweep / "points.csv").open()))
+    rows = list(csv.DictReader(io.StringIO((sweep / "points.csv").read_text())))
     assert float(rows[0]["leakage/race_eq_0/headline/floor"]) == 0.53
     assert rows[0]["leakage/race_eq_0/records"] == "test"
     assert "best function of the true labels" in (sweep / "frontier_race_eq_0.svg").read_text()
