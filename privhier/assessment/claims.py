@@ -16,6 +16,7 @@ from privhier.datasets.check import count_kinds
 from privhier.datasets.relations import told_together
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.evaluation.warnings import score_warnings
+from privhier.privacy.leakage_guarantee import maximal_leakage_row, released_of
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
 from privhier.privacy.shown import claim
@@ -74,7 +75,7 @@ def result_of(
         label_inference=own.label_inference,
         threat_models=own.threat_models,
         membership=membership,
-        guarantees=guarantee_rows(config, prepared, ledger),
+        guarantees=guarantee_rows(config, prepared, ledger, dimension=int(np.prod(shape))),
         uplink=UplinkTotals(
             bytes_per_record=trained.uplink["bytes"] / max(trained.uplink["records"], 1),
             releases_per_record=releases,
@@ -96,8 +97,14 @@ def result_of(
     )
 
 
-def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> list[GuaranteeRow]:
-    """The ledger's guarantees, with a row for the person of most images where people are known."""
+def guarantee_rows(
+    config: RunConfig, prepared: Prepared, ledger: Ledger, *, dimension: int | None = None
+) -> list[GuaranteeRow]:
+    """The ledger's guarantees, with a row for the person of most images where people are known.
+
+    Args:
+        dimension: Values of one release; None: no row of maximal leakage.
+    """
     identity, splits = prepared.dataset.identity, prepared.data.splits
     largest = None
     if identity is not None:
@@ -118,6 +125,10 @@ def guarantee_rows(config: RunConfig, prepared: Prepared, ledger: Ledger) -> lis
     rows = ledger.guarantees(
         delta=config.privacy.delta_for(len(splits.train)), largest_person=largest, also_not_covered=also
     )
+    if dimension is not None:
+        shared = [x for x in rows[0].does_not_cover if all(x in row.does_not_cover for row in rows)]
+        released = released_of(ledger.events, dimension)
+        rows.append(maximal_leakage_row(released, noise_source=config.privacy.noise_source, open_ends=shared))
     return [GuaranteeRow(**asdict(row)) for row in rows]
 
 

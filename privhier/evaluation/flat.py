@@ -140,6 +140,8 @@ def result_metrics(result: Result) -> dict[str, float]:
             for name in ("auc", "tpr_at_fpr_001", "tpr_at_fpr_01"):
                 _add(metrics, f"membership/{place}/{attack}/{name}", getattr(found, name))
     for row in result.guarantees:
+        if row.nats is not None:
+            metrics["maximal_leakage_nats"] = row.nats
         if row.epsilon is not None:
             metrics[f"epsilon/{row.name}"] = row.epsilon
             if row.allows is not None:

@@ -198,6 +198,9 @@ class GuaranteeRow(Part):
     allows: float | None = Field(None, ge=0.5, le=1)
     """Best balanced accuracy at telling the two inputs apart, rounded up; null without an epsilon, and in
     results written before it existed."""
+    measure: Literal["epsilon", "maximal_leakage"] = "epsilon"
+    nats: float | None = Field(None, ge=0)
+    """Of a row of maximal leakage: L; P(guess) is at most e^L times the best blind guess. Null: no bound."""
 
 
 class UplinkTotals(Part):

@@ -40,6 +40,8 @@ class Guarantee:
         note: Caveats on the number itself.
         allows: The best balanced accuracy at telling the two inputs apart, from the mechanism, rounded up;
             None where there is no epsilon.
+        measure: Of what the row speaks: an epsilon, or maximal leakage.
+        nats: Maximal leakage L; None: no finite bound, or a row that speaks of an epsilon.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Guarantee:
     does_not_cover: list[str] = field(default_factory=list)
     note: str = ""
     allows: float | None = None
+    measure: Literal["epsilon", "maximal_leakage"] = "epsilon"
+    nats: float | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.evaluation.warnings import loud
 from privhier.figures.style import Drawing
 from privhier.privacy.guarantees import OWN_RELEASES
+from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
@@ -117,7 +118,9 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
-    environment.filters.update(ceiling=format_ceiling, allowance=allowance, allows=format_allows)
+    environment.filters.update(
+        ceiling=format_ceiling, allowance=allowance, allows=format_allows, factor=factor, claimed=claim
+    )
     here = resources.files("privhier.report")
     template = environment.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
     common = _common(result.guarantees)
@@ -130,7 +133,7 @@ def render(
         alts={name: d.alt for name, d in drawings.items()},
         leakage=_leakage_blocks(result),
         headline_guarantee=_headline(result.guarantees),
-        unprotected=[g for g in result.guarantees if g.epsilon is None],
+        unprotected=[g for g in result.guarantees if g.epsilon is None and g.measure == "epsilon"],
         not_covered=common,
         own_limits=[[x for x in g.does_not_cover if x not in common] for g in result.guarantees],
         vacuous=VACUOUS,

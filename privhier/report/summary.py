@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from privhier.evaluation.headline import METRIC_NAMES, headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
 from privhier.evaluation.warnings import loud
+from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 
 
@@ -47,6 +48,8 @@ def summarize(result: Result) -> Iterator[str]:
             epsilon = f"epsilon {claim(row.epsilon)} at delta {claim(row.delta or 0.0)}"
             if row.allows is not None:
                 epsilon += f", {allowance(row.allows)}"
+        elif row.nats is not None:
+            epsilon = f"P(guess) at most {factor(row.nats)} times a blind guess, whatever the secret"
         yield f"guarantee, {row.name}: {epsilon}{' (' + row.note + ')' if row.note else ''}"
     if mixed_promises(row.delta for row in result.guarantees if row.epsilon):
         yield f"note: {TWO_PROMISES}"

@@ -174,6 +174,9 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
         if scores.ssim is not None:
             row |= with_interval(f"reconstruction/{attack}/ssim", scores.ssim)
     for guarantee in point.result.guarantees:
+        if guarantee.measure == "maximal_leakage":
+            row["maximal_leakage_nats"] = guarantee.nats
+            continue
         row[f"epsilon/{guarantee.name}"] = guarantee.epsilon
         row[f"allows/{guarantee.name}"] = guarantee.allows
     row["uplink/bytes_per_record"] = point.result.uplink.bytes_per_record

@@ -72,6 +72,22 @@ def test_two_kinds_of_promises_in_one_place_are_called_so(example, config, tmp_p
     assert "note" not in comparison([(config, one)] * 2, ["a", "b"]).attrs
 
 
+def test_maximal_leakage_is_a_row_of_its_own_kind(example, config, tmp_path):
+    own = promising(example, GAUSSIAN).guarantees[0]
+    for nats, shown in ((1.0, "2.719"), (None, "none")):
+        leak = own.model_copy(
+            update={"name": "maximal leakage", "epsilon": None, "delta": None, "allows": None, "nats": nats}
+            | {"measure": "maximal_leakage", "note": "a note"}
+        )
+        result = example.model_copy(update={"guarantees": [own, leak]})
+        page = page_of(result, config, tmp_path)
+        assert (" 2.719</span>" in page) is (nats is not None)
+        assert "None for:" not in page
+        (line,) = [line for line in summarize(result) if line.startswith("guarantee, maximal leakage")]
+        assert shown in line
+        assert result_metrics(result).get("maximal_leakage_nats") == nats
+
+
 def test_a_result_from_before_says_nothing_and_still_is_shown(example, config, tmp_path):
     assert example.guarantees[0].allows is None
     page = page_of(example, config, tmp_path)
