@@ -68,14 +68,14 @@ class FinishedRun:
         """The data set it was trained and attacked on; loaded when first asked for."""
         return self._session.prepared.dataset
 
-    def release(self, images: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def release(self, images: npt.ArrayLike) -> npt.NDArray[Any]:
         """Sanitized releases of images by the trained edge, with fresh noise: one more release of each.
 
         Args:
             images: uint8 ``(B, 3, S, S)``, S as the run's.
 
         Returns:
-            float32 ``(B, *release_shape)``.
+            float32 ``(B, *release_shape)``; letters int64 ``(B, M)``.
 
         Raises:
             DataError: Another shape or type.
@@ -90,7 +90,7 @@ class FinishedRun:
                 rule=f"must be uint8 (B, 3, {size}, {size})",
                 remedy="Resize and convert them as the run's data set was; channels come first",
             )
-        sent: npt.NDArray[np.float32] = self.edge(torch.from_numpy(given)).values.numpy()
+        sent: npt.NDArray[Any] = self.edge(torch.from_numpy(given)).payload()
         return sent
 
     def view(self, name: str = "curious_cloud") -> View:

@@ -15,10 +15,10 @@ from privhier.datasets.base import examples
 from privhier.datasets.check import count_kinds
 from privhier.datasets.relations import told_together
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
-from privhier.evaluation.warnings import score_warnings
+from privhier.evaluation.warnings import code_warnings, score_warnings
 from privhier.privacy.leakage_guarantee import maximal_leakage_row, released_of
 from privhier.privacy.ledger import Ledger
-from privhier.privacy.release import ReleaseMechanism
+from privhier.privacy.release import Mechanism, ReleaseMechanism
 from privhier.privacy.shown import claim
 from privhier.process.source import git_state
 from privhier.training.charges import checked_ledger
@@ -55,14 +55,11 @@ def result_of(
         seed=config.seed,
         dataset=describe_dataset(config, prepared),
         release={
-            "mechanism": mechanism.mechanism,
-            "clip": None if mechanism.mechanism == "none" else mechanism.clip,
-            "sigma": None if mechanism.mechanism == "none" else mechanism.sigma,
+            **_how(mechanism, trained.code),
             "shape": shape,
             "values": int(np.prod(shape)),
             "releases_per_record": releases,
             "noise_source": config.privacy.noise_source,
-            "quantize": mechanism.quantize,
             "network": trained.edge.describe(),
         },
         utility=own.utility,
@@ -82,6 +79,7 @@ def result_of(
             total_bytes=trained.uplink["bytes"],
         ),
         warnings=[
+            *code_warnings(trained.code),
             *score_warnings(own.utility, {name: run.utility for name, run in references.items()}),
             *run_warnings(
                 config,
@@ -95,6 +93,19 @@ def result_of(
         ],
         timing=dict(timing),
     )
+
+
+def _how(mechanism: Mechanism, code: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The terms of a release, as plain data; of letters also how validation records use them."""
+    if mechanism.letters:
+        return {**mechanism.terms, "quantize": mechanism.wire, "code": list(code)}
+    noisy = mechanism.mechanism != "none"
+    return {
+        "mechanism": mechanism.mechanism,
+        "clip": mechanism.clip if noisy else None,
+        "sigma": mechanism.sigma if noisy else None,
+        "quantize": mechanism.quantize,
+    }
 
 
 def guarantee_rows(

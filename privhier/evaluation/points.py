@@ -208,8 +208,13 @@ def _point(sweep: Path, row: _Row) -> Point:
         error=error,
         result=result,
         confidence=facts.confidence,
-        unprotected=result is not None and facts.defense == "none" and not result.release.get("sigma"),
+        unprotected=result is not None and facts.defense == "none" and not _protected(result.release),
     )
+
+
+def _protected(release: Mapping[str, Any]) -> bool:
+    """Whether a release is noisy, or of few letters."""
+    return bool(release.get("sigma") or release.get("letters"))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from privhier.evaluation.result import TaskScores, TaskUtility
 
 CHANCE = 0.5
 """AUC of guessing, a macro mean of one-vs-rest AUCs included."""
 NOT_LEARNED = "NOT LEARNED"
-LOUD = (NOT_LEARNED,)
+COLLAPSED = "CODE COLLAPSED"
+LOUD = (NOT_LEARNED, COLLAPSED)
 """How warnings begin without which no number of the run may be quoted."""
 
 
@@ -26,6 +28,25 @@ def score_warnings(
     for name, theirs in references.items():
         found += _guessing(theirs, f" of the reference {name}")
     return found
+
+
+def code_warnings(code: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with how letters are used.
+
+    Args:
+        code: A group of letters each: ``letters`` and ``used`` of them.
+
+    Example:
+        >>> code_warnings([{"letters": 16, "used": 9}])
+        []
+    """
+    return [
+        f"{COLLAPSED}: group {number + 1} of {len(code)} uses {group['used']} of its {group['letters']} "
+        "letters, less than half: the others cost accuracy under randomized response and say nothing; choose "
+        "fewer letters (model.bottleneck.letters) or another fit (model.bottleneck.fit)"
+        for number, group in enumerate(code)
+        if 2 * group["used"] < group["letters"]
+    ]
 
 
 def loud(warnings: Sequence[str]) -> list[str]:

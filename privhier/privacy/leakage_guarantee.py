@@ -11,10 +11,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from privhier.privacy.channels import build_channel
-from privhier.privacy.events import ClipEvent, Event, ReleaseEvent
+from privhier.privacy.events import ClipEvent, Event, LetterEvent, ReleaseEvent
 from privhier.privacy.guarantee import Guarantee, note_on
 from privhier.privacy.maximal_leakage import channel_leakage, letters_leakage, release_leakage
 from privhier.privacy.shown import claim, lower_bound
@@ -74,18 +74,21 @@ def released_of(events: Iterable[Event], dimension: int) -> dict[str, list[Relea
         events: ``Ledger.events``.
         dimension: Values of one release.
     """
-    counts: defaultdict[str, defaultdict[tuple[str, float, float], int]]
-    counts = defaultdict(lambda: defaultdict(int))
+    counts: defaultdict[str, defaultdict[tuple[Any, ...], int]] = defaultdict(lambda: defaultdict(int))
     found: defaultdict[str, list[Released]] = defaultdict(list)
     for event in events:
         if isinstance(event, ReleaseEvent):
             counts[event.split][event.mechanism, event.sigma, event.clip] += event.releases
+        elif isinstance(event, LetterEvent):
+            alphabet = (event.mechanism, event.letters, event.groups, event.epsilon)
+            counts[event.split][alphabet] += event.releases
         elif isinstance(event, ClipEvent):
             words = "the choice of the clip bound (at most its pure epsilon)"
             found[event.split].append(Released(event.epsilon, 0, words))
     for split, equal in counts.items():
-        for (mechanism, sigma, clip), count in equal.items():
-            found[split].append(values_released(mechanism, sigma, clip, dimension, count))  # type: ignore[arg-type]
+        for terms, count in equal.items():
+            made = letters_released(*terms, count) if len(terms) == 4 else None
+            found[split].append(made or values_released(*terms, dimension, count))
     return dict(found)
 
 

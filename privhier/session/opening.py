@@ -111,8 +111,12 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
             update={"auxiliary_sizes": [], "property": [], "membership": []}
         ),
     }
+    bottleneck = config.model.bottleneck
     if name == "open_wide":
         update["model"] = config.model.model_copy(update={"bottleneck": BottleneckConfig()})
+    elif bottleneck.kind == "letters" and bottleneck.size is not None:  # the values that become letters
+        values = BottleneckConfig(kind="dimension", size=bottleneck.size * bottleneck.groups)
+        update["model"] = config.model.model_copy(update={"bottleneck": values})
     return config.model_copy(update=update)
 
 

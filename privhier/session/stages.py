@@ -187,7 +187,8 @@ def _assess(session: Session, trained: Trained, *, raw_images: bool) -> Assessme
 def _log_result(session: Session, tracker: Tracker, trained: Trained, result: Result) -> None:
     # Made-up numbers: a real release in a model artifact would be one more place that holds it.
     shape = (2, *trained.edge.release_shape)
-    example = numpy_stream(session.config.seed, "tail_example").standard_normal(shape)
+    stream, letters = numpy_stream(session.config.seed, "tail_example"), trained.mechanism.letters
+    example = stream.integers(0, letters, shape) if letters else stream.standard_normal(shape)
     tracker.log_tail(trained.tail, example.astype(np.float32))
     tracker.log_result(result)
     tracker.log_artifacts(session.folder.root)

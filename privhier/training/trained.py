@@ -30,10 +30,11 @@ class Trained:
         edge: The trained edge segment, evaluation mode, CPU.
         tail: The trained cloud tail, evaluation mode, CPU.
         history: One dict per epoch: phase, epoch, metrics.
-        test_releases: float32 ``(n_test, T, *shape)``, all the releases the cloud holds of each.
+        test_releases: float32 ``(n_test, T, *shape)`` (letters: ``(n_test, T, M)``), all the releases the cloud holds of each.
         training_releases: float32 ``(n_keep, T, *shape)``, the same of the training victims.
         uplink: messages, records, bytes that went up.
         mechanism: What sanitized its releases.
+        code: How validation records use each group's letters (``models.codebook.Usage``); empty without letters.
     """
 
     edge: EdgeSegment
@@ -43,6 +44,7 @@ class Trained:
     training_releases: FloatArray
     uplink: dict[str, int]
     mechanism: ReleaseMechanism
+    code: list[dict[str, Any]]
 
 
 def build_model(
@@ -96,6 +98,7 @@ def load_trained(config: RunConfig, data: TrainingData, folder: RunFolder) -> Tr
         training_releases=sealed.read_array(folder.releases("training_victims"), mmap=True),
         uplink=facts["uplink"],
         mechanism=mechanism_of(config, facts["n_train"], folder),
+        code=facts.get("code", []),
     )
 
 
