@@ -30,11 +30,13 @@ class Trained:
         edge: The trained edge segment, evaluation mode, CPU.
         tail: The trained cloud tail, evaluation mode, CPU.
         history: One dict per epoch: phase, epoch, metrics.
-        test_releases: float32 ``(n_test, T, *shape)`` (letters: ``(n_test, T, M)``), all the releases the cloud holds of each.
+        test_releases: float32 ``(n_test, T, *shape)``, all the releases the cloud holds of each; letters
+            ``(n_test, T, M)`` as whole numbers.
         training_releases: float32 ``(n_keep, T, *shape)``, the same of the training victims.
         uplink: messages, records, bytes that went up.
         mechanism: What sanitized its releases.
-        code: How validation records use each group's letters (``models.codebook.Usage``); empty without letters.
+        code: How validation records use each group's letters (``models.codebook.Usage``); empty without
+            letters.
     """
 
     edge: EdgeSegment
