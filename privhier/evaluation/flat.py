@@ -65,13 +65,18 @@ def attack_metrics(scores: AttackScores | WorstAttack | Excess) -> dict[str, flo
 def headline_metrics(leakage: AttributeLeakage) -> dict[str, float]:
     """What an attribute is judged by: ``headline/score``, with ``floor`` and ``excess`` where there are any.
 
-    Then all scores of ``floor``, ``answers`` and ``excess``, as ``attack_metrics`` names them.
+    Then ``certified/...``, which no attacker exceeds, where there is a certificate, and all scores of
+    ``floor``, ``answers`` and ``excess``, as ``attack_metrics`` names them.
     """
     metrics: dict[str, float] = {}
     top = headline(leakage)
     if top is not None:
         for name in ("score", "floor", "excess"):
             _add(metrics, f"headline/{name}", getattr(top, name))
+    if leakage.certified is not None:
+        for name in ("auc", "balanced_accuracy", "verification_auc", "top1"):
+            if (bound := getattr(leakage.certified, name)) is not None:
+                metrics[f"certified/{name}"] = bound
     for name in ("floor", "answers", "excess"):
         beside = getattr(leakage, name)
         if beside is not None:

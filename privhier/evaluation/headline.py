@@ -103,6 +103,24 @@ def ceiling_value(leakage: AttributeLeakage, metric: Metric) -> float | None:
     return value
 
 
+def certified_value(leakage: AttributeLeakage, metric: Metric) -> float | None:
+    """The most that any attacker reaches in ``metric`` on test records, where it is certified.
+
+    It binds whoever holds a record's letters and nothing else of it; of pairs, those that agree in the task
+    labels. Of training records it says nothing.
+    """
+    certified = leakage.certified
+    if certified is None:
+        return None
+    named = {
+        "auc": certified.auc,
+        "balanced_accuracy": certified.balanced_accuracy,
+        "matched_verification_auc": certified.verification_auc,
+        "top1": certified.top1,
+    }
+    return named.get(metric)
+
+
 def drawable(scores: WorstAttack | AttackScores | None, metric: Metric) -> Score | None:
     """The score on test records that a figure can show: there is one, and it is finite."""
     score: Score | None = getattr(scores, metric, None)

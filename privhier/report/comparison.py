@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from privhier.config import RunConfig
 from privhier.evaluation.flat import flatten, result_metrics, with_interval
-from privhier.evaluation.headline import ceiling_value, headline
+from privhier.evaluation.headline import ceiling_value, certified_value, headline
 from privhier.evaluation.result import Result
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import TWO_PROMISES, mixed_promises
@@ -34,8 +34,8 @@ def comparison(
     Returns:
         Columns ``KEY.PATH`` of the configuration keys in which they differ; ``utility_mean/auc``;
         ``leakage/ATTRIBUTE`` (the headline: worst of test and training records and of all threat models) with
-        the score's name, attacker, records, floor, excess and ceiling; ``epsilon`` and ``delta`` of
-        one record's own releases (NaN: none), and ``allows``, the best balanced accuracy at telling two
+        the score's name, attacker, records, floor, excess, ceiling and certificate; ``epsilon`` and ``delta``
+        of one record's own releases (NaN: none), and ``allows``, the best balanced accuracy at telling two
         records apart; ``releases_per_record``, ``bytes_per_record``. A score's interval is in ``_low`` and
         ``_high``. Where pure epsilons stand beside others, ``attrs["note"]`` says what that means.
     """
@@ -89,6 +89,8 @@ def _headline(result: Result) -> dict[str, Any]:
             row |= {} if score is None else with_interval(f"leakage/{name}/{beside}", score)
         limit = ceiling_value(leakage, top.metric)
         row[f"leakage/{name}/ceiling"] = math.nan if limit is None else limit
+        bound = certified_value(leakage, top.metric)
+        row[f"leakage/{name}/certified"] = math.nan if bound is None else bound
     own = next((row for row in result.guarantees if row.name == OWN_RELEASES), None)
     for name in ("epsilon", "delta", "allows"):
         value = None if own is None else getattr(own, name)

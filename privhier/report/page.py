@@ -38,6 +38,7 @@ from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
+from privhier.report.summary import certified_text
 from privhier.storage.files import whole_file
 
 VACUOUS = 10.0
@@ -253,6 +254,7 @@ def _leakage_blocks(result: Result) -> list[dict[str, Any]]:
                 "beneath": {title: found for title, found in beneath.items() if found is not None},
                 "chance": chance(leakage, metric) if metric else None,
                 "ceiling": ceiling_value(leakage, metric) if metric else None,
+                "certified": None if leakage.certified is None else certified_text(leakage.certified),
                 "references": {
                     name: top.score
                     for name, reference in result.references.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from privhier.evaluation.headline import METRIC_NAMES, headline
+from privhier.evaluation.leakage_parts import Certified
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
 from privhier.evaluation.warnings import loud
 from privhier.privacy.leakage_guarantee import factor
@@ -20,6 +21,8 @@ def summarize(result: Result) -> Iterator[str]:
     if len(result.utility) > 1:
         yield f"task mean: cloud AUC {show(result.utility_mean.auc)}"
     for name, leakage in result.leakage.items():
+        if leakage.certified is not None:
+            yield f"certified {name}: {certified_text(leakage.certified)}"
         yield f"leakage {name}: {headline_text(leakage)}"
         yield f"leakage {name}, test records: {_worst(leakage)}"
         if leakage.worst_with_labels is not None:
@@ -74,6 +77,21 @@ def headline_text(leakage: AttributeLeakage) -> str:
     if top.excess is not None:
         text += f"; excess {show(top.excess)}"
     return text
+
+
+def certified_text(certified: Certified) -> str:
+    """What no attacker on one record's letters exceeds, rounded up."""
+    bounds = {
+        "AUC": certified.auc,
+        "balanced accuracy": certified.balanced_accuracy,
+        "matched verification AUC": certified.verification_auc,
+        "top-1": certified.top1,
+    }
+    stated = ", ".join(
+        f"{name} at most {claim(value)}" for name, value in bounds.items() if value is not None
+    )
+    sure = f"{certified.confidence:.0%} confidence, {certified.n} untouched test records"
+    return f"any attacker on one record's letters: {stated} ({sure})"
 
 
 def _worst(leakage: AttributeLeakage) -> str:
