@@ -7,7 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from privhier.evaluation.result import AttackScores, Reconstruction, ReferenceRun, Result, Score, WorstAttack
+from privhier.evaluation.result import (
+    AttackScores,
+    Gain,
+    Reconstruction,
+    ReferenceRun,
+    Result,
+    Score,
+    WorstAttack,
+)
 from privhier.evaluation.warnings import loud
 
 _OPERATORS = (("==", "_eq_"), ("!=", "_ne_"), (">=", "_ge_"), ("<=", "_le_"), (">", "_gt_"), ("<", "_lt_"))
@@ -75,6 +83,9 @@ def result_metrics(result: Result) -> dict[str, float]:
             for task, utility in part.utility.items():
                 _add(metrics, f"{prefix}utility/{task}/cloud/{name}", getattr(utility.cloud, name))
                 _add(metrics, f"{prefix}utility/{task}/edge_exit/{name}", getattr(utility.edge_exit, name))
+        _add(metrics, f"{prefix}utility_mean/cloud_gain", part.utility_mean.cloud_gain)
+        for task, utility in part.utility.items():
+            _add(metrics, f"{prefix}utility/{task}/cloud_gain", utility.cloud_gain)
         for attribute, leakage in part.leakage.items():
             for name, value in attack_metrics(leakage.worst).items():
                 metrics[f"{prefix}leakage/{attribute}/worst/{name}"] = value
@@ -120,11 +131,11 @@ def result_tags(result: Result) -> dict[str, str]:
     return tags | ({"warning": "\n".join(urgent)} if urgent else {})
 
 
-def _add(metrics: dict[str, float], name: str, score: Score | None) -> None:
+def _add(metrics: dict[str, float], name: str, score: Score | Gain | None) -> None:
     if score is not None:
         metrics |= with_interval(name, score)
 
 
-def with_interval(name: str, score: Score) -> dict[str, float]:
+def with_interval(name: str, score: Score | Gain) -> dict[str, float]:
     """A score under ``name``, its interval under ``name_low`` and ``name_high``."""
     return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}

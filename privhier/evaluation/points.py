@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import ndtri, stdtrit
 
 from privhier.errors import CheckpointError, ResultError
-from privhier.evaluation.result import Result, Score
+from privhier.evaluation.result import Gain, Result, Score
 from privhier.storage.sealed import Sealed, read_json
 
 SCHEMA = "privhier.sweep/1"
@@ -137,8 +137,10 @@ def load_points(sweep: Path, *, progress: Progress | None = None) -> list[Point]
     return points
 
 
-def estimate(scores: Sequence[Score], confidence: float) -> Estimate:
+def estimate(scores: Sequence[Score | Gain], confidence: float, *, lowest: float = 0.0) -> Estimate:
     """Several seeds' scores as one; ``confidence`` is that of their intervals and of the answer.
+
+    ``lowest`` is the least that such a score can be: -1 for a difference.
 
     Example:
         >>> a, b = (Score(value=v, low=v - 0.02, high=v + 0.02, n=500) for v in (0.70, 0.70))
@@ -152,7 +154,7 @@ def estimate(scores: Sequence[Score], confidence: float) -> Estimate:
     between = float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
     down = _reach(between, [s.value - s.low for s in scores], z, confidence)
     up = _reach(between, [s.high - s.value for s in scores], z, confidence)
-    low, high = round(max(mean - down, 0.0), 12), round(min(mean + up, 1.0), 12)
+    low, high = round(max(mean - down, lowest), 12), round(min(mean + up, 1.0), 12)
     return Estimate(round(mean, 12), min(low, round(mean, 12)), max(high, round(mean, 12)), len(values))
 
 

@@ -49,6 +49,15 @@ class TaskScores(_Part):
     balanced_accuracy: Score
 
 
+class Gain(_Part):
+    """A difference of two scores on the same records, in [-1, 1], with its paired bootstrap interval."""
+
+    value: float = Field(ge=-1, le=1)
+    low: float
+    high: float
+    n: int = Field(ge=0)
+
+
 class TaskUtility(_Part):
     """One task attribute."""
 
@@ -58,6 +67,8 @@ class TaskUtility(_Part):
     majority: float
     """Share of the largest class among the scored records."""
     ceiling: Ceilings | None = None
+    cloud_gain: Gain | None = None
+    """AUC of the cloud minus that of the edge exit; null in results written before it existed."""
 
 
 class UtilityMean(_Part):
@@ -65,6 +76,8 @@ class UtilityMean(_Part):
 
     auc: Score
     balanced_accuracy: Score
+    cloud_gain: Gain | None = None
+    """Mean over the tasks of ``TaskUtility.cloud_gain``."""
 
 
 class AttackScores(_Part):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from privhier.evaluation.result import AttackScores, Score, TaskScores, WorstAttack
+from privhier.evaluation.result import AttackScores, Gain, Score, TaskScores, WorstAttack
 from privhier.metrics.classification import (
     balanced_accuracy,
     balanced_accuracy_resampled,
@@ -94,6 +94,23 @@ def balanced_accuracy_curve(sample: Sample, predictions: IntArray) -> Curve:
     value = balanced_accuracy(predictions, sample.truth, sample.n_classes)
     resampled = balanced_accuracy_resampled(predictions, sample.truth, sample.n_classes, sample.weights)
     return Curve(value, resampled)
+
+
+def gain(sample: Sample, cloud: Sequence[Curve], edge: Sequence[Curve]) -> Gain:
+    """What the cloud adds: the mean over tasks of its curve minus the edge exit's, paired by resample.
+
+    Both are scored on the same releases of the same people under the same resamples, so what an easy
+    resample adds to both cancels: the interval is narrower than that of two scores on their own.
+
+    Args:
+        sample: The records, or those of the first of several tasks.
+        cloud: One curve a task.
+        edge: The same of the edge exit.
+    """
+    value = float(np.mean([c.value - e.value for c, e in zip(cloud, edge, strict=True)]))
+    each = [c.resampled - e.resampled for c, e in zip(cloud, edge, strict=True)]
+    interval = percentile_interval(value, np.mean(each, axis=0), sample.confidence)
+    return Gain(value=interval.value, low=interval.low, high=interval.high, n=len(sample.truth))
 
 
 def top1_curve(sample: Sample, predictions: IntArray) -> Curve:

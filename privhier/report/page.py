@@ -22,7 +22,8 @@ from yaml import safe_dump
 from privhier.config import LEFT_OUT, RunConfig
 from privhier.errors import OutputError
 from privhier.evaluation.headline import METRIC_NAMES, ceiling_value, chance, leading_metric
-from privhier.evaluation.result import GuaranteeRow, Result, Score
+from privhier.evaluation.points import Estimate
+from privhier.evaluation.result import Gain, GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.evaluation.warnings import loud
 from privhier.figures.style import Drawing
@@ -31,6 +32,7 @@ from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
+from privhier.report.summary import show_gain
 from privhier.storage.files import whole_file
 
 VACUOUS = 10.0
@@ -110,6 +112,7 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters.update(gain=format_gain, gain_words=show_gain)
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
     environment.filters.update(
         ceiling=format_ceiling, allowance=allowance, allows=format_allows, factor=factor, claimed=claim
@@ -158,6 +161,13 @@ def format_score(score: Score | None, digits: int = 3) -> str:
     if score is None:
         return "–"  # noqa: RUF001 - the typographic dash of an empty cell
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+
+
+def format_gain(gain: Gain | Estimate | None) -> str:
+    """``+0.004 [-0.002, +0.010]``, or a dash where it was not written down."""
+    if gain is None:
+        return "–"  # noqa: RUF001 - the typographic dash of an empty cell
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
 
 
 def format_epsilon(epsilon: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
+from privhier.evaluation.result import AttributeLeakage, Gain, Result, Score, WorstAttack
 from privhier.evaluation.warnings import loud
 from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
@@ -16,6 +16,8 @@ def summarize(result: Result) -> Iterator[str]:
         yield f"task {task}: cloud AUC {show(utility.cloud.auc)}, balanced accuracy " + show(
             utility.cloud.balanced_accuracy
         )
+    if result.utility and result.utility_mean.cloud_gain is not None:
+        yield f"cloud gain (cloud minus edge exit, AUC): {show_gain(result.utility_mean.cloud_gain)}"
     if len(result.utility) > 1:
         yield f"task mean: cloud AUC {show(result.utility_mean.auc)}"
     for name, leakage in result.leakage.items():
@@ -59,6 +61,15 @@ def summarize(result: Result) -> Iterator[str]:
 def show(score: Score) -> str:
     """``value [low, high]`` with three decimals, and n."""
     return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] (n={score.n})"
+
+
+def show_gain(gain: Gain) -> str:
+    """``+value [low, high]``, and what it means."""
+    if gain.low > 0:
+        means = "the cloud adds to the edge"
+    else:
+        means = "the edge exit does better" if gain.high < 0 else "not told apart from nothing"
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {means}"
 
 
 def _worst(leakage: AttributeLeakage) -> str:
