@@ -26,7 +26,7 @@ from privhier.evaluation.result import (
     ThreatModelRow,
     UtilityMean,
 )
-from privhier.evaluation.scores import bayes_rule, mean_score, task_scores
+from privhier.evaluation.scores import bayes_rule, gain, mean_score, task_scores
 from privhier.training.cloud import cloud_logits
 from privhier.training.edge import edge_exit_logits
 from privhier.training.finite import exploded, logits_text
@@ -125,14 +125,14 @@ def _utility(context: Context) -> tuple[UtilityMean, dict[str, TaskUtility]]:
         raise exploded("cloud", training.cloud.lr, problem, where)
     if problem := logits_text(exits):
         raise exploded("edge", training.edge.lr, problem, where)
-    utility, samples, means = {}, [], []
+    utility, samples, means, exit_curves = {}, [], [], []
     for column, name in enumerate(context.config.dataset.task):
         labels = context.prepared.labels[name]
         sample = context.sample(test, labels.values, len(labels.classes), "test")
         counts = np.bincount(data.task[data.splits.train, column].numpy(), minlength=sample.n_classes)
         prior = np.maximum(counts, 1) / counts.sum()
         at_cloud, *curves = task_scores(sample, _softmax(cloud[column]), prior)
-        at_edge, *_ = task_scores(sample, _softmax(exits[column]), prior)
+        at_edge, exit_auc, _ = task_scores(sample, _softmax(exits[column]), prior)
         limit = context.ceiling(sample, releases=1)
         context.groups.task(name, sample, bayes_rule(_softmax(cloud[column]), prior))
         for place, logits in (("cloud", cloud[column]), ("edge exit", exits[column])):
@@ -141,16 +141,19 @@ def _utility(context: Context) -> tuple[UtilityMean, dict[str, TaskUtility]]:
             context.check(f"task {name} at the {place}", limit, sample, probabilities, predictions)
         samples.append(sample)
         means.append(curves)
+        exit_curves.append(exit_auc)
         utility[name] = TaskUtility(
             classes=list(labels.classes),
             cloud=at_cloud,
             edge_exit=at_edge,
             majority=sample.majority,
             ceiling=shown_ceiling(limit, 1),
+            cloud_gain=gain(sample, curves[:1], [exit_auc]),
         )
     mean = UtilityMean(
         auc=mean_score(samples, [pair[0] for pair in means]),
         balanced_accuracy=mean_score(samples, [pair[1] for pair in means]),
+        cloud_gain=gain(samples[0], [pair[0] for pair in means], exit_curves),
     )
     return mean, utility
 

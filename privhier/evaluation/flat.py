@@ -118,6 +118,9 @@ def result_metrics(result: Result) -> dict[str, float]:
             for task, utility in part.utility.items():
                 _add(metrics, f"{prefix}utility/{task}/cloud/{name}", getattr(utility.cloud, name))
                 _add(metrics, f"{prefix}utility/{task}/edge_exit/{name}", getattr(utility.edge_exit, name))
+        _add(metrics, f"{prefix}utility_mean/cloud_gain", part.utility_mean.cloud_gain)
+        for task, utility in part.utility.items():
+            _add(metrics, f"{prefix}utility/{task}/cloud_gain", utility.cloud_gain)
         for attribute, leakage in part.leakage.items():
             for name, value in headline_metrics(leakage).items():
                 metrics[f"{prefix}leakage/{attribute}/{name}"] = value

@@ -58,6 +58,7 @@ class Candidate:
         front_share: Share of the draws in which it is on the front.
         delta: Of that guarantee, likewise; 0 where it is pure.
         allows: What its epsilon allows, likewise: best balanced accuracy at telling two records apart.
+        cloud_gain: The cloud's AUC minus the edge exit's, mean over the tasks; None for older results.
     """
 
     points: tuple[Point, ...]
@@ -70,6 +71,7 @@ class Candidate:
     excess: Estimate | None = None
     delta: float | None = None
     allows: float | None = None
+    cloud_gain: Estimate | None = None
 
     @property
     def family(self) -> str:
@@ -234,6 +236,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
                 _excess(group, attribute, metric, confidence),
                 _own_guarantee(group, "delta"),
                 _own_guarantee(group, "allows"),
+                _gain(group, confidence),
             )
             for i, group in enumerate(groups)
         ),
@@ -358,6 +361,13 @@ def _own_guarantee(points: Sequence[Point], field: str) -> float | None:
     ]
     known = [value for value in values if value is not None]
     return max(known) if len(known) == len(values) else None
+
+
+def _gain(points: Sequence[Point], confidence: float) -> Estimate | None:
+    """Over the seeds; None if one of them does not know."""
+    gains = [_result(point).utility_mean.cloud_gain for point in points]
+    known = [gain for gain in gains if gain is not None]
+    return estimate(known, confidence, least=-1.0) if len(known) == len(gains) else None
 
 
 def _raw_image(points: Sequence[Point], attribute: str, metric: Metric, confidence: float) -> Estimate | None:

@@ -42,6 +42,8 @@ class TaskUtility(Part):
     majority: float
     """Share of the largest class among the scored records."""
     ceiling: Ceilings | None = None
+    cloud_gain: Score | None = None
+    """AUC of the cloud minus that of the edge exit; null in results written before it existed."""
 
 
 class UtilityMean(Part):
@@ -49,6 +51,8 @@ class UtilityMean(Part):
 
     auc: Score
     balanced_accuracy: Score
+    cloud_gain: Score | None = None
+    """Mean over the tasks of ``TaskUtility.cloud_gain``."""
 
 
 class AttackScores(Part):

@@ -29,6 +29,7 @@ from privhier.evaluation.headline import (
     leading_metric,
     worst_of,
 )
+from privhier.evaluation.points import Estimate
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.evaluation.warnings import loud
@@ -38,7 +39,7 @@ from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
-from privhier.report.summary import certified_text
+from privhier.report.summary import certified_text, show_gain
 from privhier.storage.files import whole_file
 
 VACUOUS = 10.0
@@ -118,6 +119,7 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters.update(gain=format_gain, gain_words=show_gain)
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
     environment.filters.update(
         ceiling=format_ceiling, allowance=allowance, allows=format_allows, factor=factor, claimed=claim
@@ -167,6 +169,13 @@ def format_score(score: Score | None, digits: int = 3) -> str:
     if score is None:
         return "–"  # noqa: RUF001 - the typographic dash of an empty cell
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+
+
+def format_gain(gain: Score | Estimate | None) -> str:
+    """``+0.004 [-0.002, +0.010]``, or a dash where it was not written down."""
+    if gain is None:
+        return "–"  # noqa: RUF001 - the typographic dash of an empty cell
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
 
 
 def format_epsilon(epsilon: float | None) -> str:

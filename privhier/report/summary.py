@@ -18,6 +18,8 @@ def summarize(result: Result) -> Iterator[str]:
         yield f"task {task}: cloud AUC {show(utility.cloud.auc)}, balanced accuracy " + show(
             utility.cloud.balanced_accuracy
         )
+    if result.utility and result.utility_mean.cloud_gain is not None:
+        yield f"cloud gain (cloud minus edge exit, AUC): {show_gain(result.utility_mean.cloud_gain)}"
     if len(result.utility) > 1:
         yield f"task mean: cloud AUC {show(result.utility_mean.auc)}"
     for name, leakage in result.leakage.items():
@@ -92,6 +94,15 @@ def certified_text(certified: Certified) -> str:
     )
     sure = f"{certified.confidence:.0%} confidence, {certified.n} untouched test records"
     return f"any attacker on one record's letters: {stated} ({sure})"
+
+
+def show_gain(gain: Score) -> str:
+    """``+value [low, high]``, and what it means."""
+    if gain.low > 0:
+        means = "the cloud adds to the edge"
+    else:
+        means = "the edge exit does better" if gain.high < 0 else "not told apart from nothing"
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {means}"
 
 
 def _worst(leakage: AttributeLeakage) -> str:

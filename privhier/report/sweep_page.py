@@ -18,7 +18,7 @@ from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, Progres
 from privhier.privacy.shown import TWO_PROMISES, allowance, mixed_promises
 from privhier.report import sweep_plot
 from privhier.report.figures import reference_title
-from privhier.report.page import VACUOUS, format_allows, format_ceiling, format_epsilon
+from privhier.report.page import VACUOUS, format_allows, format_ceiling, format_epsilon, format_gain
 from privhier.report.sweep_figures import draw_frontier
 from privhier.report.sweep_plot import Plot, Style, family_styles, place, reference_name, shape
 from privhier.report.sweep_tables import (
@@ -107,7 +107,7 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(estimate=format_estimate, epsilon=format_epsilon, value=_value)
-    environment.filters.update(allows=format_allows)
+    environment.filters.update(allows=format_allows, gain=format_gain)
     here = resources.files("privhier.report")
 
     def read(file: str) -> str:
@@ -211,6 +211,7 @@ def _tip(candidate: Candidate) -> str:
         f"utility {format_estimate(candidate.utility)}",
         f"leakage {format_estimate(candidate.leakage)}",
         f"beyond the labels' floor {format_estimate(candidate.excess)}",
+        *([] if candidate.cloud_gain is None else [f"cloud gain {format_gain(candidate.cloud_gain)}"]),
         f"ceiling {'none' if candidate.ceiling is None else format_ceiling(candidate.ceiling)}",
         f"epsilon {format_epsilon(candidate.epsilon)}{' (numerically vacuous)' if vacuous else ''}",
         *([] if candidate.allows is None else [allowance(candidate.allows)]),

@@ -156,6 +156,8 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
     row |= {"bench": point.bench, "unprotected": point.unprotected}
     for name in ("auc", "balanced_accuracy"):
         row |= with_interval(f"utility/{name}", getattr(point.result.utility_mean, name))
+    if point.result.utility_mean.cloud_gain is not None:
+        row |= with_interval("utility/cloud_gain", point.result.utility_mean.cloud_gain)
     for attribute, leakage in point.result.leakage.items():
         prefix = clean_name(f"leakage/{attribute}")
         row[f"{prefix}/on_front"] = winners.get((attribute, point.id))
@@ -224,6 +226,7 @@ def _panel(front: Frontier) -> dict[str, Any]:
                 "epsilon": c.epsilon,
                 "delta": c.delta,
                 "allows": c.allows,
+                "cloud_gain": None if c.cloud_gain is None else asdict(c.cloud_gain),
                 "unprotected": c.unprotected,
                 "on_front": c.on_front,
                 "front_share": c.front_share,
