@@ -2,7 +2,8 @@
 
 The certificate decides where there is one: it bounds every attacker. Without one it is the upper end of the
 worst attacker's interval, over test and training records and every threat model that was run, the one who
-knows task labels included. Of AUC and balanced accuracy (identity: verification AUC, top-1) the larger counts.
+knows task labels included. Of AUC and balanced accuracy (identity: verification AUC, top-1) the larger
+counts.
 """
 
 from __future__ import annotations
