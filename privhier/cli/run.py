@@ -15,6 +15,7 @@ from privhier.process.stopping import interruptible
 
 if TYPE_CHECKING:
     from privhier.config import RunConfig
+    from privhier.evaluation.limits import Checked
 
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-HASH", show_default=False)
@@ -75,22 +76,64 @@ def audit(
         typer.Option("--canaries", min=0, help="Gradient canaries for DP-SGD on the edge; 0: none"),
     ] = 5000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything the auditor draws")] = 0,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-above",
+            metavar="ATTRIBUTE:NUMBER",
+            help="Exit with 1 if this attribute's certificate (without one: the worst attacker's upper "
+            "interval end) is above, AUC or balanced accuracy, the larger; may be repeated",
+        ),
+    ] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Draw nothing: hold the result against the limits")
+    ] = False,
 ) -> None:
     """Hold a run's claims against draws through its own code; exits with 1 if one is refuted.
 
     Where the edge was trained under DP-SGD it is trained once more with canaries, which needs the data set.
+    What result.json claims is held against limits on leakage besides, where some are given: 1 too if one is
+    broken.
     """
     from privhier.audit.audit import audit_run
     from privhier.audit.dp_sgd import canary_rows
 
+    checked = _limits(run, fail_above or [], overrides or [], check_only=check_only)
+    broken = any(one.above for one in checked)
+    if check_only:
+        say(*(one.line() for one in checked))
+        raise typer.Exit(1 if broken else 0)
     more = (partial(canary_rows, canaries=canaries),) if canaries else ()
     with interruptible(f"privhier audit {run}"), progress_bar() as progress:
         report = audit_run(
             run, draws=draws, seed=seed, more=more, overrides=overrides or (), progress=progress
         )
-    say(*report.lines(), f"audit: {run / 'audit.json'}")
-    if report.refuted:
+    say(*report.lines(), *(one.line() for one in checked), f"audit: {run / 'audit.json'}")
+    if report.refuted or broken:
         raise typer.Exit(1)
+
+
+def _limits(run: Path, texts: list[str], overrides: list[str], *, check_only: bool) -> list[Checked]:
+    """The limits held against the run's result: before a long audit, so that bad input costs nothing."""
+    from privhier.errors import ConfigError
+    from privhier.evaluation.limits import check_limits, parse_limit
+    from privhier.evaluation.result import Result
+    from privhier.training.folder import RunFolder
+    from privhier.training.occupancy import saved_config
+
+    if check_only and not texts:
+        raise ConfigError(
+            key="--check-only",
+            value=True,
+            rule="has nothing to check without --fail-above",
+            remedy="Add a limit: --fail-above ATTRIBUTE:0.55",
+        )
+    limits = [parse_limit(text) for text in texts]
+    if not limits:
+        return []
+    folder = RunFolder(run)
+    saved_config(folder, overrides)  # a folder that was altered is refused
+    return check_limits(Result.of_run(folder.sealed, folder.result), limits)
 
 
 def report(run: RunArgument, overrides: Moved = None) -> None:

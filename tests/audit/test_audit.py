@@ -88,6 +88,14 @@ def test_a_claim_that_is_too_small_exits_with_1(finished, put, tmp_path, capsys)
     assert AuditReport.read(run).refuted
 
 
+def test_a_limit_that_is_broken_exits_with_1_after_the_audit(finished, capsys):
+    for most, code in ((1, 0), (0.01, 1)):
+        assert exit_code("audit", finished, "--draws", DRAWS, "--fail-above", f"male:{most}") == code
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("claimed: epsilon") for line in lines)
+        assert lines[-2].startswith("limit male: ")
+
+
 def test_what_is_no_finished_run_exits_with_2(tmp_path, capsys):
     assert exit_code("audit", tmp_path) == 2
     assert "RUN" in capsys.readouterr().err

@@ -20,7 +20,7 @@ VERBS = {
     "run": {"--out", "--resume"},
     "train": {"--out", "--resume"},
     "attack": set(),
-    "audit": {"--draws", "--canaries", "--seed"},
+    "audit": {"--draws", "--canaries", "--seed", "--fail-above", "--check-only"},
     "report": set(),
     "ui": {"--store", "--port"},
     "sweep": {"--engine", "--workers", "--out"},
