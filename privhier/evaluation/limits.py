@@ -1,9 +1,8 @@
 """Limits on leakage that a pipeline sets: ``ATTRIBUTE:0.55``, held against what a run's result claims.
 
 The certificate decides where there is one: it bounds every attacker. Without one it is the upper end of the
-worst attacker's interval, over test and training records and every threat model that was run, the one who
-knows task labels included. Of AUC and balanced accuracy (identity: verification AUC, top-1) the larger
-counts.
+worst attacker's interval, over test and training records and every threat model that was run, who knows task
+labels included. Of AUC and balanced accuracy (identity: verification AUC, top-1) the larger counts.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ class Checked:
         """What the command line prints."""
         verdict = "ABOVE" if self.above else "within"
         what = "certified" if self.certified else "worst attacker's upper interval end"
-        score = f"{METRIC_NAMES[self.metric]} {claim(self.value, decimals=4)}"
-        return f"limit {self.limit.attribute}: {what}, {score} ({self.source}), {verdict} {self.limit.most:g}"
+        score = f"{METRIC_NAMES[self.metric]} {claim(self.value, decimals=4)} ({self.source})"
+        return f"limit {self.limit.attribute}: {what}, {score}, {verdict} {self.limit.most:g}"
 
 
 def parse_limit(text: str) -> Limit:
