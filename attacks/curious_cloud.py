@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from privhier.attacks.view import (
 )
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
-from privhier.models.letter_code import LetterCode
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 
@@ -118,15 +116,10 @@ def _drawn(
     drawn = []
     for t, edge in enumerate(edges):
         noise = SeededNoise(seed, "attacker", draw, t)
-        drawn.append(seen(mechanism.sanitize(features[:, t], noise, code_on_cpu(edge))))
+        drawn.append(seen(mechanism.sanitize(features[:, t], noise, edge.codebook)))
     array = np.stack(drawn, axis=1)
     array.flags.writeable = False
     return array
-
-
-def code_on_cpu(edge: EdgeSegment) -> LetterCode | None:
-    """The edge's letters, where features are."""
-    return None if edge.codebook is None else copy.deepcopy(edge.codebook).cpu()
 
 
 def raw_image_view(

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privhier.attacks.curious_cloud import code_on_cpu
 from privhier.attacks.once import once
 from privhier.attacks.view import FloatArray, ImageArray, IntArray, View, WhiteBox, seen
 from privhier.models.edge import EdgeSegment
@@ -51,7 +50,7 @@ def fresh_releases(view: View, features: FloatArray, *stream: str | int) -> Floa
     drawn = []
     for t, edge in enumerate(box.edges):
         z = torch.from_numpy(features[:, t])
-        drawn.append(seen(box.mechanism.sanitize(z, noise, code_on_cpu(edge))))
+        drawn.append(seen(box.mechanism.sanitize(z, noise, edge.codebook)))
     return np.stack(drawn, axis=1)
 
 
@@ -71,13 +70,12 @@ def predicted_releases(view: View, x: Tensor) -> Tensor:
 
 def _answers(z: Tensor, code: LetterCode, mechanism: ReleaseMechanism) -> Tensor:
     """Probabilities of answers ``(b, M * K)``: softmax over squared distances, then the channel."""
-    values = code.values
-    blocks = z.view(len(z), code.groups, 1, code.size)
-    distances = (blocks - values).square().sum(dim=-1)
-    apart = torch.cdist(values, values).square()
+    places = code.places.double()
+    distances = (code.seen_as(z)[:, :, None] - places).square().sum(dim=-1)
+    apart = torch.cdist(places, places).square()
     apart = apart.masked_fill(apart <= 0, torch.inf).amin(dim=-1)
     scale = apart.masked_fill(apart.isinf(), 0).mean().clamp_min(1e-12)
-    soft = torch.softmax(-distances / scale, dim=-1)
+    soft = torch.softmax(-distances / scale, dim=-1).to(z.dtype)
     if mechanism.channel is not None:
         soft = soft @ mechanism.channel.matrix.to(soft)
     return soft.flatten(1)

@@ -76,7 +76,7 @@ def victims_letters(context: Context) -> IntArray:
     for edge in edge_states(context):
         assert edge.codebook is not None
         z = edge_features(edge, images, test, device=context.device)
-        spelt.append(edge.codebook.codebook.letters_of(z).numpy())
+        spelt.append(edge.codebook.letters_of(z).numpy())
     return np.concatenate(spelt, axis=1)
 
 

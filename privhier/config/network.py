@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -18,14 +18,21 @@ class BottleneckConfig(Section):
     kind: Literal["none", "dimension", "channels", "letters"] = "none"
     size: int | None = Field(None, ge=1)
     """Values (``dimension``) or channels (``channels``) per record; values per letter (``letters``)."""
-    letters: int | None = Field(None, ge=2, le=MOST_LETTERS)
-    """K, for ``letters``: the values become the nearest of so many letters."""
+    letters: Annotated[int, Field(ge=2, le=MOST_LETTERS)] | Literal["auto"] | None = None
+    """K, for ``letters``: the values become one of so many letters. ``auto``: by the epsilon of an answer
+    (``privhier.config.letters.AUTO``)."""
     groups: int = Field(1, ge=1, le=64)
     """M, for ``letters``: letters per record, each of ``size`` values of its own; they share its epsilon."""
-    fit: Literal["auto", "quantiles", "kmeans", "learned"] = "auto"
-    """How letters are found. After pre-training, on features of training records: ``quantiles`` (one value)
-    or ``kmeans``. ``learned``: trained with the edge, the only way under ``edge.dp_sgd``. ``auto``:
-    ``learned`` there, else ``quantiles`` for one value and ``kmeans`` for more."""
+    fit: Literal["auto", "posteriors", "quantiles", "kmeans", "learned"] = "auto"
+    """How letters are found. After pre-training, on features of training records: ``posteriors`` (k-means on
+    what the task exits make of them; one letter a record), ``quantiles`` (of one value) or ``kmeans``.
+    ``learned``: trained with the edge, the only way under ``edge.dp_sgd``. ``auto``: ``learned`` there, else
+    ``posteriors`` for one letter a record, ``kmeans`` for more (measured: ``experiments/letters``)."""
+
+    @property
+    def alphabet(self) -> int | None:
+        """K; None where there are no letters, or how many is not settled yet."""
+        return None if self.letters == "auto" else self.letters
 
     @model_validator(mode="after")
     def _size(self) -> BottleneckConfig:
@@ -35,6 +42,8 @@ class BottleneckConfig(Section):
             raise ValueError("letters is given exactly when kind is 'letters'")
         if self.kind != "letters" and (self.groups, self.fit) != (1, "auto"):
             raise ValueError("groups and fit are for kind 'letters' only")
+        if self.fit == "posteriors" and self.groups != 1:
+            raise ValueError("fit 'posteriors' is for one letter a record: choose groups 1, or fit kmeans")
         if self.fit == "quantiles" and self.size != 1:
             raise ValueError("fit 'quantiles' is for letters of one value: choose size 1, or fit kmeans")
         return self

@@ -111,7 +111,8 @@ class RunConfig(Section):
     def _letters(self) -> RunConfig:
         dp_sgd = self.edge.dp_sgd is not None
         check_letters(self.model, self.release, self.schedule, dp_sgd=dp_sgd)
-        object.__setattr__(self, "model", settled(self.model, dp_sgd=dp_sgd))  # frozen from here on
+        model = settled(self.model, self.release, self.schedule, dp_sgd=dp_sgd)
+        object.__setattr__(self, "model", model)  # frozen from here on
         return self
 
     @model_validator(mode="after")

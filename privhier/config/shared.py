@@ -27,7 +27,7 @@ from privhier.config import (
 )
 from privhier.config.errors import validated
 from privhier.config.expressions import Expressions
-from privhier.config.letters import check_letters
+from privhier.config.letters import check_letters, settled
 
 _ONLY_SHARED = ("image_size", "task")
 """Keys that a shared file has at its top and a run configuration has not."""
@@ -61,6 +61,8 @@ class SharedConfig(Section):
     @model_validator(mode="after")
     def _letters(self) -> SharedConfig:
         check_letters(self.model, self.release, self.schedule, dp_sgd=None)
+        model = settled(self.model, self.release, self.schedule, dp_sgd=None)
+        object.__setattr__(self, "model", model)  # frozen from here on
         return self
 
     def hash(self) -> str:

@@ -61,9 +61,9 @@ def build_bottleneck(
     size *= config.groups
     _narrows(size, pooled, "values of the pooled features")
     bottleneck = Bottleneck(*pool, nn.Flatten(), nn.Linear(pooled, size))
-    if config.letters is not None:
+    if config.alphabet is not None:
         letters = LetterExpander(
-            letters=config.letters, groups=config.groups, feature_shape=feature_shape, small=small
+            letters=config.alphabet, groups=config.groups, feature_shape=feature_shape, small=small
         )
         return bottleneck, letters, (size,)
     # No normalization here: at low dimension the length of the release carries evidence.

@@ -49,6 +49,11 @@ class EdgeSegment(nn.Module):
         self._description = dict(description)
 
     @property
+    def task_heads(self) -> list[Exit]:
+        """The task exits, in order."""
+        return [head for head in self.task_exits if isinstance(head, Exit)]
+
+    @property
     def codebook(self) -> LetterCode | None:
         """What letters there are; None where none are released, and before they were found."""
         return self.code if self.code is not None and bool(self.code.settled) else None

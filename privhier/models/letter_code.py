@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from privhier.errors import ConfigError, ReleaseError
-from privhier.models.codebook import Codebook, nearest_letters
+from privhier.models.codebook import nearest_letters
+from privhier.models.exits import Exit
 
 
 class LetterCode(nn.Module):
     """A codebook as a part of a network: fitted once and kept, or parameters that are trained.
 
     A fitted one is there from the start, so that weights always fit, but says nothing until it is settled.
+    Letters are cells of the features, or of what the task exits made of them when the code was settled: then
+    two records have one letter if the exits judge them alike (near in Hellinger's distance), whatever else
+    their features say.
 
     Args:
         groups: M, letters of a record.
@@ -20,12 +27,17 @@ class LetterCode(nn.Module):
         size: d, values of a letter.
         learned: Whether codes are parameters; these are drawn from torch's generator, which the caller has
             seeded and isolated.
+        exits: The task exits, of which copies are kept, where letters are cells of their posteriors (M = 1).
     """
 
     codes: Tensor | nn.Embedding
     settled: Tensor
 
-    def __init__(self, *, groups: int, letters: int, size: int, learned: bool) -> None:
+    centers: Tensor
+
+    def __init__(
+        self, *, groups: int, letters: int, size: int, learned: bool, exits: Sequence[Exit] = ()
+    ) -> None:
         super().__init__()
         self.groups, self.letters, self.size, self.learned = groups, letters, size, learned
         if learned:
@@ -33,6 +45,16 @@ class LetterCode(nn.Module):
         else:
             self.register_buffer("codes", torch.zeros(groups, letters, size))
         self.register_buffer("settled", torch.tensor(learned))
+        if exits:
+            # float64: a letter must not hang on the records that were judged beside it.
+            self.judges = nn.ModuleList(copy.deepcopy(head).double() for head in exits).requires_grad_(False)
+            width = sum(head.n_classes for head in exits)
+            self.register_buffer("centers", torch.zeros(groups, letters, width))
+
+    @property
+    def by_posteriors(self) -> bool:
+        """Whether letters are cells of the exits' posteriors."""
+        return hasattr(self, "judges")
 
     @property
     def values(self) -> Tensor:
@@ -52,40 +74,77 @@ class LetterCode(nn.Module):
         return codes.detach().view(self.groups, self.letters, self.size)
 
     @property
-    def codebook(self) -> Codebook:
-        """A copy of the codes on the CPU; raises as ``values`` does."""
-        return Codebook(self.values.cpu().clone())
+    def places(self) -> Tensor:
+        """Where the letters lie among what ``seen_as`` gives: ``(M, K, e)``; raises as ``values`` does."""
+        values = self.values
+        return self.centers if self.by_posteriors else values
 
-    def settle(self, codebook: Codebook) -> None:
+    def settle(self, values: Tensor, *, exits: Sequence[Exit] = (), centers: Tensor | None = None) -> None:
         """Take fitted codes over; a learned code takes them as a start.
 
+        Args:
+            values: float32 ``(M, K, d)``, finite.
+            exits: The task exits as they judge now, where letters are cells of their posteriors.
+            centers: float32 ``(M, K, e)``, the letters among those.
+
         Raises:
-            ConfigError: A codebook of another shape.
+            ConfigError: Codes of another shape.
         """
-        shape, wanted = tuple(codebook.values.shape), (self.groups, self.letters, self.size)
-        if shape != wanted:
+        wanted = (self.groups, self.letters, self.size)
+        if tuple(values.shape) != wanted or self.by_posteriors != (centers is not None):
             raise ConfigError(
                 key="model.bottleneck",
-                value=shape,
-                rule=f"the codebook must be {wanted}: groups, letters, values",
-                remedy="Fit the codebook with the configured groups and letters",
+                value=tuple(values.shape),
+                rule=f"the codes must be {wanted}: groups, letters, values; centers for posteriors",
+                remedy="Fit the codes with the configured groups and letters",
             )
         codes = self.codes.weight if isinstance(self.codes, nn.Embedding) else self.codes
         with torch.no_grad():
-            codes.copy_(codebook.values.view_as(codes))
+            codes.copy_(values.view_as(codes))
+            if centers is not None:
+                self.judge_as(exits)
+                self.centers.copy_(centers)
         self.settled.fill_(True)
 
+    def judge_as(self, exits: Sequence[Exit]) -> None:
+        """Take the task exits over as they judge now."""
+        for judge, head in zip(self.judges, exits, strict=True):
+            judge.load_state_dict(head.state_dict())
+
+    def seen_as(self, z: Tensor) -> Tensor:
+        """Features ``(B, M * d)`` as letters are told apart by: ``(B, M, e)``, differentiable.
+
+        The features themselves, or square roots of the judges' posteriors, side by side: Euclid's distance
+        of these is Hellinger's of the judgements.
+        """
+        if not self.by_posteriors:
+            return z.view(len(z), self.groups, self.size)
+        roots = [torch.softmax(judge(z.double()), dim=1).clamp_min(1e-300).sqrt() for judge in self.judges]
+        return torch.cat(roots, dim=1)[:, None]
+
+    @torch.no_grad()
     def letters_of(self, z: Tensor) -> Tensor:
-        """The nearest letters of features ``(B, M * d)``: int64 ``(B, M)``; raises as ``values`` does."""
-        return nearest_letters(z, self.values)
+        """The nearest letters of features ``(B, M * d)``: int64 ``(B, M)``; raises as ``values`` does.
+
+        On the device of z, wherever the code is.
+        """
+        places = self.places
+        if not self.by_posteriors:
+            return nearest_letters(z, places)
+        seen = self.seen_as(z.to(places.device)).flatten(1)
+        return nearest_letters(seen, places).to(z.device)
 
     def values_of(self, letters: Tensor) -> Tensor:
-        """Values of letters int64 ``(B, M)``: float32 ``(B, M * d)``, in the graph of learned codes."""
-        rows = letters + self._first(letters)
+        """Values of letters int64 ``(B, M)``: float32 ``(B, M * d)``, in the graph of learned codes.
+
+        On the device of the letters, wherever the code is.
+        """
+        rows = (letters + self._first(letters)).to(self.settled.device)
         if isinstance(self.codes, nn.Embedding):
             found: Tensor = self.codes(rows)
-            return found.flatten(1)
-        return self.values.reshape(-1, self.size)[rows].flatten(1)
+        else:
+            found = self.values.reshape(-1, self.size)[rows]
+        return found.flatten(1).to(letters.device)
 
     def _first(self, beside: Tensor) -> Tensor:
         """The row of every group's first code."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from privhier.config import BottleneckConfig, ModelConfig
 from privhier.models.backbones import build_backbone
@@ -60,14 +60,14 @@ def build_network(
                 built[name] = Exit(exit_shape, count, config.exit_hidden)
         return built
 
-    origin = backbone.provenance
+    origin, task_exits = backbone.provenance, exits("task_exit", task_classes)
     edge = EdgeSegment(
         trunk,
         bottleneck,
-        task_exits=exits("task_exit", task_classes),
+        task_exits=task_exits,
         adversarial_exits=exits("adversarial_exit", sensitive_classes),
         feature_shape=exit_shape,
-        code=_code(config.bottleneck, seed),
+        code=_code(config.bottleneck, seed, list(task_exits.values())),
         description={
             "backbone": config.backbone,
             "cut": config.cut,
@@ -82,11 +82,15 @@ def build_network(
     return edge, CloudTail(expander, tail, task_classes=task_classes)
 
 
-def _code(config: BottleneckConfig, seed: int) -> LetterCode | None:
+def _code(config: BottleneckConfig, seed: int, exits: Sequence[Exit]) -> LetterCode | None:
     """What will hold the letters; None where a release is made of values."""
-    if config.letters is None or config.size is None:
+    if config.alphabet is None or config.size is None:
         return None
     with isolated_rng(seed, "model", "code"):
         return LetterCode(
-            groups=config.groups, letters=config.letters, size=config.size, learned=config.fit == "learned"
+            groups=config.groups,
+            letters=config.alphabet,
+            size=config.size,
+            learned=config.fit == "learned",
+            exits=exits if config.fit == "posteriors" else (),
         )

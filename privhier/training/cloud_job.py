@@ -71,7 +71,7 @@ class CloudJob:
             tuple(probe.release_shape),
             wire_of(config.model, config.release),
             len(config.task),
-            letters=config.model.bottleneck.letters,
+            letters=config.model.bottleneck.alphabet,
         )
         self.inbox = Inbox(
             config=config.hash(),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from privhier.config import RunConfig
 from privhier.defenses.base import classification_loss
-from privhier.models.codebook import Usage, fit_codebook
+from privhier.models.codebook import Usage, fit_codebook, usage_of
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.letter_code import LetterCode
@@ -50,9 +50,25 @@ def settle_code(
     if code is None or code.learned or edge.codebook is not None:
         return
     z = edge_features(edge, data.images, data.splits.train, device=device)
-    fit = "quantiles" if config.model.bottleneck.fit == "quantiles" else "kmeans"
-    code.settle(fit_codebook(z, letters=code.letters, groups=code.groups, fit=fit, seed=config.seed))
+    fitted = {"letters": code.letters, "groups": code.groups, "seed": config.seed}
+    if code.by_posteriors:
+        code.judge_as(edge.task_heads)
+        with torch.no_grad():
+            seen = code.seen_as(z.to(device)).flatten(1).cpu()
+        centers = fit_codebook(seen, fit="kmeans", **fitted)
+        values = _means(z, centers.letters_of(seen)[:, 0], code.letters)
+        code.settle(values[None], exits=edge.task_heads, centers=centers.values)
+    else:
+        fit = "quantiles" if config.model.bottleneck.fit == "quantiles" else "kmeans"
+        code.settle(fit_codebook(z, fit=fit, **fitted).values)
     _fit_exits(config, data, edge, mechanism, draws, z.to(device))
+
+
+def _means(z: Tensor, letters: Tensor, count: int) -> Tensor:
+    """Mean features of each letter, float32 ``(K, d)``; of a letter that nobody has, of all."""
+    sums = torch.zeros(count, z.shape[1], dtype=torch.float64).index_add_(0, letters, z.double())
+    counts = torch.bincount(letters, minlength=count)[:, None]
+    return torch.where(counts > 0, sums / counts.clamp_min(1), z.double().mean(dim=0)).float()
 
 
 def code_usage(data: TrainingData, edge: EdgeSegment, *, device: torch.device) -> list[Usage]:
@@ -61,7 +77,8 @@ def code_usage(data: TrainingData, edge: EdgeSegment, *, device: torch.device) -
     if code is None:
         return []
     records = data.splits.val[:_LOOKED_AT]
-    return code.codebook.usage(edge_features(edge, data.images, records, device=device))
+    letters = code.letters_of(edge_features(edge, data.images, records, device=device))
+    return [usage_of(group, code.letters) for group in letters.cpu().numpy().T]
 
 
 def _fit_exits(

@@ -93,8 +93,8 @@ def build_mechanism(config: RunConfig, n_train: int, *, drawn: float | None = No
             checks before anything is drawn.
     """
     release = config.release
-    if config.model.bottleneck.letters is not None:
-        return _letters(config, config.model.bottleneck.letters)
+    if config.model.bottleneck.alphabet is not None:
+        return _letters(config, config.model.bottleneck.alphabet)
     target = release.target_epsilon
     if isinstance(release.clip, ClipQuantile):
         assert target is not None

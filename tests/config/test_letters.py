@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from privhier.config import BottleneckConfig, parse_config
+from privhier.config.letters import AUTO
 from privhier.config.privacy import LETTER_MECHANISMS, ORDERED_MOST
 from privhier.config.shared import load_shared, shared_part
 from privhier.errors import ConfigError
@@ -164,3 +165,32 @@ def test_other_configurations_do_not_know_the_keys():
     letters, more = parse_config(data()), parse_config(data({**LETTERS, "groups": 2}))
     assert letters.hash() != more.hash()
     assert shared_part(letters).hash() != shared_part(more).hash()
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "releases", "groups", "letters"),
+    [(8.0, 1, 1, 8), (8.0, 2, 1, 4), (8.0, 1, 4, 2), (1.0, 1, 1, 2), (2.25, 1, 1, 3), (30.0, 1, 1, 16)],
+)
+def test_auto_takes_the_letters_that_an_answers_epsilon_is_worth(epsilon, releases, groups, letters):
+    schedule = {"pretrain_epochs": 1, "joint_epochs": releases - 1, "cloud_epochs": 1}
+    config = parse_config(
+        data(
+            {**LETTERS, "letters": "auto", "groups": groups},
+            release={**RESPONSE, "target_epsilon": epsilon},
+            schedule=schedule,
+        )
+    )
+    assert config.model.bottleneck.letters == config.model.bottleneck.alphabet == letters
+    assert config.model.bottleneck.fit == ("posteriors" if groups == 1 else "kmeans")
+    said = {**LETTERS, "letters": letters, "groups": groups}
+    again = parse_config(data(said, release={**RESPONSE, "target_epsilon": epsilon}, schedule=schedule))
+    assert again.hash() == config.hash()
+    assert shared_part(config).model.bottleneck.letters == letters
+
+
+def test_auto_without_noise_and_what_the_table_holds():
+    config = parse_config(data({**LETTERS, "letters": "auto"}, release={"mechanism": "none"}))
+    assert config.model.bottleneck.letters == 16
+    rows = [least for least, _ in AUTO]
+    assert rows[0] == 0.0
+    assert rows == sorted(rows)

@@ -10,6 +10,7 @@ from torch import nn
 from privhier.errors import ConfigError, ReleaseError
 from privhier.models.backbones import build_backbone
 from privhier.models.codebook import fit_codebook
+from privhier.models.exits import Exit
 from privhier.models.letter_code import LetterCode
 from privhier.models.letter_expander import LetterExpander
 from privhier.models.split import split_backbone
@@ -28,7 +29,7 @@ def code(learned: bool, settled: bool = True) -> LetterCode:
     with isolated_rng(0, "code"):
         made = LetterCode(**SHAPE, learned=learned)
     if settled:
-        made.settle(fit_codebook(features(), letters=5, groups=2, seed=0))
+        made.settle(fit_codebook(features(), letters=5, groups=2, seed=0).values)
     return made
 
 
@@ -36,7 +37,7 @@ def code(learned: bool, settled: bool = True) -> LetterCode:
 def test_it_spells_as_its_codebook_does(learned):
     made, codebook = code(learned), fit_codebook(features(), letters=5, groups=2, seed=0)
     z = features(seed=1)
-    assert torch.equal(made.codebook.values, codebook.values)
+    assert torch.equal(made.values, codebook.values)
     assert torch.equal(made(z), codebook.letters_of(z))
     assert torch.equal(made.values_of(made(z)), codebook.values_of(codebook.letters_of(z)))
 
@@ -46,7 +47,7 @@ def test_a_fitted_code_says_nothing_before_it_is_settled():
     for use in (
         lambda: made(features()),
         lambda: made.values_of(torch.zeros(1, 2).long()),
-        lambda: made.codebook,
+        lambda: made.values,
     ):
         with pytest.raises(ReleaseError, match="after pre-training"):
             use()
@@ -67,7 +68,7 @@ def test_weights_carry_the_code_settled_or_not(learned, tmp_path):
 def test_another_shape_is_not_settled():
     made = code(False, settled=False)
     with pytest.raises(ConfigError, match=r"must be \(2, 5, 3\)"):
-        made.settle(fit_codebook(features(), letters=4, groups=2, seed=0))
+        made.settle(fit_codebook(features(), letters=4, groups=2, seed=0).values)
     assert not bool(made.settled)
 
 
@@ -88,6 +89,46 @@ def test_gradients_pass_straight_through_and_reach_codes_that_learn(learned):
     if learned:
         moved = made.codes.weight.grad.reshape(2, 5, 3)[0].abs().sum(1) > 0
         assert torch.equal(moved, torch.bincount(answers[:, 0], minlength=5) > 0)
+
+
+def judged() -> tuple[LetterCode, list[Exit]]:
+    """A code of posteriors, settled on two exits."""
+    with isolated_rng(0, "judges"):
+        exits = [Exit((3,), 2, 4), Exit((3,), 3, 4)]
+    made = LetterCode(groups=1, letters=4, size=3, learned=False, exits=exits)
+    made.judge_as(exits)
+    z = torch.randn(200, 3, generator=torch_stream(0, "judged"))
+    centers = fit_codebook(made.seen_as(z).flatten(1), letters=4, fit="kmeans", seed=0).values
+    made.settle(torch.randn(1, 4, 3, generator=torch_stream(0, "means")), exits=exits, centers=centers)
+    return made, exits
+
+
+def test_letters_of_posteriors_are_the_nearest_in_hellingers_distance():
+    made, exits = judged()
+    z = torch.randn(50, 3, generator=torch_stream(1, "judged"))
+    roots = torch.cat([torch.softmax(head(z), 1).sqrt() for head in exits], dim=1)
+    nearest = torch.cdist(roots.double(), made.centers[0].double()).argmin(dim=1)
+    assert torch.equal(made.letters_of(z)[:, 0], nearest)
+    assert len(nearest.unique()) > 1
+    assert torch.equal(made.values_of(made.letters_of(z)), made.values[0][nearest])
+    assert torch.equal(torch.cat([made.letters_of(row[None]) for row in z]), made.letters_of(z))
+
+
+def test_letters_stay_when_the_exits_learn_on(tmp_path):
+    made, exits = judged()
+    z = torch.randn(50, 3, generator=torch_stream(1, "judged"))
+    before = made.letters_of(z)
+    for head in exits:
+        for parameter in head.parameters():
+            parameter.data.neg_()
+    assert torch.equal(made.letters_of(z), before)
+    assert not any(parameter.requires_grad for parameter in made.parameters())
+    save_weights(made, tmp_path / "code.safetensors")
+    with isolated_rng(1, "judges"):
+        fresh = [Exit((3,), 2, 4), Exit((3,), 3, 4)]
+    back = LetterCode(groups=1, letters=4, size=3, learned=False, exits=fresh)
+    load_weights(back, tmp_path / "code.safetensors")
+    assert torch.equal(back.letters_of(z), before)
 
 
 def test_distortion_is_its_definition_and_each_records_own():

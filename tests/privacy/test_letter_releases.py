@@ -12,7 +12,6 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.privacy_accountant import NeighboringRelation
 
 from privhier.errors import ConfigError, GuaranteeError, ReleaseError
-from privhier.models.codebook import Codebook
 from privhier.models.letter_code import LetterCode
 from privhier.privacy.accounting import letters_epsilon, solve_answer
 from privhier.privacy.ceilings import ceiling, pure_ceiling
@@ -31,7 +30,7 @@ K, M, D = 5, 2, 3
 def code(letters: int = K, groups: int = M) -> LetterCode:
     made = LetterCode(groups=groups, letters=letters, size=D, learned=False)
     values = torch.randn(groups, letters, D, generator=torch_stream(0, "codes"))
-    made.settle(Codebook(values))
+    made.settle(values)
     return made
 
 

@@ -25,7 +25,16 @@ SECTIONS = [
     "How to read this report",
     "Reproduce",
 ]
-COLUMNS = ["statement", "adversary", "adjacency", "unit", "epsilon\nor factor", "delta", "covers", "does not cover"]
+COLUMNS = [
+    "statement",
+    "adversary",
+    "adjacency",
+    "unit",
+    "epsilon\nor factor",
+    "delta",
+    "covers",
+    "does not cover",
+]
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,8 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     ("epochs", "bottleneck"),
     [
         ((2, 0, 1), {}),
+        ((2, 0, 1), {"fit": "quantiles"}),
+        ((2, 1, 1), {"size": 3, "fit": "kmeans"}),
         ((1, 2, 1), {"size": 2, "groups": 3}),
         ((0, 2, 0), {"fit": "learned"}),
         ((1, 1, 1), {"size": 3, "fit": "learned", "groups": 2}),
