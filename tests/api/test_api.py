@@ -290,7 +290,7 @@ def test_runs_are_compared_where_they_differ(done, tmp_path):
     assert table["release.sigma"].tolist() == [2.0, 0.5]
     assert table.loc["done", "utility_mean/auc"] == done.result.utility_mean.auc.value
     assert table.loc["done", "leakage/male"] == done.result.leakage["male"].headline.score.value
-    assert table.loc["done", "leakage/identity/score"] == "verification_auc"
+    assert table.loc["done", "leakage/identity/score"] == "matched_verification_auc"
     assert table.loc["other", "epsilon"] > table.loc["done", "epsilon"] > 0
     assert "uplink/total_bytes" in ph.compare([done], every=True)
     again = ph.compare([done, done])
