@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from privhier.config.base import Section
 
@@ -18,7 +18,7 @@ class BottleneckConfig(Section):
     kind: Literal["none", "dimension", "channels", "letters"] = "none"
     size: int | None = Field(None, ge=1)
     """Values (``dimension``) or channels (``channels``) per record; values per letter (``letters``)."""
-    letters: Annotated[int, Field(ge=2, le=MOST_LETTERS)] | Literal["auto"] | None = None
+    letters: int | Literal["auto"] | None = None
     """K, for ``letters``: the values become one of so many letters. ``auto``: by the epsilon of an answer
     (``privhier.config.letters.AUTO``)."""
     groups: int = Field(1, ge=1, le=64)
@@ -28,6 +28,13 @@ class BottleneckConfig(Section):
     what the task exits make of them; one letter a record), ``quantiles`` (of one value) or ``kmeans``.
     ``learned``: trained with the edge, the only way under ``edge.dp_sgd``. ``auto``: ``learned`` there, else
     ``posteriors`` for one letter a record, ``kmeans`` for more (measured: ``experiments/letters``)."""
+
+    @field_validator("letters", mode="before")
+    @classmethod
+    def _letters(cls, value: object) -> object:
+        if value in (None, "auto") or (type(value) is int and 2 <= value <= MOST_LETTERS):
+            return value
+        raise ValueError(f"must be auto, or an integer from 2 to {MOST_LETTERS}")
 
     @property
     def alphabet(self) -> int | None:

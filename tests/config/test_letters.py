@@ -53,7 +53,7 @@ def test_the_names_are_those_of_the_channels():
         (
             {"bottleneck": {**LETTERS, "letters": 1}},
             "model.bottleneck.letters",
-            ["greater than or equal to 2"],
+            ["from 2 to 4096"],
         ),
         ({"bottleneck": {**LETTERS, "letters": 4097}}, "model.bottleneck.letters", ["4096"]),
         ({"bottleneck": {**LETTERS, "groups": 0}}, "model.bottleneck.groups", ["greater than or equal to 1"]),
@@ -138,7 +138,7 @@ def test_under_dp_sgd_letters_are_learned(fit):
     bottleneck = {**LETTERS, "fit": fit}
     if fit in ("auto", "learned"):
         config = parse_config(data(bottleneck, schedule={"joint_epochs": 2}, edge=private))
-        assert shared_part(config).model.bottleneck.fit == fit
+        assert shared_part(config).model.bottleneck.fit == "learned"
     else:
         with pytest.raises(ConfigError, match="outside the mechanism"):
             parse_config(data(bottleneck, edge=private))
