@@ -21,13 +21,14 @@ from privhier.models.network import build_network
 
 ROWS = {
     "none": {},
+    "cell_means": {"weight": 1.5, "begins": 0.0},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
 BOTTLENECKS = {"vector": {"kind": "dimension", "size": 6}, "map": {"kind": "channels", "size": 3}}
-BATCH = 12
+BATCH = 64
 
 
 def make_edge(release: str) -> EdgeSegment:
@@ -226,7 +227,7 @@ def test_training_lowers_the_task_loss(defense: Defense, edge: EdgeSegment) -> N
     optimizer = torch.optim.Adam([*edge.parameters(), *defense.parameters()], lr=3e-3)
     with torch.no_grad():
         before = task_loss_per_record(make_batch(edge)).mean()
-    for _ in range(12):
+    for _ in range(40):
         optimizer.zero_grad()
         defense.loss(make_batch(edge)).mean().backward()
         optimizer.step()
