@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "run": (run, "configs/debug.yaml release.sigma=0.5 --out runs/try"),
     "train": (train, "configs/debug.yaml --out runs/try"),
     "attack": (attack, "runs/try"),
-    "audit": (audit, "runs/try --draws 1000000 --fail-above male:0.9"),
+    "audit": (audit, "runs/try --fail-above male:0.9 --draws 1000000 --seed 0"),
     "report": (report, "runs/try"),
     "sweep": (sweep, "configs/sweeps/debug.yaml --workers 2 --out runs/front"),
     "cloud": (link.cloud, "configs/debug.yaml --plain --out runs/cloud"),

@@ -366,7 +366,7 @@ def test_a_message_that_bypassed_the_ledger_is_caught():
 def test_the_fields_of_a_guarantee():
     assert [field.name for field in dataclasses.fields(Guarantee)] == [
         "name", "adversary", "adjacency", "unit", "epsilon", "delta", "covers", "does_not_cover", "note",
-        "allows",
+        "allows", "measure", "nats",
     ]  # fmt: skip
 
 

@@ -89,6 +89,16 @@ def test_the_result_has_every_part(finished):
     assert "simulation" in own.note
     assert cloud.epsilon is None
     assert {row.unit for row in result.guarantees} == {"record", "person"}
+    assert 0.5 < own.allows < 1
+    assert cloud.allows is None
+    leaked = result.guarantees[-1]
+    assert (leaked.measure, leaked.epsilon) == ("maximal_leakage", None)
+    assert leaked.nats > 0
+    assert set(own.does_not_cover) & set(cloud.does_not_cover) <= set(leaked.does_not_cover)
+    smiling = result.utility["smiling"]
+    assert smiling.cloud_gain.value == pytest.approx(smiling.cloud.auc.value - smiling.edge_exit.auc.value)
+    assert smiling.cloud_gain == result.utility_mean.cloud_gain
+    assert result.references["open"].utility_mean.cloud_gain is not None
 
 
 def test_the_report_names_the_command_and_what_is_not_covered(finished):
