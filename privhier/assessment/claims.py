@@ -25,6 +25,7 @@ from privhier.training.charges import checked_ledger
 from privhier.training.occupancy import resumptions
 from privhier.training.prepare import Prepared
 from privhier.training.trained import Trained, finished_training
+from privhier.uplink.sizes import ReleaseFormat
 
 _MIXED = (
     "BatchNorm on the edge mixes the records of a batch: what a training record puts into the releases of "
@@ -48,6 +49,7 @@ def result_of(
     ledger, mechanism = checked_ledger(folder, config, finished_training(folder)), trained.mechanism
     releases = ledger.releases_per_record()
     shape = list(trained.edge.release_shape)
+    form = ReleaseFormat(tuple(shape), mechanism.wire, letters=mechanism.letters or None)
     return Result(
         name=config.name,
         config_hash=config.hash(),
@@ -75,6 +77,7 @@ def result_of(
         guarantees=guarantee_rows(config, prepared, ledger, dimension=int(np.prod(shape))),
         uplink=UplinkTotals(
             bytes_per_record=trained.uplink["bytes"] / max(trained.uplink["records"], 1),
+            payload_bytes_per_record=form.payload_bytes_per_record,
             releases_per_record=releases,
             total_bytes=trained.uplink["bytes"],
         ),

@@ -155,6 +155,8 @@ def result_metrics(result: Result) -> dict[str, float]:
             if row.allows is not None:
                 metrics[f"allows/{row.name}"] = row.allows
     metrics["uplink/bytes_per_record"] = result.uplink.bytes_per_record
+    if result.uplink.payload_bytes_per_record is not None:
+        metrics["uplink/payload_bytes_per_record"] = result.uplink.payload_bytes_per_record
     metrics["uplink/releases_per_record"] = float(result.uplink.releases_per_record)
     metrics["uplink/total_bytes"] = float(result.uplink.total_bytes)
     metrics |= {f"timing/{name}": seconds for name, seconds in result.timing.items()}

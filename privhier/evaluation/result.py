@@ -211,6 +211,10 @@ class UplinkTotals(Part):
     """What went up."""
 
     bytes_per_record: float
+    """Of one release of one record: its share of the messages as they went up."""
+    payload_bytes_per_record: float | None = Field(None, gt=0)
+    """Of the release in it: its values, or its letters at ``ceil(log2 K)`` bits each. The rest is record
+    number, labels, and its share of the header. Null in results written before it existed."""
     releases_per_record: int
     total_bytes: int
 

@@ -85,16 +85,20 @@ def images_anew(
 def split_learning(
     edge: EdgeTimes, cloud: CloudTimes, records: Records, form: ReleaseFormat, link: Link, *, epochs: int
 ) -> Forecast:
-    """Features up and gradients down as float32, one after the other: nobody works while another does."""
-    plain, busy = replace(form, wire="float32"), Busy()
-    sizes = [plain.bytes_of(rows, phase="joint") for rows in records.batches]
+    """Features up and gradients down, one after the other: nobody works while another does.
+
+    Args:
+        form: What either looks like (``split_form``).
+    """
+    busy = Busy()
+    sizes = [form.bytes_of(rows, phase="joint") for rows in records.batches]
     for rows, size in zip(records.batches, sizes, strict=True):
         send, share = 2 * link.processor_seconds(size), rows / records.batch_size
         busy.add("edge", share * edge.split + send)
         busy.add("cloud", share * cloud.split + send)
         busy.add("link", 2 * (link.seconds(size) + link.latency))
     val = [
-        Message(rows * edge.release, plain.bytes_of(rows, split="val", phase="joint"), rows * cloud.take)
+        Message(rows * edge.release, form.bytes_of(rows, split="val", phase="joint"), rows * cloud.take)
         for rows in (sizes_of(records.val, form.rows) if records.val else [])
     ]
     epoch = busy.seconds + simulate(val, link).seconds

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from privhier.config import RunConfig, ScheduleConfig
+from privhier.config.letters import check_letters
 from privhier.evaluation.points import Estimate
 from privhier.planner.baselines import Images, all_on_edge, images_anew, images_once, split_learning
 from privhier.planner.devices import HERE, Machines
@@ -19,6 +20,7 @@ from privhier.planner.leakage_by_cut import LeakageByCut
 from privhier.planner.line import SEGMENT_PAYLOAD, Link
 from privhier.planner.profile import CutProfile, Profile
 from privhier.planner.stages import Forecast, Records
+from privhier.planner.timing import split_form
 from privhier.planner.units import parse_bitrate, show_bitrate, show_bytes, show_seconds
 
 SCHEMA = "privhier.plan/1"
@@ -220,7 +222,7 @@ def make_plan(
                 slowdown=slowdown,
             )
             leakage = frontier.of(config, cut=name, schedule=schedule) if frontier else None
-            refused = _refused(cut.edge_count.memory.total, leakage, limits)
+            refused = _refused(cut.edge_count.memory.total, leakage, limits) or _never(config, schedule)
             rows.append(Row(name, schedule, forecast, leakage, refused))
     allowed = [row for row in rows if not row.refused]
     own = [row for row in allowed if row.schedule == config.schedule]
@@ -237,7 +239,7 @@ def make_plan(
         limits=limits,
         configured=name_of(config.schedule),
         rows=tuple(rows),
-        alternatives=tuple(_alternatives(profile, records, link, machines, images, schedules, ahead)),
+        alternatives=tuple(_alternatives(config, profile, records, link, machines, images, schedules, ahead)),
         best=min(own, key=seconds, default=None),
         fastest=min(allowed, key=seconds, default=None),
         assumptions=tuple(_assumptions(config, profile, link, machines, frontier is not None)),
@@ -255,7 +257,17 @@ def _refused(memory: int, leakage: Estimate | None, limits: Limits) -> str:
     return ""
 
 
+def _never(config: RunConfig, schedule: ScheduleConfig) -> str:
+    """Why a run could not have this schedule; empty: it could."""
+    try:
+        check_letters(config.model, config.release, schedule, dp_sgd=config.edge.dp_sgd is not None)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _alternatives(
+    config: RunConfig,
     profile: Profile,
     records: Records,
     link: Link,
@@ -279,7 +291,8 @@ def _alternatives(
         yield "", images_anew(cloud_whole, records, link, there, epochs=epochs, queue=queue)
     for name, cut in profile.cuts.items():
         edge, cloud, _ = machines.fit(cut, records.batch_size)
-        yield name, split_learning(edge, cloud, records, cut.form, link, epochs=epochs)
+        form = split_form(config, cut.form)
+        yield name, split_learning(edge, cloud, records, form, link, epochs=epochs)
     yield "", all_on_edge(edge_whole, records, epochs=epochs)
 
 
@@ -310,6 +323,13 @@ def _assumptions(
     yield "The planner knows times, not accuracy: schedules and cuts do not train equally well."
     if profile.whole is not None:
         yield "The edge makes JPEG of an image each time it goes up; split learning sends float32 both ways."
+    if config.model.bottleneck.kind == "letters":
+        yield "Finding the letters after pre-training is not in it: seconds, once."
+        if profile.whole is not None:
+            yield (
+                "A letter has no gradient: split learning sends the values that would become letters, which "
+                "nothing protects."
+            )
     if not frontier:
         yield "Leakage was not looked at: no sweep was given."
 

@@ -22,7 +22,7 @@ from privhier.models.tail import CloudTail
 from privhier.planner.counting import Count, count_cloud, count_edge, count_whole
 from privhier.planner.line import FULL_SPEED, Slowdown
 from privhier.planner.stages import CloudTimes, EdgeTimes, WholeTimes
-from privhier.planner.timing import TimingJob
+from privhier.planner.timing import TimingJob, split_form
 from privhier.planner.timing_cloud import CloudTimer
 from privhier.planner.timing_edge import EdgeTimer
 from privhier.planner.timing_process import Laps, Side, Worker, laps_together
@@ -157,13 +157,13 @@ def _usable(
         )
         size = config.dataset.image_size
         try:
-            edge, tail = network_of(chosen.config, size, job.task_classes, job.sensitive_classes)
+            edge, tail = network_of(chosen.for_timing, size, job.task_classes, job.sensitive_classes)
         except ConfigError as error:
             if not error.key.startswith("model.bottleneck"):
                 raise
             skipped[cut], reason = f"{error.key}={error.value!r} {error.rule}", error
             continue
-        form = ReleaseFormat(edge.release_shape, "float32", len(job.task_classes))
+        form = split_form(config, chosen.form(edge.release_shape))
         if (need := form.bytes_of(config.training.batch_size, phase="joint")) > MAX_BYTES:
             skipped[cut] = f"a batch of releases has {need} bytes, a message at most {MAX_BYTES}"
             continue

@@ -9,13 +9,21 @@ from rich.table import Table
 from privhier.planner.plan import Plan, Row
 from privhier.planner.stages import Forecast
 from privhier.planner.units import show_bitrate, show_bytes, show_seconds
+from privhier.uplink.sizes import ReleaseFormat
 
 
 def tables(plan: Plan) -> list[Table]:
     """The cuts, every schedule over all of them, and what one would do otherwise."""
     whole = plan.profile.whole
     cuts = _table(
-        "cuts", "cut", "release", "bytes each", "edge step", "cloud step", "edge memory", "edge operations"
+        "cuts",
+        "cut",
+        "release",
+        "bytes each (alone)",
+        "edge step",
+        "cloud step",
+        "edge memory",
+        "edge operations",
     )
     for name, cut in plan.profile.cuts.items():
         edge, cloud, _ = plan.machines.fit(cut, plan.records.batch_size)
@@ -24,8 +32,8 @@ def tables(plan: Plan) -> list[Table]:
         part = f" ({count.memory.total / whole.count.memory.total:.0%})" if whole else ""
         cuts.add_row(
             name,
-            "x".join(map(str, cut.form.shape)),
-            f"{cut.form.bytes_per_record:.0f}",
+            _release(cut.form),
+            f"{cut.form.bytes_per_record:.0f} ({cut.form.payload_bytes_per_record:g})",
             show_seconds(edge.step + edge.pack),
             show_seconds(cloud.step + cloud.receive),
             show_bytes(count.memory.total) + part,
@@ -63,6 +71,13 @@ def lines(plan: Plan) -> list[str]:
     said.append(_choice(f"best cut at {rate} for {plan.configured}", plan.best))
     said.append(_choice(f"fastest at {rate} of all schedules", plan.fastest))
     return said
+
+
+def _release(form: ReleaseFormat) -> str:
+    """One record's release: its shape, or its letters."""
+    if form.letters is None:
+        return "x".join(map(str, form.shape))
+    return f"{form.shape[0]} of {form.letters} letters"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 import torch
 
-from privhier.config import RunConfig
+from privhier.config import BottleneckConfig, ReleaseConfig, RunConfig
+from privhier.config.letters import wire_of
 from privhier.datasets.base import Splits
 from privhier.seeding import numpy_stream
 from privhier.training.batches import TrainingData
+from privhier.uplink.sizes import ReleaseFormat
 
 MOST_LAPS = 60
 
@@ -62,6 +64,35 @@ class TimingJob:
             private = private.model_copy(update=update)
             changes["edge"] = config.edge.model_copy(update={"dp_sgd": private})
         return config.model_copy(update=changes)
+
+    @property
+    def for_split(self) -> RunConfig:
+        """``for_timing`` for split learning: a letter has no gradient, so its values are what goes up."""
+        config = self.for_timing
+        bottleneck = config.model.bottleneck
+        if bottleneck.kind != "letters" or bottleneck.size is None:
+            return config
+        values = BottleneckConfig(kind="dimension", size=bottleneck.groups * bottleneck.size)
+        model = config.model.model_copy(update={"bottleneck": values})
+        return config.model_copy(update={"model": model, "release": ReleaseConfig()})
+
+    def form(self, shape: tuple[int, ...], rows: int = 256) -> ReleaseFormat:
+        """What messages with releases of ``shape`` look like, ``rows`` at most in one."""
+        return ReleaseFormat(
+            shape,
+            wire_of(self.config.model, self.config.release),
+            len(self.task_classes),
+            rows,
+            letters=self.config.model.bottleneck.letters,
+        )
+
+
+def split_form(config: RunConfig, form: ReleaseFormat) -> ReleaseFormat:
+    """What split learning sends where releases look like ``form``: the features as float32."""
+    bottleneck = config.model.bottleneck
+    if form.letters is None or bottleneck.size is None:
+        return replace(form, wire="float32")
+    return form.of_values(bottleneck.groups * bottleneck.size)
 
 
 def made_up_data(job: TimingJob, train: int, val: int) -> TrainingData:

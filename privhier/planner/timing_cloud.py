@@ -6,11 +6,13 @@ import shutil
 from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from privhier.config import RunConfig
 from privhier.config.shared import shared_part
 from privhier.planner.stages import CloudTimes
 from privhier.planner.timing import MOST_LAPS, Enough, TimingJob, seconds, typical
@@ -20,7 +22,6 @@ from privhier.training.cloud import CloudTrainer
 from privhier.training.labels import flips
 from privhier.training.trained import network_of
 from privhier.uplink.codec import ReleaseMessage, decode, encode
-from privhier.uplink.grid import Wire
 from privhier.uplink.journal import Journal
 from privhier.uplink.sizes import ReleaseFormat
 
@@ -36,18 +37,9 @@ class CloudTimer:
     def __init__(self, job: TimingJob, folder: Path, device: torch.device) -> None:
         self._job, self._folder, self._device = job, folder, device
         config = job.for_timing
-        edge, tail = network_of(config, config.dataset.image_size, job.task_classes, job.sensitive_classes)
-        self._shape, self._wire = edge.release_shape, config.release.quantize
+        self._trainer, shape = self._network(config)
+        self._form = job.form(shape)
         self._size = config.training.batch_size
-        self._trainer = CloudTrainer(
-            shared_part(config),
-            tail.to(device),
-            total_steps=_ALL_STEPS,
-            device=device,
-            keep=_NONE,
-            flips=flips(config.privacy.label_epsilon, job.task_classes),
-            bfloat16=config.runtime.precision == "bfloat16",
-        )
         self._seed, self._numbers = config.seed, count()
         self._journal, self._bytes = self._new_journal(), 0
         self._joint()
@@ -64,7 +56,7 @@ class CloudTimer:
     def times(self, form: ReleaseFormat, *, split: bool = True) -> CloudTimes:
         """All stages; ``form`` is what the edge's messages look like, ``split`` as of ``EdgeTimer``."""
         receive, step = self.laps()
-        payload, labels = self._payload(self._size), torch.from_numpy(self._labels(self._size))
+        payload, labels = self._payload(self._size, form), torch.from_numpy(self._labels(self._size))
         order = numpy_stream(self._seed, "timing", "order").permutation(self._size)
         cached = typical(
             lambda: self._trainer.train_step(torch.from_numpy(payload[order]), labels[order]),
@@ -84,6 +76,21 @@ class CloudTimer:
             close=median(close),
             split=self._split() if split else 0.0,
         )
+
+    def _network(self, config: RunConfig) -> tuple[CloudTrainer, tuple[int, ...]]:
+        """A trainer of the cloud's half, and the shape of what it takes."""
+        job = self._job
+        edge, tail = network_of(config, config.dataset.image_size, job.task_classes, job.sensitive_classes)
+        trainer = CloudTrainer(
+            shared_part(config),
+            tail.to(self._device),
+            total_steps=_ALL_STEPS,
+            device=self._device,
+            keep=_NONE,
+            flips=flips(config.privacy.label_epsilon, job.task_classes),
+            bfloat16=config.runtime.precision == "bfloat16",
+        )
+        return trainer, edge.release_shape
 
     def close(self) -> None:
         """Close its files."""
@@ -107,18 +114,29 @@ class CloudTimer:
     def _new_journal(self) -> Journal:
         return Journal(self._folder / "journal")
 
-    def _encoded(self, rows: int, split: str, wire: Wire | None = None) -> bytes:
-        labels = self._labels(rows) if split == "train" else None
-        numbers = np.arange(rows, dtype=np.int64)
-        payload, place = self._payload(rows), next(self._numbers)
+    def _encoded(self, rows: int, split: str, form: ReleaseFormat | None = None) -> bytes:
+        form = form or self._form
         return encode(
-            ReleaseMessage("timing", split, "joint", 0, place, numbers, payload, labels, wire or self._wire)
+            ReleaseMessage(
+                run_id="timing",
+                split=split,
+                phase="joint",
+                epoch=0,
+                batch=next(self._numbers),
+                records=np.arange(rows, dtype=np.int64),
+                payload=self._payload(rows, form),
+                task_labels=self._labels(rows) if split == "train" else None,
+                wire=form.wire,  # type: ignore[arg-type]  # checked by encode
+                letters=form.letters,
+            )
         )
 
-    def _payload(self, rows: int) -> npt.NDArray[np.float32]:
-        """Small integers over 16, which every wire type carries without loss."""
-        drawn = numpy_stream(self._seed, "timing", "payload").integers(-7, 8, (rows, *self._shape))
-        return drawn.astype(np.float32) / np.float32(16)
+    def _payload(self, rows: int, form: ReleaseFormat) -> npt.NDArray[Any]:
+        """Letters, or small integers over 16, which every wire type carries without loss."""
+        stream, shape = numpy_stream(self._seed, "timing", "payload"), (rows, *form.shape)
+        if form.letters is not None:
+            return stream.integers(0, form.letters, shape, dtype=np.int64)
+        return stream.integers(-7, 8, shape).astype(np.float32) / np.float32(16)
 
     def _labels(self, rows: int) -> npt.NDArray[np.int64]:
         numbers = np.arange(rows, dtype=np.int64)
@@ -126,13 +144,14 @@ class CloudTimer:
 
     def _split(self) -> float:
         """Split learning's cloud: a step that also makes the gradient of the features, and sends it."""
-        data = self._encoded(self._size, "train", "float32")
+        trainer, shape = self._network(self._job.for_split)
+        data = self._encoded(self._size, "train", ReleaseFormat(shape))
 
         def step() -> None:
             message = decode(data)
             assert message.task_labels is not None
             z = torch.from_numpy(message.payload).requires_grad_()
-            self._trainer.train_step(z, torch.from_numpy(message.task_labels))
+            trainer.train_step(z, torch.from_numpy(message.task_labels))
             assert z.grad is not None
             gradient = z.grad.cpu().numpy()
             encode(ReleaseMessage("timing", "train", "split", 0, 0, message.records, gradient))

@@ -69,12 +69,7 @@ class EdgeTimer:
         side, outbox, rounds = self._side, self._outbox, range(3)
         self._outbox.clear()
         release = [seconds(lambda n=n: side.release(outbox, "val", "joint", n)) for n in rounds]  # type: ignore[misc]
-        form = ReleaseFormat(
-            shape=side.edge.release_shape,
-            wire=self.config.release.quantize,
-            tasks=len(self._job.task_classes),
-            rows=max(outbox.rows),
-        )
+        form = self._job.form(side.edge.release_shape, max(outbox.rows))
         times = EdgeTimes(
             step=step,
             pack=pack,
@@ -108,7 +103,7 @@ class EdgeTimer:
 
     def _split(self) -> float:
         """Split learning's edge: features up, and back through a gradient that came down."""
-        config, job, size = self.config, self._job, self.config.training.batch_size
+        config, job, size = self._job.for_split, self._job, self.config.training.batch_size
         edge, _ = network_of(config, config.dataset.image_size, job.task_classes, job.sensitive_classes)
         edge.to(self._device).train()
         optimizer = build_optimizer(

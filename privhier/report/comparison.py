@@ -36,7 +36,8 @@ def comparison(
         ``leakage/ATTRIBUTE`` (the headline: worst of test and training records and of all threat models) with
         the score's name, attacker, records, floor, excess, ceiling and certificate; ``epsilon`` and ``delta``
         of one record's own releases (NaN: none), and ``allows``, the best balanced accuracy at telling two
-        records apart; ``releases_per_record``, ``bytes_per_record``. A score's interval is in ``_low`` and
+        records apart; ``releases_per_record``, ``bytes_per_record`` of one release on the line and
+        ``payload_bytes_per_record`` of what is released in it. A score's interval is in ``_low`` and
         ``_high``. Where pure epsilons stand beside others, ``attrs["note"]`` says what that means.
     """
     import pandas as pd
@@ -97,4 +98,6 @@ def _headline(result: Result) -> dict[str, Any]:
         row[name] = math.nan if value is None else value
     row["releases_per_record"] = result.uplink.releases_per_record
     row["bytes_per_record"] = result.uplink.bytes_per_record
+    alone = result.uplink.payload_bytes_per_record
+    row["payload_bytes_per_record"] = math.nan if alone is None else alone
     return row

@@ -39,7 +39,7 @@ from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
-from privhier.report.summary import certified_text, show_gain
+from privhier.report.summary import certified_text, show_gain, uplink_text
 from privhier.storage.files import whole_file
 
 VACUOUS = 10.0
@@ -155,6 +155,7 @@ def render(
         git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],
         versions=_versions(),
         size=_size,
+        uplink=uplink_text(result),
         attack_seconds=lambda target, attack: attack_seconds(result.timing, target, attack),
     )
 

@@ -47,6 +47,7 @@ def summarize(result: Result) -> Iterator[str]:
         yield f"reference {name}: mean task AUC {show(reference.utility_mean.auc)}"
         for attribute, leakage in reference.leakage.items():
             yield f"reference {name}: leakage {attribute}: {headline_text(leakage)}"
+    yield f"uplink: {uplink_text(result)}"
     for row in result.guarantees:
         epsilon = "none"
         if row.epsilon is not None:
@@ -94,6 +95,23 @@ def certified_text(certified: Certified) -> str:
     )
     sure = f"{certified.confidence:.0%} confidence, {certified.n} untouched test records"
     return f"any attacker on one record's letters: {stated} ({sure})"
+
+
+def uplink_text(result: Result) -> str:
+    """What one release costs on the line: alone, and with all that its messages carry beside it."""
+    up, letters = result.uplink, result.release.get("letters")
+    times = f"{up.releases_per_record} release{'s' if up.releases_per_record != 1 else ''} a record"
+    whole = f"{_bytes(up.bytes_per_record)} bytes"
+    if up.payload_bytes_per_record is None:
+        return f"{whole} a release as sent; {times}"
+    alone = up.payload_bytes_per_record
+    what = f"{8 * alone:g} bits of letters" if letters else f"{_bytes(alone)} bytes of values"
+    beside = "record numbers, labels and headers"
+    return f"{what} a release, {whole} as sent with {beside}; {times}"
+
+
+def _bytes(count: float) -> str:
+    return f"{count:.0f}" if count >= 100 else f"{count:.3g}"
 
 
 def show_gain(gain: Score) -> str:

@@ -182,6 +182,7 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
         row[f"epsilon/{guarantee.name}"] = guarantee.epsilon
         row[f"allows/{guarantee.name}"] = guarantee.allows
     row["uplink/bytes_per_record"] = point.result.uplink.bytes_per_record
+    row["uplink/payload_bytes_per_record"] = point.result.uplink.payload_bytes_per_record
     return row
 
 

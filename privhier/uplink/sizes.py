@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from privhier.uplink.header import DTYPES, Layout, write_header
+from privhier.uplink.letters import bits_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,22 @@ class ReleaseFormat:
     def bytes_per_record(self) -> float:
         """Of one release in a message of 128 training records, its share of the header included."""
         return self.bytes_of(128, phase="joint") / 128
+
+    @property
+    def payload_bytes_per_record(self) -> float:
+        """Of one release alone: its values, or its letters, which take bits of a byte.
+
+        Record numbers, labels, the header, and the bits that fill a message's last byte come on top.
+        """
+        if self.letters is not None:
+            return math.prod(self.shape) * bits_of(self.letters) / 8
+        layout = Layout("", "val", "", 0, 0, 0, self.wire, (1, *self.shape), None)
+        tensors = {name: DTYPES[code].itemsize * math.prod(dims) for name, code, dims in layout.tensors()}
+        return float(sum(tensors.values()) - tensors["records"])
+
+    def of_values(self, count: int) -> ReleaseFormat:
+        """The same messages with ``count`` float32 values in place of letters."""
+        return replace(self, shape=(count,), wire="float32", letters=None)
 
 
 @lru_cache(maxsize=4096)

@@ -18,6 +18,8 @@ from privhier.defenses.base import (
 )
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
+from privhier.privacy.noise import SeededNoise
+from privhier.privacy.release import ReleaseMechanism
 
 ROWS = {
     "none": {},
@@ -27,7 +29,12 @@ ROWS = {
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
-BOTTLENECKS = {"vector": {"kind": "dimension", "size": 6}, "map": {"kind": "channels", "size": 3}}
+BOTTLENECKS = {
+    "vector": {"kind": "dimension", "size": 6},
+    "map": {"kind": "channels", "size": 3},
+    "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
+}
+ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64
 
 
@@ -50,9 +57,10 @@ def make_batch(edge: EdgeSegment, *, unknown: slice | None = None) -> DefenseBat
     if unknown is not None:
         for column in labels:
             column[unknown] = -1
-    return DefenseBatch(
-        z=edge.features(images), task_labels=labels[:2], sensitive_labels=labels[2:], edge=edge
-    )
+    z = edge.features(images)
+    if edge.codebook is not None:
+        z = ANSWERS.sanitize(z, SeededNoise(0, "answers"), edge.codebook).values
+    return DefenseBatch(z=z, task_labels=labels[:2], sensitive_labels=labels[2:], edge=edge)
 
 
 def trunk_gradient(edge: EdgeSegment, loss: Callable[[DefenseBatch], torch.Tensor]) -> torch.Tensor:

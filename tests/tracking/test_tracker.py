@@ -282,6 +282,35 @@ def test_the_real_tail_of_a_feature_map_can_be_logged(run: Path) -> None:
     assert tracker.failure is None
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_tail_of_letters_reloads_and_answers_alike_on_every_letter(
+    run: Path, monkeypatch: pytest.MonkeyPatch, groups: int
+) -> None:
+    import mlflow
+
+    from privhier.config import ModelConfig
+    from privhier.models.network import build_network
+
+    bottleneck = {"kind": "letters", "size": 2, "letters": 5, "groups": groups}
+    edge, tail = build_network(
+        ModelConfig.model_validate({"bottleneck": bottleneck}),
+        image_size=32,
+        task_classes={"gender": 2, "age": 4},
+        sensitive_classes={},
+        seed=0,
+    )
+    tracker = tracking.open_tracker(config(), run)
+    uri = tracker.log_tail(tail, np.zeros((2, *edge.release_shape), np.float32))
+    tracker.finish()
+    assert uri is not None
+    letters = np.stack([np.roll(np.arange(5), group) for group in range(groups)], axis=1)
+    with torch.no_grad():
+        expected = torch.cat(tail.eval()(torch.from_numpy(letters)), dim=1).numpy()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{run.parent / 'mlflow.db'}")
+    found = mlflow.pyfunc.load_model(uri).predict(letters.astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "uri", ["http://someone:hunter2@127.0.0.1:9", "file:///nowhere/mlruns", "sqlite:///{blocked}/mlflow.db"]
 )
