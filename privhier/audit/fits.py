@@ -24,11 +24,13 @@ class Fit:
         name: What was counted, for the reader.
         counts: ``(k,)``.
         shares: Sum to 1, ``(k,)``; fixed by the claim, whatever was drawn.
+        joint: Whether it is of several draws together, and so breaks as well where a single one does.
     """
 
     name: str
     counts: npt.NDArray[np.int64]
     shares: FloatArray
+    joint: bool = False
 
     @property
     def off(self) -> float:
@@ -36,7 +38,7 @@ class Fit:
         return float(np.abs(self.counts / max(1, self.counts.sum()) - self.shares).sum() / 2)
 
     def broken(self, level: float) -> bool:
-        """Whether a sound mechanism gives such counts with less than probability ``level``."""
+        """Whether a sound mechanism gives such counts with a probability below ``level``."""
         return multinomial_p_value(self.counts, self.shares) < level
 
 
@@ -50,8 +52,8 @@ def lumped(name: str, counts: npt.NDArray[np.int64], shares: FloatArray) -> Fit:
 
 def fitted_row(name: str, what: str, adjacency: str, fits: Sequence[Fit], level: float) -> AuditRow:
     """A row that fails where counts are as no sound mechanism gives them but with probability ``level``."""
-    broken = sorted((fit for fit in fits if fit.broken(level)), key=lambda fit: -fit.off)
-    worst = "; ".join(f"{fit.name}, off by {fit.off:.2g} in all" for fit in broken[:_NAMED])
+    broken = sorted((fit for fit in fits if fit.broken(level)), key=lambda fit: (fit.joint, -fit.off))
+    worst = "; ".join(f"{fit.name}, off by {fit.off:.2g}" for fit in broken[:_NAMED])
     more = f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return AuditRow(
         name=name,

@@ -134,7 +134,7 @@ class LetterTrials:
         favored = self.claimed.favored
         one, other, equal = favored[letters, first], favored[letters, second], first == second
         cells = np.where(one & other, np.where(equal, 0, 1), np.where(one | other, 2, np.where(equal, 3, 4)))
-        return Fit(name, np.bincount(cells.reshape(-1), minlength=5), self._pairs)
+        return Fit(name, np.bincount(cells.reshape(-1), minlength=5), self._pairs, joint=True)
 
     @cached_property
     def _pairs(self) -> FloatArray:
