@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from privhier.audit.file import AuditReport
 from privhier.audit.letter_claim import ClaimedLetters
@@ -264,5 +264,5 @@ def _allowed(claim: Claim) -> float:
         known = claim.letters
         told = letters_accuracy(known.matrix[:, :-1], known.groups, known.releases)
         return min(told, pure_accuracy(claim.epsilon))
-    kind = "gaussian" if claim.kind == "gaussian" else "laplace"
+    kind: Literal["gaussian", "laplace"] = "gaussian" if claim.kind == "gaussian" else "laplace"
     return release_accuracy(kind, 2 / claim.strength, 1.0, claim.releases)

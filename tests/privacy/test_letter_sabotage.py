@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 import torch
@@ -136,6 +137,15 @@ def test_a_claim_of_one_answer_for_all_of_them_is_too_small():
     refuted = audit(claim=each / (RELEASES * M))
     assert {"releases", "channel"} <= refuted.keys()
     assert refuted["releases"].lower_95 > 1.1 * TARGET / (RELEASES * M)
+
+
+@pytest.mark.parametrize("keep", [1.0, 1 / (1 + (K - 1) * math.exp(-3.0))], ids=["always", "2 epsilon"])
+def test_a_channel_whose_own_matrix_is_worth_more_than_the_claim(monkeypatch, keep):
+    """The claim's matrix is then as broken as the answers, which follow it: its worth is held against it."""
+    monkeypatch.setattr(RandomizedResponse, "keep", property(lambda self: keep))
+    refuted = audit(draws=12_000)
+    assert {"releases", "channel"} <= refuted.keys()
+    assert "its matrix is worth epsilon" in refuted["channel"].note
 
 
 class OneGroupKept(ReleaseMechanism):
@@ -386,6 +396,12 @@ def test_letters_that_are_not_charged_are_refused_by_the_ledger(monkeypatch):
     monkeypatch.setattr(Releaser, "charge", lambda self, *args: None)
     with pytest.raises(GuaranteeError, match="never charged"):
         audit()
+
+
+def test_true_letters_are_charged_without_bound():
+    ledger = Ledger(None)
+    ledger.charge("train", 10, "joint", 0, ReleaseMechanism("none", letters=K, groups=M), "seeded")
+    assert ledger.accounts()["train"].epsilon == math.inf
 
 
 def test_one_seeded_draw_at_two_epsilons_is_refused_by_the_ledger():
