@@ -78,6 +78,15 @@ def test_sound_channels_are_held_tight(name, letters, epsilon, groups, releases,
     assert "can prove at most epsilon" in main_row.note
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CHANNELS))
+@pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0, 8.0])
+def test_a_million_draws_prove_nine_tenths_of_the_claim(name, epsilon):
+    rows = audit(name, 16, epsilon, draws=1_000_000)
+    assert not any(row.refuted for row in rows)
+    assert 0.9 <= rows[0].lower_95 / epsilon <= 1.02
+
+
 def test_false_alarms_do_not_happen_in_many_audits():
     over = 0
     for seed in range(30):
