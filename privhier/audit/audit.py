@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal, cast
 
 from privhier.audit.file import AuditReport
+from privhier.audit.letter_claim import ClaimedLetters
+from privhier.audit.letter_reload import audit_letter_reload
+from privhier.audit.letters import audit_letters
 from privhier.audit.paths import AuditedReleases
 from privhier.audit.release import ALARM, Claimed, audit_release, strength_of
 from privhier.audit.reload import audit_reload
@@ -17,9 +21,10 @@ from privhier.config import RunConfig
 from privhier.evaluation.result import Result
 from privhier.privacy import shown
 from privhier.privacy.accounting import gaussian_epsilon
-from privhier.privacy.distinguishing import release_accuracy
+from privhier.privacy.distinguishing import letters_accuracy, pure_accuracy, release_accuracy
+from privhier.privacy.events import AnyRelease
 from privhier.privacy.guarantees import OWN_RELEASES
-from privhier.privacy.ledger import Ledger, ReleaseEvent
+from privhier.privacy.ledger import Ledger
 from privhier.tracking.audit import log_audit
 from privhier.training.charges import checked_ledger
 from privhier.training.clip import mechanism_of
@@ -38,11 +43,12 @@ class Claim:
     Attributes:
         kind: The mechanism.
         epsilon: Of all ``releases`` together, replace-one.
-        delta: Of the claim; 0 for laplace.
+        delta: Of the claim; 0 where it is pure.
         releases: T, the most that any record has had.
         test_releases: Releases of a test record.
         records: Split to the records that were released.
-        strength: mu (gaussian) or epsilon (laplace) of a single release.
+        strength: mu (gaussian) or epsilon (laplace, letters) of a single release.
+        letters: How letters are said to be answered, where the run releases any.
     """
 
     kind: Kind
@@ -52,10 +58,11 @@ class Claim:
     test_releases: int
     records: Mapping[str, int]
     strength: float
+    letters: ClaimedLetters | None = None
 
     def of(self, releases: int) -> float:
         """Epsilon that is claimed for that many releases of one record."""
-        if self.kind == "laplace":
+        if self.kind != "gaussian":
             return self.strength * releases
         return gaussian_epsilon(self.strength * math.sqrt(releases), self.delta)
 
@@ -141,16 +148,17 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
     T is what the ledger holds, but never less than the schedule's.
 
     Raises:
-        GuaranteeError: There is no ledger, or it claims an epsilon of 0 for Laplace releases.
+        GuaranteeError: There is no ledger.
+        ConfigError: It claims an epsilon of 0 for releases that are not Gaussian.
     """
     facts = finished_training(folder)
-    kind = mechanism_of(config, facts["n_train"], folder).mechanism
+    mechanism = mechanism_of(config, facts["n_train"], folder)
     ledger = checked_ledger(folder, config, facts)
     accounts = ledger.accounts()
-    if kind == "none" or not accounts:
+    if mechanism.mechanism == "none" or not accounts:
         return None
     delta = config.privacy.delta_for(facts["n_train"])
-    epsilon: float | None = max(account.spent(kind, delta) for account in accounts.values())
+    epsilon: float | None = max(account.spent(mechanism.mechanism, delta) for account in accounts.values())
     if folder.result.exists():
         rows = Result.of_run(folder.sealed, folder.result).guarantees
         epsilon, printed = next(
@@ -162,16 +170,23 @@ def read_claim(folder: RunFolder, config: RunConfig) -> Claim | None:
     # The choice of a clip bound is no release: what is claimed of releases alone is the rest.
     epsilon -= max(account.clip_epsilon for account in accounts.values())
     releases = max(ledger.releases_per_record(), config.schedule.releases_per_record)
+    kind: Kind = "letters" if mechanism.letters else cast(Kind, mechanism.mechanism)
     whole = strength_of(kind, epsilon, delta)
-    return Claim(
+    strength = whole / (math.sqrt(releases) if kind == "gaussian" else releases)
+    claim = Claim(
         kind=kind,
         epsilon=epsilon,
         delta=delta if kind == "gaussian" else 0.0,
         releases=releases,
         test_releases=max(1, ledger.releases_per_record("test")),
         records=_released(ledger),
-        strength=whole / (math.sqrt(releases) if kind == "gaussian" else releases),
+        strength=strength,
     )
+    if not mechanism.letters:
+        return claim
+    each = strength / mechanism.groups
+    letters = ClaimedLetters(mechanism.mechanism, mechanism.letters, mechanism.groups, each, releases)
+    return replace(claim, letters=letters)
 
 
 def _training(context: AuditContext) -> list[AuditRow]:
@@ -187,12 +202,18 @@ def _releases(context: AuditContext, path: str) -> list[AuditRow]:
     if claim is None:
         return []
     edge = load_edge(context.run)
-    paths = AuditedReleases(context.config, edge.mechanism)
+    code = edge.edge.codebook
+    paths = AuditedReleases(context.config, edge.mechanism, code)
     training = path == "training"
     releases = claim.releases if training else claim.test_releases
     shape = edge.edge.release_shape
+    release = paths.training if training else paths.evaluation
+    batches = paths.batches(path, claim.records.get("train" if training else "test", 0), shape)
+    own: dict[str, Any] = {"draws": context.draws, "seed": context.seed, "name": path, "batches": batches}
+    if claim.letters is not None and code is not None:
+        return audit_letters(release, replace(claim.letters, releases=releases), code=code, **own)
     return audit_release(
-        paths.training if training else paths.evaluation,
+        release,
         Claimed(
             kind=claim.kind,
             clip=edge.mechanism.clip,
@@ -201,16 +222,13 @@ def _releases(context: AuditContext, path: str) -> list[AuditRow]:
             releases=releases,
         ),
         shape=shape,
-        draws=context.draws,
-        seed=context.seed,
-        name=path,
-        batches=paths.batches(path, claim.records.get("train" if training else "test", 0), shape),
+        **own,
     )
 
 
 def _released(ledger: Ledger) -> dict[str, int]:
     """Split to the records that one release of it holds."""
-    events = [event for event in ledger.events if isinstance(event, ReleaseEvent)]
+    events = [event for event in ledger.events if isinstance(event, AnyRelease)]
     return {event.split: event.records for event in events}
 
 
@@ -220,6 +238,9 @@ def _reloaded(context: AuditContext) -> list[AuditRow]:
         return []
     folder = RunFolder(context.run)
     facts = finished_training(folder)
+    if claim.letters is not None:
+        size = facts["image_size"]
+        return [audit_letter_reload(context.run, claim.letters, image_size=size, seed=context.seed)]
     scale = 2 * mechanism_of(context.config, facts["n_train"], folder).clip / claim.strength
     return [
         audit_reload(
@@ -232,6 +253,16 @@ def _note(claim: Claim | None, config: RunConfig) -> str:
     if claim is None:
         return f"mechanism {config.release.mechanism!r} claims nothing on releases: nothing to audit"
     text = f"claimed: epsilon {shown.claim(claim.epsilon)} for {claim.releases} release(s) of one record"
-    allowed = release_accuracy(claim.kind, 2 / claim.strength, 1.0, claim.releases)
+    allowed = _allowed(claim)
     at = f", delta {shown.claim(claim.delta)}" if claim.delta else ""
     return f"{text}{at}; it {shown.allowance(allowed)}"
+
+
+def _allowed(claim: Claim) -> float:
+    """The best balanced accuracy at telling two records apart that the claim allows."""
+    if claim.letters is not None:
+        known = claim.letters
+        told = letters_accuracy(known.matrix[:, :-1], known.groups, known.releases)
+        return min(told, pure_accuracy(claim.epsilon))
+    kind: Literal["gaussian", "laplace"] = "gaussian" if claim.kind == "gaussian" else "laplace"
+    return release_accuracy(kind, 2 / claim.strength, 1.0, claim.releases)

@@ -104,6 +104,39 @@ def pure_lower_bound(
     return np.asarray(np.maximum(first, second), dtype=np.float64)
 
 
+def multinomial_p_value(counts: Counts, shares: Counts) -> float:
+    r"""How likely counts at least as far from their shares are, bounded from above at every sample size.
+
+    The G-test's statistic is twice :math:`x = \sum_i c_i \log(c_i / (n p_i))`. Agrawal (2020, theorem 1.2):
+    :math:`P[x \ge t] \le e^{-t} (e t / (k - 1))^{k - 1}` for t > k - 1, no approximation for few counts.
+
+    Args:
+        counts: How often each of k outcomes came, ``(k,)``.
+        shares: Their probabilities, which sum to 1, fixed before the draws; ``(k,)``.
+
+    Returns:
+        In [0, 1]; 0 where an outcome of probability 0 came.
+
+    Raises:
+        ConfigError: Counts below 0, or no distribution of the same length.
+
+    Example:
+        >>> multinomial_p_value([50, 50], [0.5, 0.5]), multinomial_p_value([1, 99], [0.5, 0.5]) < 1e-20
+        (1.0, True)
+    """
+    c, p = np.asarray(counts, dtype=np.float64), np.asarray(shares, dtype=np.float64)
+    if c.shape != p.shape or c.ndim != 1 or np.any(c < 0) or np.any(p < 0) or not math.isclose(p.sum(), 1):
+        raise _error("counts", "out of range", "must be at least 0, one for each of the shares that sum to 1")
+    if np.any(c[p == 0] > 0):
+        return 0.0
+    seen = c > 0
+    x = float((c[seen] * np.log(c[seen] / (c.sum() * p[seen]))).sum()) if seen.any() else 0.0
+    free = int((p > 0).sum()) - 1
+    if free == 0 or x <= free:
+        return 1.0
+    return math.exp(free * (1 + math.log(x / free)) - x)
+
+
 def one_run_p_value(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
     r"""How likely v or more of r guesses are right if the algorithm is (epsilon, delta)-DP.
 

@@ -39,7 +39,7 @@ class Judge:
 
     Args:
         kind: Which strength the views are measured in.
-        delta: Of the claim; 0 for laplace.
+        delta: Of the claim; 0 where it is pure.
         alarm: Confidence of every single count that may refute.
     """
 
@@ -110,4 +110,5 @@ class Judge:
 
     def _trials(self, view: View, share: float) -> int:
         """Trials under each input; a call of the release function counts like 64 rows."""
+        share *= view.many
         return max(_FEWEST, int(share / max(1, 64 * view.calls) if view.calls else share))

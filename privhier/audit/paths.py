@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray, Splits
 from privhier.models.edge import EdgeSegment
+from privhier.models.letter_code import LetterCode
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import ReleaseMechanism
@@ -35,6 +36,7 @@ class AuditedReleases:
     Args:
         config: The run.
         mechanism: As the run loads it.
+        code: The edge's letters, where it releases any.
         ledger: Makes the account that every call is charged to; in memory by default.
 
     Example:
@@ -49,10 +51,11 @@ class AuditedReleases:
         self,
         config: RunConfig,
         mechanism: ReleaseMechanism,
+        code: LetterCode | None = None,
         *,
         ledger: Callable[[], Ledger] = lambda: Ledger(None),
     ) -> None:
-        self.config, self.mechanism, self._ledger = config, mechanism, ledger
+        self.config, self.mechanism, self.code, self._ledger = config, mechanism, code, ledger
 
     def training(self, features: Tensor, *, epoch: int, batch: int) -> Tensor:
         """Releases of training records: joint epochs first, then the one release of the cloud epochs."""
@@ -71,7 +74,7 @@ class AuditedReleases:
         Args:
             path: ``training`` or ``evaluation``.
             records: In the split.
-            shape: Shape of one record's features.
+            shape: Shape of one record's release.
 
         Returns:
             ``(epoch, size)`` as ``training`` and ``evaluation`` take them, each once, large sizes first.
@@ -104,10 +107,11 @@ class AuditedReleases:
         releaser = Releaser(self.config, self.mechanism, self._ledger(), run_id="audit")
         records = np.arange(len(features), dtype=np.int64)
         releaser.charge("train", "joint", epoch, len(records))
-        release = self.mechanism.sanitize(features.float(), releaser.noise("train", "joint", epoch, batch))
+        noise = releaser.noise("train", "joint", epoch, batch)
+        release = self.mechanism.sanitize(features.float(), noise, self.code)
         collector = Collector()
         uplink = LocalUplink(collector.receive)
-        releaser.send(uplink, "train", "joint", epoch, batch, records, release, _stand_in(len(records)))
+        releaser.send(uplink, "train", "joint", epoch, batch, records, release, stand_in(len(records)))
         return torch.from_numpy(collector.payload())
 
     def _split(self, features: Tensor, split: str, phase: str, epoch: int, batch: int) -> Tensor:
@@ -117,8 +121,8 @@ class AuditedReleases:
         collector = Collector()
         releaser.release_split(
             LocalUplink(collector.receive),
-            cast(EdgeSegment, _GivenFeatures(features)),
-            _stand_in(len(features)),
+            cast(EdgeSegment, GivenFeatures(features, self.code)),
+            stand_in(len(features)),
             split,
             phase,
             epoch,
@@ -143,21 +147,26 @@ class _Later(Releaser):
         return super().noise(split, phase, epoch, self.first + batch)
 
 
-class _GivenFeatures(nn.Module):
-    """An edge whose features of image k are row k; the images spell k in their three bytes."""
+class GivenFeatures(nn.Module):
+    """An edge whose features of image k are row k; the images spell k in their three bytes.
 
-    def __init__(self, features: Tensor) -> None:
+    Args:
+        features: ``(n, *shape)``.
+        code: The edge's letters, where it releases any.
+    """
+
+    def __init__(self, features: Tensor, code: LetterCode | None) -> None:
         super().__init__()
-        self._rows = features
-        self.codebook = None
-        self.release_shape = tuple(features.shape[1:])
+        self._rows, self.codebook = features, code
+        self.release_shape = tuple(features.shape[1:]) if code is None else (code.groups,)
 
     def features(self, x: Tensor) -> Tensor:
+        """The rows that images name, ``(B, *shape)``."""
         digits = ((x[:, :, 0, 0] + 1) * 127.5).round().long()
         return self._rows[digits @ torch.tensor([1, 256, 65536])]
 
 
-def _stand_in(count: int) -> TrainingData:
+def stand_in(count: int) -> TrainingData:
     """``count`` images that spell their own numbers."""
     numbers: IntArray = np.arange(count, dtype=np.int64)
     digits = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=1)

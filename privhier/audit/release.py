@@ -33,19 +33,19 @@ _ONE = "one record, replaced by any other"
 
 
 def strength_of(kind: Kind, epsilon: float, delta: float) -> float:
-    """The mu (gaussian) or pure epsilon (laplace) that a claim of (epsilon, delta) stands for.
+    """The mu (gaussian) or pure epsilon (laplace, letters) that a claim of (epsilon, delta) stands for.
 
     Raises:
-        ConfigError: No such claim: not finite, below 0, or 0 for laplace.
+        ConfigError: No such claim: not finite, below 0, or 0 where it is pure.
     """
-    if not 0 <= epsilon < np.inf or (kind == "laplace" and epsilon == 0):
+    if not 0 <= epsilon < np.inf or (kind != "gaussian" and epsilon == 0):
         raise ConfigError(
             key="audit.claimed_epsilon",
             value=epsilon,
-            rule="must be finite, and above 0 for laplace",
+            rule="must be finite, and above 0 where it is pure",
             remedy="Nothing is claimed here, so there is nothing to audit",
         )
-    if kind == "laplace":
+    if kind != "gaussian":
         return epsilon
     if epsilon == 0:
         return float(2 * ndtri((1 + delta) / 2))  # delta = 2 Phi(mu / 2) - 1
@@ -165,10 +165,10 @@ def audit_release(
         judge.row(f"{name}: {title}", what, adjacency, claim, found, count)
         for title, (found, what, adjacency, claim, count) in groups.items()
     ]
-    return [*rows, _non_finite(release, shape, clip, f"{name}: non-finite features")]
+    return [*rows, non_finite(release, shape, clip, f"{name}: non-finite features")]
 
 
-def _non_finite(release: ReleaseFunction, shape: Sequence[int], clip: float, name: str) -> AuditRow:
+def non_finite(release: ReleaseFunction, shape: Sequence[int], clip: float, name: str) -> AuditRow:
     """One value of one record of a batch is not finite: the batch must be refused."""
     through = []
     for number, bad in enumerate((float("nan"), float("inf"), float("-inf"))):

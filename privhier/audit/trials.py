@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 FloatArray = npt.NDArray[np.float64]
-Kind = Literal["gaussian", "laplace"]
+Kind = Literal["gaussian", "laplace", "letters"]
+"""What is released: values with noise of a kind, or letters behind a channel; all but gaussian are pure."""
 Scores = tuple[FloatArray, FloatArray]
 """float64 ``(n,)`` each: the adversary's score under the one input and under the other."""
 Draw = Callable[[int], Scores]
@@ -75,7 +76,7 @@ class Trials:
                 score += self._score(self._released(features, epoch), u, half)
             return score[1::2], score[0::2]
 
-        return self._collector(chunk)
+        return collected(chunk)
 
     def two_epochs(self, u: Tensor, size: float, epochs: tuple[int, int]) -> Draw:
         """Inputs +-size u in one epoch and -+size u in the other, the releases subtracted."""
@@ -87,7 +88,7 @@ class Trials:
             score = self._score(first - self._released(-features, epochs[1], batch), u)
             return score[1::2], score[0::2]
 
-        return self._collector(chunk)
+        return collected(chunk)
 
     def known_noise(self, u: Tensor, size: float, apart: int | None) -> Draw:
         """Targets at +-size u less the releases of known records at zero, which are their noise.
@@ -109,7 +110,7 @@ class Trials:
             score = self._score(noise, u)
             return score[1::2], score[0::2]
 
-        return self._collector(chunk)
+        return collected(chunk)
 
     def clipped_image(self, u: Tensor) -> Draw:
         """A record far outside the ball, and one at its clipped image."""
@@ -119,7 +120,7 @@ class Trials:
             score = self._score(self._released(sizes.float()[:, None] * u, 0), u)
             return score[1::2], score[0::2]
 
-        return self._collector(chunk)
+        return collected(chunk)
 
     def small_batches(self, u: Tensor, *, alone: bool, repeat: int) -> Draw:
         """Batches of eight, ``repeat`` of them summed up in a trial.
@@ -142,7 +143,7 @@ class Trials:
                 totals.append(np.array([total]))
             return totals[0], totals[1]
 
-        return self._collector(chunk)
+        return collected(chunk)
 
     def pair(
         self,
@@ -177,7 +178,7 @@ class Trials:
                     scores[side].append(score[(which == side).numpy()])
             return np.concatenate(scores[0]), np.concatenate(scores[1])
 
-        return self._collector(chunk)
+        return collected(chunk)
 
     def _energy(self, released: Tensor) -> FloatArray:
         size = released.double()
@@ -205,14 +206,17 @@ class Trials:
     def _signs(self, rows: int) -> Tensor:
         return torch.tensor([1.0, -1.0]).repeat(rows // 2)
 
-    def _collector(self, chunk: Callable[[], Scores]) -> Draw:
-        def draw(trials: int) -> Scores:
-            lows, highs, have = [], [], 0
-            while have < trials:
-                low, high = chunk()
-                lows.append(low)
-                highs.append(high)
-                have += len(low)
-            return np.concatenate(lows)[:trials], np.concatenate(highs)[:trials]
 
-        return draw
+def collected(chunk: Callable[[], Scores]) -> Draw:
+    """As many trials as asked for, from chunks of any size."""
+
+    def draw(trials: int) -> Scores:
+        lows, highs, have = [], [], 0
+        while have < trials:
+            low, high = chunk()
+            lows.append(low)
+            highs.append(high)
+            have += len(low)
+        return np.concatenate(lows)[:trials], np.concatenate(highs)[:trials]
+
+    return draw

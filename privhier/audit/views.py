@@ -39,6 +39,7 @@ class View:
         draw: Number of trials to the scores of that many trials under each of the two inputs.
         calls: Calls of the release function that one trial takes, where that is more than its share of a
             large batch; 0 where its row is a trial among many.
+        many: Trials that one row gives.
     """
 
     name: str
@@ -46,6 +47,7 @@ class View:
     scale: float
     draw: Draw
     calls: float = 0
+    many: int = 1
 
 
 class Views:

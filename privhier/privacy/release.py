@@ -77,12 +77,17 @@ class ReleaseMechanism(Mechanism):
         if (code.letters, code.groups) != (self.letters, self.groups):
             found, wanted = (code.letters, code.groups), (self.letters, self.groups)
             raise refused(f"a code of {found}", f"must have the mechanism's letters and groups, {wanted}")
-        clean = code.letters_of(self.clip_features(z).detach())
-        if clean.dtype != torch.int64 or tuple(clean.shape) != (len(z), self.groups):
-            raise refused(f"{clean.dtype} {tuple(clean.shape)}", "letters must be int64 (B, M)")
-        if clean.numel() and not 0 <= int(clean.min()) <= int(clean.max()) < self.letters:
-            raise refused(f"letter {int(clean.max())}", f"must lie in [0, {self.letters})")
-        return self._answered(clean, noise)
+        clean = self._in_alphabet(code.letters_of(self.clip_features(z).detach()), len(z))
+        return self._in_alphabet(self._answered(clean, noise), len(z))
+
+    def _in_alphabet(self, letters: torch.Tensor, records: int) -> torch.Tensor:
+        """Letters of so many records, or answers to them, unless they are none of this alphabet."""
+        if letters.dtype != torch.int64 or tuple(letters.shape) != (records, self.groups):
+            raise refused(f"{letters.dtype} {tuple(letters.shape)}", "letters must be int64 (B, M)")
+        if letters.numel() and not 0 <= int(letters.min()) <= int(letters.max()) < self.letters:
+            found = f"letters {int(letters.min())} to {int(letters.max())}"
+            raise refused(found, f"must lie in [0, {self.letters})")
+        return letters
 
     def _answered(self, letters: torch.Tensor, noise: NoiseSource) -> torch.Tensor:
         """The answers to letters int64 ``(B, M)``."""

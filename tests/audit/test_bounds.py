@@ -11,6 +11,7 @@ from scipy import stats
 
 from privhier.audit.bounds import (
     mu_lower_bound,
+    multinomial_p_value,
     one_run_lower_bound,
     one_run_p_value,
     pure_lower_bound,
@@ -111,9 +112,37 @@ def test_randomized_response_is_bounded_near_its_epsilon():
     assert 0.95 * epsilon < one_run_lower_bound(r, r, int(v), 0.0, 0.95) < epsilon
 
 
+@pytest.mark.parametrize("n", [5, 60, 3_000])
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.9, 0.05, 0.03, 0.02], [0.995] + [0.005 / 15] * 15])
+def test_counts_of_a_multinomial_are_called_unlikely_as_rarely_as_it_says(shares, n):
+    counts = np.random.default_rng(0).multinomial(n, shares, 4_000)
+    chances = np.array([multinomial_p_value(row, shares) for row in counts])
+    for level in (0.3, 0.05, 0.005):
+        assert (chances < level).mean() <= level
+
+
+def test_a_multinomial_s_bound_is_above_the_exact_chance_and_not_far_above():
+    """Of two outcomes every count can be added up: those at least as far out as this one."""
+    n, share = 40, 0.2
+    far = np.array([stats.entropy([k / n, 1 - k / n], [share, 1 - share]) for k in range(n + 1)])
+    for k in (0, 16, 25, 39):
+        exact = stats.binom.pmf(np.flatnonzero(far >= far[k] - 1e-12), n, share).sum()
+        bound = multinomial_p_value([k, n - k], [share, 1 - share])
+        assert exact <= bound <= 1000 * exact
+
+
+def test_what_cannot_come_has_chance_0_and_what_had_to_come_1():
+    assert multinomial_p_value([5, 0], [1.0, 0.0]) == 1.0
+    assert multinomial_p_value([4, 1], [1.0, 0.0]) == 0.0
+    assert multinomial_p_value([0, 0], [0.5, 0.5]) == 1.0
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: multinomial_p_value([1, 2], [0.5, 0.6]),
+        lambda: multinomial_p_value([1, 2, 3], [0.5, 0.5]),
+        lambda: multinomial_p_value([-1, 2], [0.5, 0.5]),
         lambda: rate_lower(3, 2, 0.05),
         lambda: rate_lower(0, 0, 0.05),
         lambda: mu_lower_bound(1, 2, 1, 2, 1.0),

@@ -2,9 +2,9 @@
 
 ``python tests/mutants/run.py`` copies the packages to a temporary folder, first runs the tests there
 unbroken, then every mutant of the tables (``draws.toml``: what once got through; ``eighteen.toml``: the older
-ones; ``releases.toml``: what may go up and who trains it; ``bounds.toml``: upper bounds made too small) with
-the tests that must kill it. A line for each; exit code 1 if one lives, 2 if a table no longer fits the
-source.
+ones; ``releases.toml``: what may go up and who trains it; ``bounds.toml``: upper bounds made too small;
+``letters.toml``: letters, from the features to the cloud's door, and their audit) with the tests that must
+kill it. A line for each; exit code 1 if one lives, 2 if a table no longer fits the source.
 """
 
 from __future__ import annotations

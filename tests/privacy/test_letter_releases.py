@@ -123,14 +123,42 @@ class Lying(SeededNoise):
         lambda u: u[:-1],
         lambda u: u / 2,
         lambda u: torch.full_like(u, 0.5) + u * 1e-9,
+        lambda u: torch.full_like(u, 3**-0.5) + u * 1e-9,
         lambda u: u + 0.5,
         lambda u: u * math.nan,
     ],
-    ids=["shared", "float32", "short", "half", "constant", "above 1", "nan"],
+    ids=["shared", "float32", "short", "half", "constant", "off center", "above 1", "nan"],
 )
 def test_uniform_values_that_cannot_be_fresh_ones_are_refused(change):
     with pytest.raises(ReleaseError):
         mechanism().sanitize(features(512), Lying(change), code())
+
+
+@pytest.mark.parametrize("change", [lambda u: u + 1, lambda u: u - 1, lambda u: u * math.nan])
+def test_uniform_values_out_of_range_are_refused_however_few(change):
+    with pytest.raises(ReleaseError, match=r"must lie in \[0, 1\)"):
+        mechanism().sanitize(features(4), Lying(change), code())
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"epsilon": 0.0}, "release.epsilon"),
+        ({"mechanism": "none"}, "release.epsilon"),
+        ({"mechanism": "gaussian"}, "release.letters"),
+        ({"letters": 5000}, "release.letters"),
+        ({"letters": 1}, "ledger.letters"),
+        ({"groups": 0}, "ledger.groups"),
+        ({"releases": 0}, "ledger.releases"),
+    ],
+)
+def test_a_charge_of_what_is_no_mechanism_is_refused(changes, key):
+    good = {"split": "train", "records": 9, "phase": "joint", "epoch": 0, "releases": 1, "letters": K}
+    good |= {"mechanism": "randomized_response", "groups": M, "epsilon": 1.0, "noise_source": "seeded"}
+    assert LetterEvent(**good).key == ("train", "joint", 0)
+    with pytest.raises((ConfigError, GuaranteeError)) as refused:
+        LetterEvent(**{**good, **changes})
+    assert refused.value.key == key
 
 
 @pytest.mark.parametrize(

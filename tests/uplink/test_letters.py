@@ -12,7 +12,9 @@ import pytest
 from safetensors.numpy import load
 
 from privhier.errors import UplinkError
+from privhier.uplink.chain import START
 from privhier.uplink.codec import ReleaseMessage, decode, encode
+from privhier.uplink.frames import Frame
 from privhier.uplink.header import read_header, write_header
 from privhier.uplink.letters import bits_of, pack_letters, packed_bytes, unpack_letters
 from privhier.uplink.sizes import ReleaseFormat
@@ -300,3 +302,24 @@ def test_a_message_that_would_grow_in_memory_is_refused_before_anything_is_alloc
         assert tracemalloc.get_traced_memory()[1] < 2_000_000  # copies of the bytes, made by this test
     finally:
         tracemalloc.stop()
+
+
+def test_a_cloud_takes_letters_of_its_own_alphabet_alone(fuzzing, tmp_path, monkeypatch):
+    """Five and six letters take as many bits: only the alphabet that was agreed on tells them apart."""
+    form = ReleaseFormat((3,), "letters", len(fuzzing.TASKS), letters=6)
+    monkeypatch.setattr(fuzzing, "FORM", form)
+    inbox, hello = fuzzing.inbox(tmp_path), dataclasses.replace(fuzzing.HELLO, shape=(3,), wire="letters")
+    inbox.greet(hello)
+
+    def frame(alphabet: int) -> Frame:
+        payload = np.arange(15, dtype=np.int64).reshape(5, 3) % 5
+        changes = {"payload": payload, "wire": "letters", "letters": alphabet}
+        return Frame(0, START, encode(dataclasses.replace(fuzzing.message(0), **changes)))
+
+    for alphabet in (5, 7):
+        with pytest.raises(UplinkError, match="this run has 6"):
+            inbox.take(hello, frame(alphabet))
+    assert len(inbox.journal) == 0
+    inbox.take(hello, frame(6))
+    assert len(inbox.journal) == 1
+    inbox.journal.close()
