@@ -236,6 +236,27 @@ def test_other_pipelines_train_shadows_too(protected, tmp_path):
     assert set(result.scores) == set(PARTS)
 
 
+def test_shadow_models_have_letters_of_their_own(tmp_path):
+    config = tiny(
+        model={"bottleneck": {"kind": "letters", "size": 2, "letters": 4, "groups": 2}},
+        release={"mechanism": "randomized_response", "target_epsilon": 4.0},
+    )
+    prepared, trained, _ = trained_run(config, tmp_path)
+    chosen = choose_candidates(config, prepared)
+    view = membership_view(config, prepared, trained, chosen, device=CPU, workshop=Workshop())
+    parts = pickle.loads(pickle.dumps(view.train))(training_rows(view, 0), 77)
+    own = trained.edge.codebook.values
+    assert not torch.equal(parts["tail"].edge.codebook.values, own)
+    for asked in (parts, view.target):
+        answered = [asked["tail"](view.images, query)[0] for query in (0, 1)]
+        assert not np.array_equal(*answered), "every query is answered anew"
+        assert len(np.unique(answered[0], axis=0)) <= 4**2, "a tail sees letters"
+        clean = [asked["edge_weights"](view.images, query)[0] for query in (0, 1)]
+        np.testing.assert_array_equal(*clean)
+        assert 1 < len(np.unique(clean[0], axis=0)) <= 4**2, "the true letter's values"
+        assert np.isfinite(asked["task_exit"](view.images, 0)[0]).all()
+
+
 @pytest.mark.slow
 def test_a_network_that_knows_its_records_by_heart_gives_them_away(tmp_path):
     config = tiny(
