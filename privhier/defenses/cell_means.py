@@ -78,9 +78,9 @@ def between_classes(z: Tensor, cells: Tensor, labels: Tensor, known: Tensor) -> 
             record in its cell.
     """
     shares = torch.zeros(len(z), device=z.device, dtype=z.dtype)
-    for cell in cells[known].unique():
+    for cell in torch.unique(cells[known]):
         inside = (known & (cells == cell)).nonzero()[:, 0]
-        _, member, counts = labels[inside].unique(return_inverse=True, return_counts=True)
+        _, member, counts = torch.unique(labels[inside], return_inverse=True, return_counts=True)
         many = counts >= 2
         if int(many.sum()) < 2:
             continue

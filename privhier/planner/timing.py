@@ -83,7 +83,7 @@ class TimingJob:
             wire_of(self.config.model, self.config.release),
             len(self.task_classes),
             rows,
-            letters=self.config.model.bottleneck.letters,
+            letters=self.config.model.bottleneck.alphabet,
         )
 
 

@@ -119,7 +119,13 @@ def release_event(
 ) -> AnyRelease:
     """What releases of this mechanism are charged as."""
     kind = LetterEvent if mechanism.letters else ReleaseEvent
-    where = {"split": split, "records": records, "phase": phase, "epoch": epoch, "releases": releases}
+    where: dict[str, Any] = {
+        "split": split,
+        "records": records,
+        "phase": phase,
+        "epoch": epoch,
+        "releases": releases,
+    }
     return kind(**where, **mechanism.terms, noise_source=noise_source)
 
 

@@ -87,8 +87,11 @@ def released_of(events: Iterable[Event], dimension: int) -> dict[str, list[Relea
             found[event.split].append(Released(event.epsilon, 0, words))
     for split, equal in counts.items():
         for terms, count in equal.items():
-            made = letters_released(*terms, count) if len(terms) == 4 else None
-            found[split].append(made or values_released(*terms, dimension, count))
+            if len(terms) == 4:
+                found[split].append(letters_released(*terms, count))
+            else:
+                mechanism, sigma, clip = terms
+                found[split].append(values_released(mechanism, sigma, clip, dimension, count))
     return dict(found)
 
 

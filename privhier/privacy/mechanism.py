@@ -121,11 +121,11 @@ class Mechanism:
     @property
     def terms(self) -> dict[str, Any]:
         """What is charged: everything but the wire."""
-        if self.letters:
-            names = ("mechanism", "letters", "groups", "epsilon")
-        else:
-            names = ("mechanism", "clip", "sigma")
-        return {name: getattr(self, name) for name in names}
+        letters = ("mechanism", "letters", "groups", "epsilon")
+        return {
+            name: getattr(self, name)
+            for name in (letters if self.letters else ("mechanism", "clip", "sigma"))
+        }
 
     @cached_property
     def channel(self) -> Channel | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -50,17 +52,17 @@ def settle_code(
     if code is None or code.learned or edge.codebook is not None:
         return
     z = edge_features(edge, data.images, data.splits.train, device=device)
-    fitted = {"letters": code.letters, "groups": code.groups, "seed": config.seed}
+    fit = partial(fit_codebook, letters=code.letters, groups=code.groups, seed=config.seed)
     if code.by_posteriors:
         code.judge_as(edge.task_heads)
         with torch.no_grad():
             seen = code.seen_as(z.to(device)).flatten(1).cpu()
-        centers = fit_codebook(seen, fit="kmeans", **fitted)
+        centers = fit(seen, fit="kmeans")
         values = _means(z, centers.letters_of(seen)[:, 0], code.letters)
         code.settle(values[None], exits=edge.task_heads, centers=centers.values)
     else:
-        fit = "quantiles" if config.model.bottleneck.fit == "quantiles" else "kmeans"
-        code.settle(fit_codebook(z, fit=fit, **fitted).values)
+        quantiles = config.model.bottleneck.fit == "quantiles"
+        code.settle(fit(z, fit="quantiles" if quantiles else "kmeans").values)
     _fit_exits(config, data, edge, mechanism, draws, z.to(device))
 
 
