@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from privhier.audit.bounds import FloatArray
 from privhier.privacy.channels import build_channel
 
 IntArray = npt.NDArray[np.int64]
+_BLOCK = 256
 _TIE = 1e-9
 """Relative difference below which two probabilities of a channel count as equal."""
 
@@ -62,6 +64,11 @@ class ClaimedLetters:
         """Whether an answer is one of the likeliest to a letter, ``(K, K + 1)``."""
         return np.asarray(self.matrix >= self.matrix.max(axis=1, keepdims=True) * (1 - _TIE))
 
+    def told(self, low: int, high: int) -> tuple[float, float]:
+        """Chances of the answer that speaks most for letter ``high``: under it, and under ``low``."""
+        answer = int(self.log_ratio(low, high).argmax())
+        return float(self.matrix[high, answer]), float(self.matrix[low, answer])
+
     def worst_pair(self, among: IntArray, rng: np.random.Generator) -> tuple[int, int]:
         """Two letters ``among`` these that one answer tells apart best; of equally good ones any."""
         rows = self.matrix[among, :-1]
@@ -79,8 +86,12 @@ class ClaimedLetters:
 
     def turns(self, among: IntArray) -> FloatArray:
         """Shares of ``(answer - letter) mod K`` where the letter is any of these; no letter comes last."""
-        places = (among[:, None] + np.arange(self.letters)) % self.letters
-        return np.append(np.take_along_axis(self.matrix[among], places, axis=1).mean(axis=0), 0.0)
+        found = np.zeros(self.letters)
+        for start in range(0, len(among), _BLOCK):
+            part = among[start : start + _BLOCK]
+            places = (part[:, None] + np.arange(self.letters)) % self.letters
+            found += self.matrix[part[:, None], places].sum(axis=0)
+        return np.append(found / len(among), 0.0)
 
     def pairs(self, among: IntArray) -> FloatArray:
         """Shares of what two independent answers to one letter of these are to each other, ``(5,)``.
@@ -89,15 +100,24 @@ class ClaimedLetters:
         none favored and not equal. The first and the fourth together are the rate of agreement, the sum of
         a row's squares.
         """
-        rows, favored = self.matrix[among], self.favored[among]
-        high = np.where(favored, rows, 0.0)
-        one, equal, other = high.sum(axis=1), np.square(high).sum(axis=1), np.square(rows - high).sum(axis=1)
-        cells = [equal, one**2 - equal, 2 * one * (1 - one), other, (1 - one) ** 2 - other]
-        return _distribution(np.array([max(0.0, float(cell.mean())) for cell in cells]))
+        found = np.zeros(5)
+        for rows, favored in self._blocks(among):
+            high = np.where(favored, rows, 0.0)
+            one, equal, other = high.sum(1), np.square(high).sum(1), np.square(rows - high).sum(1)
+            cells = [equal, one**2 - equal, 2 * one * (1 - one), other, (1 - one) ** 2 - other]
+            found += [max(0.0, float(cell.sum())) for cell in cells]
+        return _distribution(found / len(among))
 
     def changed(self, among: IntArray) -> float:
         """Share of the answers that are not favored, where the letter is any of these."""
-        return float(np.where(self.favored[among], 0.0, self.matrix[among]).sum(axis=1).mean())
+        lost = [float(np.where(favored, 0.0, rows).sum()) for rows, favored in self._blocks(among)]
+        return sum(lost) / len(among)
+
+    def _blocks(self, among: IntArray) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_]]]:
+        """Rows of these letters and what they favor, a few at a time: thousands make large tables."""
+        for start in range(0, len(among), _BLOCK):
+            part = among[start : start + _BLOCK]
+            yield self.matrix[part], self.favored[part]
 
 
 def _distribution(shares: FloatArray) -> FloatArray:

@@ -177,8 +177,11 @@ def _releases(trials: LetterTrials, draws: int, name: str) -> AuditRow:
     judge = Judge("letters", 0.0, 1 - ALARM / 2 / (len(views) + 1))
     what = "the two letters that an answer tells apart best, likelihood-ratio test"
     row = judge.row(name, what, "one record, replaced by any other", claimed.whole, views, draws)
-    scale = next(view.scale for view in views if view.name == row.view)
-    each = row.draws // 2
-    most = scale * float(pure_lower_bound(each, each, 0, each, 0.95))
-    sees = f"so many draws can prove at most epsilon {lower_bound(most)}"
+    chosen = next(view for view in views if view.name == row.view)
+    each, single = row.draws // 2, draws * claimed.groups / 4
+    most = chosen.scale * float(pure_lower_bound(each, each, 0, each, 0.95))
+    true, false = (single * chance for chance in claimed.told(*pairs[0]))
+    usual = scale * float(pure_lower_bound(true, single, false, single, 0.95))
+    sees = f"so many draws prove about {max(0.0, usual):.3g} of a sound claim, and no more than "
+    sees += lower_bound(most)
     return row.model_copy(update={"note": f"{row.note}; {sees}" if row.note else sees})
