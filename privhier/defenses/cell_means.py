@@ -61,7 +61,9 @@ class CellMeans(Defense):
         shares = torch.zeros_like(losses)
         if int(known.sum()) < 2:
             return losses
-        z = z / z.detach()[known].std(dim=0).clamp_min(_TINY)
+        # Where a batch has one and the same letter there is no spread, and nothing to scale up.
+        spread = z.detach()[known].std(dim=0)
+        z = (z - z.detach()[known].mean(dim=0)) / torch.where(spread > _TINY, spread, 1)
         for labels in batch.sensitive_labels:
             shares = shares + between_classes(z, cells, labels, known & (labels != UNKNOWN_LABEL))
         return losses + weight * shares

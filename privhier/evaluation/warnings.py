@@ -34,7 +34,8 @@ def code_warnings(code: Sequence[Mapping[str, Any]]) -> list[str]:
     """What is wrong with how letters are used.
 
     Args:
-        code: A group of letters each: ``letters`` and ``used`` of them.
+        code: A group of letters each: ``letters``, ``used`` of them, and ``records`` that were looked at,
+            which are what can be used at most.
 
     Example:
         >>> code_warnings([{"letters": 16, "used": 9}])
@@ -45,7 +46,7 @@ def code_warnings(code: Sequence[Mapping[str, Any]]) -> list[str]:
         "letters, less than half: the others cost accuracy under randomized response and say nothing; choose "
         "fewer letters (model.bottleneck.letters) or another fit (model.bottleneck.fit)"
         for number, group in enumerate(code)
-        if 2 * group["used"] < group["letters"]
+        if 2 * group["used"] < min(group["letters"], group.get("records", group["letters"]))
     ]
 
 

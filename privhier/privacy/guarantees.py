@@ -42,7 +42,7 @@ def write_guarantees(
     )
     open_ends = _not_covered(noise_source, labels_in_clear, also_not_covered)
     account = Account(accounts, steps, responses, mechanism, noise_source, delta, open_ends)
-    how = _how(mechanism, alphabet)
+    how, fitted = _how(mechanism, alphabet), [_FITTED] if alphabet is None else [_FITTED, _CODE]
     covers = [
         f"all {worst.releases} releases of one record together, in the split whose records spent most "
         f"(the largest number of releases any record has had: {counts or 'none'})",
@@ -69,8 +69,7 @@ def write_guarantees(
             does_not_cover=[
                 "training records against whoever also sees other records' releases or the edge's "
                 "weights: see the curious-cloud row",
-                _FITTED,
-                *([] if alphabet is None else [_CODE]),
+                *fitted,
                 "several records of one person: see the person rows"
                 if largest_person
                 else "several records of one person (this data set names no people)",
@@ -85,37 +84,48 @@ def write_guarantees(
         *label_rows(account),
     ]
     for split, k in sorted((largest_person or {}).items()):
-        own = account.of(split)
-        epsilon, spent_delta, note = number(own, noise_source, delta, k)
-        rows.append(
-            Guarantee(
-                name=f"own releases of one person, {split} records",
-                adversary="sees only the releases of that person's records; or sees everything, and the "
-                "edge was never trained on any record of that person",
-                adjacency=f"replace all {k} records of one person by any others, the most that anyone has "
-                f"in this split ({how} each)",
-                unit="person",
-                epsilon=epsilon,
-                delta=spent_delta,
-                covers=[f"all {own.releases} releases of each of the person's {k} records together"]
-                if epsilon is not None
-                else [],
-                does_not_cover=[
-                    "training records against whoever also sees other people's releases or the edge's "
-                    "weights: see the curious-cloud row",
-                    _FITTED,
-                    *([] if alphabet is None else [_CODE]),
-                    *([_labels_of(responses, k)] if split == "train" and responses.answers else []),
-                    "records of the same person in other splits",
-                    *open_ends,
-                ],
-                note=note,
-                allows=None if epsilon is None else releases_allow(own, mechanism, k),
-            )
-        )
+        found = number(account.of(split), noise_source, delta, k)
+        rows.append(_of_person(split, k, account, found, how=how, fitted=fitted))
         if split == "train" and steps.steps:
             rows.append(person_row(account, k))
     return rows
+
+
+def _of_person(
+    split: str,
+    k: int,
+    account: Account,
+    found: tuple[float | None, float | None, str],
+    *,
+    how: str,
+    fitted: Sequence[str],
+) -> Guarantee:
+    """All releases of the k records that one person has in a split; ``found`` as ``_number`` gives it."""
+    own, responses = account.of(split), account.responses
+    epsilon, delta, note = found
+    return Guarantee(
+        name=f"own releases of one person, {split} records",
+        adversary="sees only the releases of that person's records; or sees everything, and the "
+        "edge was never trained on any record of that person",
+        adjacency=f"replace all {k} records of one person by any others, the most that anyone has "
+        f"in this split ({how} each)",
+        unit="person",
+        epsilon=epsilon,
+        delta=delta,
+        covers=[f"all {own.releases} releases of each of the person's {k} records together"]
+        if epsilon is not None
+        else [],
+        does_not_cover=[
+            "training records against whoever also sees other people's releases or the edge's "
+            "weights: see the curious-cloud row",
+            *fitted,
+            *([_labels_of(responses, k)] if split == "train" and responses.answers else []),
+            "records of the same person in other splits",
+            *account.open_ends,
+        ],
+        note=note,
+        allows=None if epsilon is None else releases_allow(own, account.mechanism, k),
+    )
 
 
 def _number(

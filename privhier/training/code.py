@@ -22,7 +22,7 @@ from privhier.training.optimize import build_optimizer
 _EPOCHS = 10
 """Of the exits on letters: they are small, and the letters of a record stay what they are."""
 _BATCH = 256
-_LOOKED_AT = 4096
+LOOKED_AT = 4096
 """Records whose letters are counted, at most."""
 
 
@@ -78,7 +78,7 @@ def code_usage(data: TrainingData, edge: EdgeSegment, *, device: torch.device) -
     code: LetterCode | None = edge.codebook
     if code is None:
         return []
-    records = data.splits.val[:_LOOKED_AT]
+    records = data.splits.val[:LOOKED_AT]
     letters = code.letters_of(edge_features(edge, data.images, records, device=device))
     return [usage_of(group, code.letters) for group in letters.cpu().numpy().T]
 

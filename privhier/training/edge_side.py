@@ -28,7 +28,7 @@ from privhier.training.batches import TrainingData, batch_count
 from privhier.training.begun import Begun
 from privhier.training.charges import check_charges
 from privhier.training.clip import settle_clip
-from privhier.training.code import code_usage, settle_code
+from privhier.training.code import LOOKED_AT, code_usage, settle_code
 from privhier.training.commons import training_key
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits, sanitized
@@ -243,7 +243,8 @@ class EdgeSide:
     def code_facts(self) -> dict[str, Any]:
         """How the letters are used, for the facts of a finished training; empty where there are none."""
         usage = code_usage(self.data, self.edge, device=self.device)
-        return {"code": [asdict(group) for group in usage]} if usage else {}
+        records = min(len(self.data.splits.val), LOOKED_AT)
+        return {"code": [{**asdict(group), "records": records} for group in usage]} if usage else {}
 
     def _epoch(self, phase: str, epoch: int, *, uplink: Uplink | None) -> float:
         seed, losses = self.draws.layers_seed(), []

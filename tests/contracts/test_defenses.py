@@ -23,7 +23,7 @@ from privhier.privacy.release import ReleaseMechanism
 
 ROWS = {
     "none": {},
-    "cell_means": {"weight": 1.5, "begins": 0.0},
+    "cell_means": {"weight": 0.1, "begins": 0.0},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
