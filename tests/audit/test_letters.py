@@ -23,7 +23,6 @@ from privhier.audit.letter_reload import audit_letter_reload
 from privhier.audit.letters import audit_letters
 from privhier.cli.main import main
 from privhier.errors import CheckpointError, ConfigError
-from privhier.models.codebook import Codebook
 from privhier.models.inputs import normalize
 from privhier.models.letter_code import LetterCode
 from privhier.privacy.channels import CHANNELS, build_channel
@@ -39,7 +38,7 @@ SMALL = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))
 
 def code(letters, groups=1):
     made = LetterCode(groups=groups, letters=letters, size=1, learned=False)
-    made.settle(Codebook(torch.arange(letters).float().view(1, letters, 1).repeat(groups, 1, 1)))
+    made.settle(torch.arange(letters).float().view(1, letters, 1).repeat(groups, 1, 1))
     return made
 
 
@@ -117,7 +116,7 @@ def test_letters_that_stand_for_no_features_are_named_and_the_others_tried():
     own = LetterCode(groups=2, letters=6, size=1, learned=False)
     values = torch.arange(6.0).view(1, 6, 1).repeat(2, 1, 1)
     values[0, 4:], values[1, 1:] = 3.0, 0.0  # as a fitted code repeats the last letter that it found
-    own.settle(Codebook(values))
+    own.settle(values)
     rows = {row.name: row for row in audit("randomized_response", 6, 2.0, groups=2, own=own)}
     assert not any(row.refuted for row in rows.values())
     assert "7 of 12 letters stand for no features" in rows["release: channel"].note

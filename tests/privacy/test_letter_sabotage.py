@@ -13,7 +13,6 @@ from privhier.audit.letters import audit_letters
 from privhier.audit.paths import AuditedReleases
 from privhier.config import parse_config
 from privhier.errors import ConfigError, GuaranteeError, ReleaseError
-from privhier.models.codebook import Codebook
 from privhier.models.letter_code import LetterCode
 from privhier.privacy.accounting import solve_answer
 from privhier.privacy.channels import CHANNELS, RandomizedResponse, build_channel
@@ -33,7 +32,7 @@ PATHS = ["training", "evaluation"]
 
 def code(letters=K, groups=M):
     made = LetterCode(groups=groups, letters=letters, size=D, learned=False)
-    made.settle(Codebook(torch.randn(groups, letters, D, generator=torch_stream(0, "codes"))))
+    made.settle(torch.randn(groups, letters, D, generator=torch_stream(0, "codes")))
     return made
 
 
