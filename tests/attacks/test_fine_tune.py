@@ -38,7 +38,7 @@ def toy(records=80, victims=200, sigma=0.3, leak=25, exits=("age",), seed=0):
             edge.bottleneck,
             task_exits={},
             adversarial_exits={},
-            release_shape=edge.release_shape,
+            feature_shape=edge.feature_shape,
             description={},
         )
     mechanism = ReleaseMechanism("gaussian", clip=100.0, sigma=sigma)

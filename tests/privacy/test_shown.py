@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from privhier.audit.row import AuditRow
-from privhier.evaluation.result import GuaranteeRow
+from privhier.evaluation.result import GuaranteeRow, UplinkTotals
 from privhier.privacy.composition import ReleaseAccount, Responses, StepAccount, Steps, at_least_0, compose
 from privhier.privacy.guarantees import write_guarantees
 from privhier.privacy.shown import claim, lower_bound
@@ -89,7 +89,9 @@ def result_with_guarantee():
         )  # fmt: skip
         names = ("utility", "leakage", "reconstruction", "property_inference", "references")
         empty = {name: {} for name in names}
-        return SimpleNamespace(**empty, membership=None, warnings=[], guarantees=[row])
+        up = UplinkTotals(bytes_per_record=7.0, releases_per_record=1, total_bytes=7)
+        more = {"membership": None, "warnings": [], "release": {}, "uplink": up}
+        return SimpleNamespace(**empty, **more, guarantees=[row])
 
     return build
 

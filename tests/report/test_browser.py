@@ -30,7 +30,7 @@ COLUMNS = [
     "adversary",
     "adjacency",
     "unit",
-    "epsilon\nor factor",
+    "epsilon",
     "delta",
     "covers",
     "does not cover",
