@@ -97,6 +97,7 @@ def timeless(found: Membership) -> Membership:
     return found.model_copy(update={"seconds": {}})
 
 
+@pytest.mark.slow
 def test_scores_resume_and_workers_agree(finished, monkeypatch, tmp_path):
     config, prepared, trained, folder = finished
     calls, before = count_trainings(monkeypatch), files(folder.root)

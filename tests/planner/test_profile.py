@@ -143,6 +143,7 @@ def test_cores_need_processes(config):
         profile(TimingJob(config, *CLASSES), edge=Side(1, (0,)), cloud=Side(1), together=False)
 
 
+@pytest.mark.slow
 def test_both_sides_are_timed_in_processes_of_their_own(config, tmp_path):
     found = profile(
         TimingJob(config, *CLASSES, 1), edge=Side(1, (0,)), cloud=Side(1), cuts=["stage3"], scratch=tmp_path

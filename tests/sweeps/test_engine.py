@@ -204,6 +204,7 @@ def test_another_sweep_or_a_bad_argument_changes_nothing(write_sweep, finished, 
     assert {path: path.read_bytes() for path in finished.glob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_points_that_differ_only_in_the_attackers_share_training_and_releases(write_sweep, numbers, tmp_path):
     axes = [{"key": "attacks.attribute", "values": [["logistic_regression"], ["mlp"]]}]
     spec = write_sweep(tmp_path / "s.yaml", axes=axes, seeds=[0])
@@ -248,6 +249,7 @@ def test_a_full_disk_fails_the_point_and_loses_nothing(spec, finished, numbers, 
     assert numbers(out)[point.id] == numbers(finished)[point.id]
 
 
+@pytest.mark.slow
 def test_tracked_points_are_nested_under_the_sweep(write_sweep, tmp_path):
     mlflow = pytest.importorskip("mlflow")
     from privhier.tracking.sweep import log_frontier
