@@ -95,7 +95,7 @@ def _lines(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> list[float]
         (raw.value if raw else None, "same attack on raw images", VERMILION, "--", 1.3),
         (top.floor.value if top and top.floor else None, "floor: true task labels alone", BLUE, "-.", 1.3),
         (ceiling_value(leakage, metric), "ceiling of this run's releases", GREEN, ":", 1.6),
-        (certified_value(leakage, metric), "certified: any attacker, test records", GREEN, "-", 1.6),
+        (certified_value(leakage, metric), "certified, any attacker", GREEN, "-", 1.6),
     ]
     at = []
     for value, name, color, style, width in lines:
