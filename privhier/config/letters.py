@@ -51,9 +51,10 @@ AUTO = ((0.0, 2), (2.25, 3), (3.25, 4), (4.75, 6), (5.75, 8), (8.5, 12), (10.0, 
 
 Measured for one task of two classes under randomized response: of the K from 2 to 64 about the smallest whose
 task AUC, from letters alone, is within 0.002 of the best, on UTKFace (gender) and on the synthetic faces
-(smiling); ``experiments/letters`` has the curves. Several tasks want more: 32 at epsilon 8."""
+(smiling), by a prototype whose curves are not kept here. Several tasks want more: 32 at epsilon 8."""
 AUTO_WITHOUT_NOISE = 16
-"""Letters that are not answered at random: no more was gained by any K above."""
+"""Letters that are not answered at random: within 0.002 of the task AUC of the value itself (UTKFace,
+gender; a prototype too)."""
 
 
 def settled(
@@ -76,8 +77,3 @@ def settled(
     if bottleneck.fit == "auto" and dp_sgd is not None:
         made["fit"] = "learned" if dp_sgd else "posteriors" if bottleneck.groups == 1 else "kmeans"
     return model.model_copy(update={"bottleneck": bottleneck.model_copy(update=made)})
-
-
-def wire_of(model: ModelConfig, release: ReleaseConfig) -> str:
-    """How releases go over the wire: ``letters``, or as ``release.quantize`` says."""
-    return "letters" if model.bottleneck.kind == "letters" else release.quantize

@@ -27,7 +27,8 @@ class BottleneckConfig(Section):
     """How letters are found. After pre-training, on features of training records: ``posteriors`` (k-means on
     what the task exits make of them; one letter a record), ``quantiles`` (of one value) or ``kmeans``.
     ``learned``: trained with the edge, the only way under ``edge.dp_sgd``. ``auto``: ``learned`` there, else
-    ``posteriors`` for one letter a record, ``kmeans`` for more (measured: ``experiments/letters``)."""
+    ``posteriors`` for one letter a record, ``kmeans`` for more: so a prototype measured it, and
+    ``experiments/letters`` holds the sweep that compares them."""
 
     @field_validator("letters", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from privhier.evaluation.leakage_parts import Excess, Records
+from privhier.evaluation.leakage_parts import Certified, Excess, Records
 from privhier.evaluation.leakage_parts import Headline as Headline
 from privhier.evaluation.leakage_parts import Metric as Metric
 from privhier.evaluation.result import AttackScores, AttributeLeakage, Score, WorstAttack
@@ -109,16 +109,18 @@ def certified_value(leakage: AttributeLeakage, metric: Metric) -> float | None:
     It binds whoever holds a record's letters and nothing else of it; of pairs, those that agree in the task
     labels. Of training records it says nothing.
     """
-    certified = leakage.certified
-    if certified is None:
-        return None
-    named = {
+    return None if leakage.certified is None else certified_bounds(leakage.certified).get(metric)
+
+
+def certified_bounds(certified: Certified) -> dict[Metric, float]:
+    """What is certified, by score; those that do not apply are left out."""
+    named: dict[Metric, float | None] = {
         "auc": certified.auc,
         "balanced_accuracy": certified.balanced_accuracy,
         "matched_verification_auc": certified.verification_auc,
         "top1": certified.top1,
     }
-    return named.get(metric)
+    return {metric: bound for metric, bound in named.items() if bound is not None}
 
 
 def drawable(scores: WorstAttack | AttackScores | None, metric: Metric) -> Score | None:

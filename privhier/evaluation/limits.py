@@ -110,7 +110,7 @@ def _checked(result: Result, limit: Limit) -> Checked:
             remedy=nearest(limit.attribute, list(result.leakage)),
         )
     leakage, known = result.leakage[name], Limit(name, limit.most)
-    certificate = getattr(leakage, "certified", None)
+    certificate = leakage.certified
     bounds = {
         metric: float(value)
         for metric in METRIC_NAMES

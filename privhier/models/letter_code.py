@@ -32,7 +32,6 @@ class LetterCode(nn.Module):
 
     codes: Tensor | nn.Embedding
     settled: Tensor
-
     centers: Tensor
 
     def __init__(
@@ -79,13 +78,13 @@ class LetterCode(nn.Module):
         values = self.values
         return self.centers if self.by_posteriors else values
 
-    def settle(self, values: Tensor, *, exits: Sequence[Exit] = (), centers: Tensor | None = None) -> None:
+    def settle(self, values: Tensor, *, centers: Tensor | None = None) -> None:
         """Take fitted codes over; a learned code takes them as a start.
 
         Args:
             values: float32 ``(M, K, d)``, finite.
-            exits: The task exits as they judge now, where letters are cells of their posteriors.
-            centers: float32 ``(M, K, e)``, the letters among those.
+            centers: float32 ``(M, K, e)``, the letters among what ``seen_as`` gives, where they are cells of
+                posteriors; ``judge_as`` comes first.
 
         Raises:
             ConfigError: Codes of another shape.
@@ -102,7 +101,6 @@ class LetterCode(nn.Module):
         with torch.no_grad():
             codes.copy_(values.view_as(codes))
             if centers is not None:
-                self.judge_as(exits)
                 self.centers.copy_(centers)
         self.settled.fill_(True)
 

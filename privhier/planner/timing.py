@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from privhier.config import BottleneckConfig, ReleaseConfig, RunConfig
-from privhier.config.letters import wire_of
 from privhier.datasets.base import Splits
 from privhier.seeding import numpy_stream
 from privhier.training.batches import TrainingData
@@ -78,13 +77,7 @@ class TimingJob:
 
     def form(self, shape: tuple[int, ...], rows: int = 256) -> ReleaseFormat:
         """What messages with releases of ``shape`` look like, ``rows`` at most in one."""
-        return ReleaseFormat(
-            shape,
-            wire_of(self.config.model, self.config.release),
-            len(self.task_classes),
-            rows,
-            letters=self.config.model.bottleneck.alphabet,
-        )
+        return ReleaseFormat.of(self.config.model, self.config.release, shape, len(self.task_classes), rows)
 
 
 def split_form(config: RunConfig, form: ReleaseFormat) -> ReleaseFormat:

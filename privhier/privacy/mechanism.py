@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from privhier.config.network import MOST_LETTERS
 from privhier.errors import ConfigError, NonFiniteError, ReleaseError
 from privhier.privacy.channels import CHANNELS, Channel, build_channel
 
@@ -23,7 +24,6 @@ _FLOAT16_MAX = 65504.0
 _LIMITS = {"int8": 127, "int4": 7}
 """Largest integers of the grids of ``privhier.uplink.grid``, which rounds alike."""
 _UPSTREAM = "Nothing was released; look for the cause upstream"
-_MOST_LETTERS = 4096
 
 
 class Code(Protocol):
@@ -90,8 +90,8 @@ class Mechanism:
 
     def _check_letters(self) -> None:
         answered = self.mechanism in CHANNELS
-        if type(self.letters) is not int or not (self.letters == 0 or 2 <= self.letters <= _MOST_LETTERS):
-            raise _config("letters", self.letters, f"must be 0, or an integer from 2 to {_MOST_LETTERS}")
+        if type(self.letters) is not int or not (self.letters == 0 or 2 <= self.letters <= MOST_LETTERS):
+            raise _config("letters", self.letters, f"must be 0, or an integer from 2 to {MOST_LETTERS}")
         if type(self.groups) is not int or self.groups < 1 or (not self.letters and self.groups != 1):
             raise _config("groups", self.groups, "must be an integer, at least 1; 1 where no letters are")
         if answered and not self.letters:
@@ -109,11 +109,6 @@ class Mechanism:
         return self.mechanism == "none" or (not self.letters and self.sigma == 0)
 
     @property
-    def pure(self) -> bool:
-        """Whether its epsilon is pure: delta 0."""
-        return self.mechanism == "laplace" or self.mechanism in CHANNELS
-
-    @property
     def wire(self) -> str:
         """How its releases go up: ``letters``, or as ``quantize`` says."""
         return "letters" if self.letters else self.quantize
@@ -121,11 +116,8 @@ class Mechanism:
     @property
     def terms(self) -> dict[str, Any]:
         """What is charged: everything but the wire."""
-        letters = ("mechanism", "letters", "groups", "epsilon")
-        return {
-            name: getattr(self, name)
-            for name in (letters if self.letters else ("mechanism", "clip", "sigma"))
-        }
+        names = ("letters", "groups", "epsilon") if self.letters else ("clip", "sigma")
+        return {name: getattr(self, name) for name in ("mechanism", *names)}
 
     @cached_property
     def channel(self) -> Channel | None:

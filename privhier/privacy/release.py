@@ -53,11 +53,13 @@ class ReleaseMechanism(Mechanism):
         if (code is None) != (self.letters == 0):
             rule = "letters need the code that they come from, and values have none"
             raise refused(f"letters {self.letters}, code {code}", rule)
-        letters = None if code is None else self._answers(z, noise, code)
-        if letters is None or code is None:
+        letters = None
+        if code is None:
             values = self._randomized(z, noise)
         else:
-            values = code.straight_through(self.clip_features(z), letters)
+            finite = self.clip_features(z)
+            letters = self._answers(finite, noise, code)
+            values = code.straight_through(finite, letters)
         if values.dtype != torch.float32 or values.shape != z.shape:
             raise refused(f"{values.dtype} {tuple(values.shape)}", f"must be float32 {tuple(z.shape)}")
         return make(values, letters, replace(self), noise.kind)
@@ -77,7 +79,7 @@ class ReleaseMechanism(Mechanism):
         if (code.letters, code.groups) != (self.letters, self.groups):
             found, wanted = (code.letters, code.groups), (self.letters, self.groups)
             raise refused(f"a code of {found}", f"must have the mechanism's letters and groups, {wanted}")
-        clean = self._in_alphabet(code.letters_of(self.clip_features(z).detach()), len(z))
+        clean = self._in_alphabet(code.letters_of(z.detach()), len(z))
         return self._in_alphabet(self._answered(clean, noise), len(z))
 
     def _in_alphabet(self, letters: torch.Tensor, records: int) -> torch.Tensor:

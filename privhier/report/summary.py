@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from privhier.evaluation.headline import METRIC_NAMES, headline
+from privhier.evaluation.headline import METRIC_NAMES, certified_bounds, headline
 from privhier.evaluation.leakage_parts import Certified
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
 from privhier.evaluation.warnings import loud
 from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
+
+_SHORT = {
+    "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "top1": "top-1",
+    "matched_verification_auc": "matched verification AUC",
+    "verification_auc": "verification AUC",
+}
+"""Names of scores in these lines, in their order."""
 
 
 def summarize(result: Result) -> Iterator[str]:
@@ -84,15 +93,8 @@ def headline_text(leakage: AttributeLeakage) -> str:
 
 def certified_text(certified: Certified) -> str:
     """What no attacker on one record's letters exceeds, rounded up."""
-    bounds = {
-        "AUC": certified.auc,
-        "balanced accuracy": certified.balanced_accuracy,
-        "matched verification AUC": certified.verification_auc,
-        "top-1": certified.top1,
-    }
-    stated = ", ".join(
-        f"{name} at most {claim(value)}" for name, value in bounds.items() if value is not None
-    )
+    bounds = certified_bounds(certified)
+    stated = ", ".join(f"{_SHORT[metric]} at most {claim(bound)}" for metric, bound in bounds.items())
     sure = f"{certified.confidence:.0%} confidence, {certified.n} untouched test records"
     return f"any attacker on one record's letters: {stated} ({sure})"
 
@@ -131,11 +133,5 @@ def _worst(leakage: AttributeLeakage) -> str:
 
 
 def _scores(worst: WorstAttack) -> str:
-    named = {
-        "AUC": worst.auc,
-        "balanced accuracy": worst.balanced_accuracy,
-        "top-1": worst.top1,
-        "matched verification AUC": worst.matched_verification_auc,
-        "verification AUC": worst.verification_auc,
-    }
+    named = {name: getattr(worst, metric) for metric, name in _SHORT.items()}
     return ", ".join(f"{name} {show(score)}" for name, score in named.items() if score is not None)

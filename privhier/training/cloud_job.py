@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from privhier.config.letters import wire_of
 from privhier.config.shared import SharedConfig
 from privhier.errors import CheckpointError, ConfigError, PrivhierError, UplinkError
 from privhier.models.edge import EdgeSegment
@@ -67,11 +66,8 @@ class CloudJob:
         probe, _ = self._network(dict.fromkeys(config.task, 2))
         schedule = config.schedule
         self._journal = Journal(folder.journal, sync=sync)
-        self._form = ReleaseFormat(
-            tuple(probe.release_shape),
-            wire_of(config.model, config.release),
-            len(config.task),
-            letters=config.model.bottleneck.alphabet,
+        self._form = ReleaseFormat.of(
+            config.model, config.release, tuple(probe.release_shape), len(config.task)
         )
         self.inbox = Inbox(
             config=config.hash(),

@@ -59,7 +59,7 @@ def settle_code(
             seen = code.seen_as(z.to(device)).flatten(1).cpu()
         centers = fit(seen, fit="kmeans")
         values = _means(z, centers.letters_of(seen)[:, 0], code.letters)
-        code.settle(values[None], exits=edge.task_heads, centers=centers.values)
+        code.settle(values[None], centers=centers.values)
     else:
         quantiles = config.model.bottleneck.fit == "quantiles"
         code.settle(fit(z, fit="quantiles" if quantiles else "kmeans").values)

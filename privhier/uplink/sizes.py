@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from privhier.config import ModelConfig, ReleaseConfig
 from privhier.uplink.header import DTYPES, Layout, write_header
 from privhier.uplink.letters import bits_of
 
@@ -27,6 +28,14 @@ class ReleaseFormat:
     tasks: int = 1
     rows: int = 256
     letters: int | None = None
+
+    @classmethod
+    def of(
+        cls, model: ModelConfig, release: ReleaseConfig, shape: tuple[int, ...], tasks: int, rows: int = 256
+    ) -> ReleaseFormat:
+        """Of a run with this configuration, whose releases have ``shape``."""
+        letters = model.bottleneck.alphabet
+        return cls(shape, "letters" if letters else release.quantize, tasks, rows, letters)
 
     def bytes_of(self, rows: int, *, split: str = "train", phase: str, epoch: int = 0, batch: int = 0) -> int:
         """Bytes of ``encode``'s message of ``rows`` records; training records carry labels."""

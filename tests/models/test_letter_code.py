@@ -99,7 +99,7 @@ def judged() -> tuple[LetterCode, list[Exit]]:
     made.judge_as(exits)
     z = torch.randn(200, 3, generator=torch_stream(0, "judged"))
     centers = fit_codebook(made.seen_as(z).flatten(1), letters=4, fit="kmeans", seed=0).values
-    made.settle(torch.randn(1, 4, 3, generator=torch_stream(0, "means")), exits=exits, centers=centers)
+    made.settle(torch.randn(1, 4, 3, generator=torch_stream(0, "means")), centers=centers)
     return made, exits
 
 
