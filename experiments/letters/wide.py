@@ -11,9 +11,12 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 import privhier as ph
+
+# isort: split
+import torch
+
 from privhier.assessment.single import score_attack
 from privhier.attacks.view import FloatArray, View
 
