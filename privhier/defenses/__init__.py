@@ -14,7 +14,8 @@ _BUILTIN = ("privhier.defenses.builtin",)
 _ALSO = {
     "defenses": "privhier.defenses.base",
     "Defense": "privhier.defenses.base",
-    "DefenseBatch": "privhier.defenses.base",
+    "DefenseBatch": "privhier.defenses.batch",
+    "DefenseData": "privhier.defenses.batch",
     "DefenseOptions": "privhier.defenses.base",
     "AdversarialOptions": "privhier.defenses.base",
     "classification_loss": "privhier.defenses.base",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,31 +14,26 @@ from torch import Tensor, nn
 from privhier.config import Choice, Section
 from privhier.config.choices import build
 from privhier.config.contracts import faults_of_class
+from privhier.defenses.batch import UNKNOWN_LABEL, DefenseBatch, DefenseData
 from privhier.models.edge import EdgeSegment
 from privhier.registry import Registry
 
-UNKNOWN_LABEL = -1
+__all__ = [
+    "UNKNOWN_LABEL",
+    "AdversarialOptions",
+    "Defense",
+    "DefenseBatch",
+    "DefenseData",
+    "DefenseOptions",
+    "build_defense",
+    "classification_loss",
+    "defenses",
+    "task_loss_per_record",
+]
 
-
-@dataclass(frozen=True)
-class DefenseBatch:
-    """What a defense sees of one batch of B records.
-
-    Attributes:
-        z: float32 ``(B, *release_shape)``, what the exits see: clipped and noised by the training loop,
-            still in the graph of the edge.
-        task_labels: int64 ``(B,)`` per task attribute in order; -1 where not known.
-        sensitive_labels: int64 ``(B,)`` per sensitive attribute in order; -1 where not known.
-        edge: The edge segment whose exits are used.
-        strength: Share of the defense's weight that applies, in [0, 1]: below 1 while it is warmed up
-            (``edge.warmup_epochs``). A term against the secret is multiplied by it.
-    """
-
-    z: Tensor
-    task_labels: Sequence[Tensor]
-    sensitive_labels: Sequence[Tensor]
-    edge: EdgeSegment
-    strength: float = 1.0
+Need = Literal["clipped", "images", "persons", "values", "letters", "map"]
+"""Of a batch: the clipped features, the images, the persons. Of a run: releases of values, of letters, a map
+``(C, h, w)``."""
 
 
 class DefenseOptions(Section):
@@ -61,7 +55,10 @@ class Defense(nn.Module, ABC):
     """What shapes the edge's objective.
 
     A defense's own parameters, if it has any, are this module's parameters: the training loop puts them
-    into the edge's optimizer. ``repr`` names the defense and its options.
+    into the edge's optimizer, and checkpoints hold them with its buffers. ``repr`` names the defense and its
+    options. In order, a training calls ``outlet`` (a network is built), ``attach``, ``begin``, then for
+    every batch ``loss``, one backward, one step, ``adversary_loss`` as often as ``adversary_steps`` says, and
+    ``after_step``; after the last epoch of pre-training ``finish``, where ``finishes``.
 
     Args:
         options: Validated options, an instance of the class's ``Options``; None: its defaults.
@@ -71,10 +68,16 @@ class Defense(nn.Module, ABC):
         mixes_records: Whether a record's loss depends on the other records of its batch, as distance
             correlation, HSIC or MMD do. Legal without ``edge.dp_sgd``, refused with it: its guarantee is
             about what one record does to a step.
+        needs: What it asks for beyond ``z``, labels and exits; see ``Need``. What a run cannot give
+            is refused before it starts.
+        finishes: Whether ``finish`` fits something in closed form after pre-training; then there are no
+            joint epochs, which would move the edge away from what was fitted.
     """
 
     Options: ClassVar[type[DefenseOptions]] = DefenseOptions
     mixes_records: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    finishes: ClassVar[bool] = False
 
     def __init__(self, options: DefenseOptions | None = None) -> None:
         super().__init__()
@@ -85,8 +88,57 @@ class Defense(nn.Module, ABC):
         """Extra adversary-only steps the training loop takes before each step of the edge."""
         return int(getattr(self.options, "adversary_steps", 0))
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether it learns from records outside of the one loss, in ``begin``, ``after_step``, ``finish``.
+
+        Only then are these called. It is refused under DP-SGD, whose guarantee knows nothing of it.
+        """
+        return self.finishes
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether it trains parameters of its own, now or from ``attach`` on, or puts any into the edge."""
+        return next(self.parameters(), None) is not None
+
+    def outlet(self, feature_shape: Sequence[int]) -> nn.Module | None:
+        """A module ``(B, *feature_shape)`` to the same, between bottleneck and clip; None: nothing there.
+
+        It becomes a part of the edge, is saved and deployed with it, and its parameters are trained with
+        the edge's. Until it is trained or fitted it must be the identity or nearly so, and it takes every
+        record by itself. Drawn at random from torch's generator, which the caller has seeded and isolated.
+        """
+        return None
+
+    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Called once before training, also before a resumed one, where ``reads_data``: priors, budgets.
+
+        A function of its arguments: what training changes belongs into parameters or buffers.
+        """
+
+    def after_step(self, batch: DefenseBatch) -> None:
+        """Called without gradients after a step on this batch, where ``reads_data``.
+
+        The caller has seeded and isolated torch's generator, afresh for every step.
+        """
+
+    def finish(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Called once after pre-training, where ``finishes``: fits ``edge.outlet`` or buffers in closed form.
+
+        All exits are then trained anew on what the outlet lets through, and letters found after that.
+        """
+
+    def adversaries(self) -> Iterator[nn.Parameter]:
+        """Those of its own parameters that ``adversary_loss`` trains, beside the adversarial exits'."""
+        return iter(())
+
     def attach(self, edge: EdgeSegment) -> None:
-        """Called once, before Opacus puts its hooks on the edge: copy here what must stay outside them."""
+        """Called once before the first step, and before Opacus puts its hooks on the edge.
+
+        Copy here what must stay outside these, and make what has the edge's shapes; parameters made here, of
+        which ``has_parameters`` tells beforehand, are trained. Drawn at random from a stream of
+        ``privhier.seeding``.
+        """
 
     @abstractmethod
     def loss(self, batch: DefenseBatch) -> Tensor:
@@ -100,7 +152,7 @@ class Defense(nn.Module, ABC):
     def adversary_loss(self, z: Tensor, batch: DefenseBatch) -> Tensor:
         """Loss ``(B,)`` of the adversarial exits on detached ``z``, for the extra adversary-only steps.
 
-        It reaches no parameter but theirs.
+        It reaches no parameter but theirs and those of ``adversaries``.
         """
         return classification_loss(batch.edge.adversary_logits(z.detach()), batch.sensitive_labels)
 
@@ -115,6 +167,9 @@ class Defense(nn.Module, ABC):
 
 def _faults(entry: Any) -> Iterator[str]:
     yield from faults_of_class(entry, Defense)
+    needs = getattr(entry, "needs", None)
+    if not (isinstance(needs, frozenset) and needs <= set(get_args(Need))):
+        yield f"needs must be a frozenset of {', '.join(get_args(Need))}, not {needs!r}"
     options = getattr(entry, "Options", None)
     if not (isinstance(options, type) and issubclass(options, DefenseOptions)):
         yield "it lacks Options: ClassVar[type[DefenseOptions]], a subclass of DefenseOptions"

@@ -22,6 +22,7 @@ class EdgeSegment(nn.Module):
         feature_shape: What exits see of one record, ``(d,)`` or ``(C, h, w)``; of letters their values.
         release_shape: Shape of one record's release: the same, or ``(M,)`` letters.
         code: What letters there are, where a release is made of letters; see ``codebook``.
+        outlet: What a defense put between bottleneck and clip: ``(B, *feature_shape)`` to the same.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class EdgeSegment(nn.Module):
         self.sensitive_names = tuple(adversarial_exits)
         self.feature_shape = tuple(feature_shape)
         self.code = code
+        self.outlet: nn.Module = nn.Identity()
         self.release_shape = self.feature_shape if code is None else (code.groups,)
         self._description = dict(description)
 
@@ -74,6 +76,10 @@ class EdgeSegment(nn.Module):
 
         Raw: neither clipped nor noised. They must not leave the edge.
         """
+        return self.outlet(self.inner_features(x))  # type: ignore[no-any-return]
+
+    def inner_features(self, x: Tensor) -> Tensor:
+        """Images to what the bottleneck makes of them, ``(B, *feature_shape)``, before the outlet."""
         return self.bottleneck(self.trunk(x))  # type: ignore[no-any-return]
 
     def task_logits(self, z: Tensor) -> list[Tensor]:
@@ -97,5 +103,6 @@ class EdgeSegment(nn.Module):
         parts = {"trunk": self.trunk, "bottleneck": self.bottleneck}
         parts |= {"task_exits": self.task_exits, "adversarial_exits": self.adversarial_exits}
         parts |= {} if self.code is None else {"code": self.code}
+        parts |= {} if isinstance(self.outlet, nn.Identity) else {"outlet": self.outlet}
         counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
         return self._description | {"release_shape": list(self.release_shape), "parameters": counts}

@@ -19,19 +19,23 @@ def edge_features(
     *,
     device: torch.device,
     batch_size: int = 256,
+    outlet: bool = True,
 ) -> Tensor:
-    """Features of ``images[records]``, float32 ``(n, *release_shape)`` on the CPU; evaluation mode.
+    """Features of ``images[records]``, float32 ``(n, *feature_shape)`` on the CPU; evaluation mode.
 
     Args:
         edge: The edge segment, on ``device``; its training flag is put back.
         images: uint8 ``(N, 3, H, W)``.
         records: Rows of ``images``.
+        device: Where to compute.
+        batch_size: Records of one forward.
+        outlet: Whether what a defense put at the end of the edge is passed too.
     """
     was_training = edge.training
     edge.eval()
-    parts = []
+    parts, features = [], edge.features if outlet else edge.inner_features
     for start in range(0, len(records), batch_size):
         pixels = torch.from_numpy(np.ascontiguousarray(images[records[start : start + batch_size]]))
-        parts.append(edge.features(normalize(pixels.to(device))).float().cpu())
+        parts.append(features(normalize(pixels.to(device))).float().cpu())
     edge.train(was_training)
     return torch.cat(parts)

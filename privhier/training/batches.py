@@ -24,6 +24,7 @@ class TrainingData:
         task_classes: Task attribute to its number of classes, in column order.
         sensitive_classes: Sensitive attribute to its number of classes, in column order.
         splits: Record numbers of each split.
+        persons: int64 ``(N,)``, one number a person, -1 where not known; None where nobody is.
     """
 
     images: ImageArray
@@ -32,11 +33,16 @@ class TrainingData:
     task_classes: Mapping[str, int]
     sensitive_classes: Mapping[str, int]
     splits: Splits
+    persons: Tensor | None = None
 
     @property
     def image_size(self) -> int:
         """Height and width in pixels."""
         return int(self.images.shape[-1])
+
+    def persons_of(self, records: IntArray) -> Tensor:
+        """int64 ``(B,)``, the person of each of these records; -1 where not known."""
+        return torch.full((len(records),), -1) if self.persons is None else self.persons[records]
 
     def pixels(self, records: IntArray) -> Tensor:
         """uint8 ``(B, 3, H, W)`` of these records."""

@@ -8,20 +8,15 @@ import torch
 from torch import Tensor
 
 from privhier.config import RunConfig
-from privhier.defenses.base import classification_loss
 from privhier.models.codebook import Usage, fit_codebook, usage_of
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.letter_code import LetterCode
 from privhier.privacy.release import ReleaseMechanism
-from privhier.seeding import isolated_rng
-from privhier.training.batches import TrainingData, shuffled_batches
+from privhier.training.batches import TrainingData
 from privhier.training.draws import EdgeDraws
-from privhier.training.optimize import build_optimizer
+from privhier.training.refit import fit_exits
 
-_EPOCHS = 10
-"""Of the exits on letters: they are small, and the letters of a record stay what they are."""
-_BATCH = 256
 LOOKED_AT = 4096
 """Records whose letters are counted, at most."""
 
@@ -63,7 +58,7 @@ def settle_code(
     else:
         quantiles = config.model.bottleneck.fit == "quantiles"
         code.settle(fit(z, fit="quantiles" if quantiles else "kmeans").values)
-    _fit_exits(config, data, edge, mechanism, draws, z.to(device))
+    fit_exits(config, data, edge, mechanism, draws, z.to(device))
 
 
 def _means(z: Tensor, letters: Tensor, count: int) -> Tensor:
@@ -81,38 +76,3 @@ def code_usage(data: TrainingData, edge: EdgeSegment, *, device: torch.device) -
     records = data.splits.val[:LOOKED_AT]
     letters = code.letters_of(edge_features(edge, data.images, records, device=device))
     return [usage_of(group, code.letters) for group in letters.cpu().numpy().T]
-
-
-def _fit_exits(
-    config: RunConfig,
-    data: TrainingData,
-    edge: EdgeSegment,
-    mechanism: ReleaseMechanism,
-    draws: EdgeDraws,
-    z: Tensor,
-) -> None:
-    """Train all exits on answers to the training records' letters, the rest of the edge held as it is."""
-    code, train = edge.codebook, data.splits.train
-    assert code is not None
-    row_of = torch.full((int(train.max()) + 1,), -1)
-    row_of[torch.from_numpy(train)] = torch.arange(len(train))
-    exits = [*edge.task_exits.parameters(), *edge.adversarial_exits.parameters()]
-    optimizer = build_optimizer(exits, config.training.edge)
-    was_training = edge.training
-    edge.train()
-    with isolated_rng(draws.layers_seed(), "dropout", "code"):
-        for epoch in range(_EPOCHS):
-            for records in shuffled_batches(train, _BATCH, config.seed, "code", epoch):
-                noise = draws.noise("code", epoch, 0, records)
-                values = mechanism.sanitize(z[row_of[torch.from_numpy(records)]], noise, code).values
-                losses = classification_loss(
-                    [*edge.task_logits(values), *edge.adversary_logits(values)],
-                    [
-                        *data.task[records].to(z.device).unbind(1),
-                        *data.sensitive[records].to(z.device).unbind(1),
-                    ],
-                )
-                optimizer.zero_grad(set_to_none=True)
-                losses.mean().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-    edge.train(was_training)

@@ -17,6 +17,7 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
+from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.training.warmup import warmup
@@ -59,9 +60,12 @@ class EdgeTrainer:
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
+        defense.attach(edge)  # it may make parameters of the edge's shapes
         self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
         self.adversary_optimizer = (
-            build_optimizer(edge.adversarial_exits.parameters(), config.training.edge)
+            build_optimizer(
+                [*edge.adversarial_exits.parameters(), *defense.adversaries()], config.training.edge
+            )
             if defense.adversary_steps
             else None
         )
@@ -90,15 +94,19 @@ class EdgeTrainer:
             The batch's release, the very one whose values the exits were trained on (a joint epoch sends
             it), and the mean loss.
         """
-        z = self.features(data, records, augmentation)
+        images = self.images(data, records, augmentation)
+        z = self.features(images)
         release = self.sanitized(z, noise)
-        batch = self.batch(data, records, release)
+        batch = self.batch(data, records, images, z, release)
         loss = (self.defense_loss(batch) + self.code_loss(z)).mean()
         rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._train_adversary(batch, rate)
+        if self.defense.reads_data:
+            with torch.no_grad(), isolated_rng(self._seed, "defense", "step", self.steps):
+                self.defense.after_step(batch)
         self.steps += 1
         return release, loss.detach()
 
@@ -111,16 +119,20 @@ class EdgeTrainer:
         augmentation: torch.Generator | NoiseSource,
     ) -> DefenseBatch:
         """What the defense sees of these records, still in the graph."""
-        z = self.features(data, records, augmentation)
-        return self.batch(data, records, self.sanitized(z, noise))
+        images = self.images(data, records, augmentation)
+        z = self.features(images)
+        return self.batch(data, records, images, z, self.sanitized(z, noise))
 
-    def features(
+    def images(
         self, data: TrainingData, records: IntArray, augmentation: torch.Generator | NoiseSource
     ) -> Tensor:
-        """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
+        """These records' images as the edge sees them: float32 ``(B, 3, S, S)``, augmented and normalized."""
         options = self._training.augment
         pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
-        images = normalize(pixels.to(self.device, non_blocking=True))
+        return normalize(pixels.to(self.device, non_blocking=True))
+
+    def features(self, images: Tensor) -> Tensor:
+        """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
         with self._autocast():
             z: Tensor = self.edge.features(images)
         return z.float()
@@ -132,14 +144,20 @@ class EdgeTrainer:
             mechanism = softened(mechanism, self.share)
         return sanitized(self.edge, mechanism, z, noise)
 
-    def batch(self, data: TrainingData, records: IntArray, release: Release) -> DefenseBatch:
-        """The release of these records, with their labels, as the defense sees it."""
+    def batch(
+        self, data: TrainingData, records: IntArray, images: Tensor, z: Tensor, release: Release
+    ) -> DefenseBatch:
+        """The release of these records, with their labels and what else the defense needs."""
+        needs = self.defense.needs
         return DefenseBatch(
             z=release.values,
             task_labels=list(data.task[records].to(self.device).unbind(1)),
             sensitive_labels=list(data.sensitive[records].to(self.device).unbind(1)),
             edge=self.edge,
             strength=self.share,
+            clipped=self.mechanism.clip_features(z) if "clipped" in needs else None,
+            images=images if "images" in needs else None,
+            persons=data.persons_of(records).to(self.device) if "persons" in needs else None,
         )
 
     def defense_loss(self, batch: DefenseBatch) -> Tensor:

@@ -32,6 +32,7 @@ from privhier.training.code import LOOKED_AT, code_usage, settle_code
 from privhier.training.commons import training_key
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits, sanitized
+from privhier.training.finish import begin_defense, finish_defense
 from privhier.training.finite import exploded, logits_text, loss_text, weights_text
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
@@ -89,6 +90,7 @@ class EdgeSide:
             self.trainer = EdgeTrainer(*own, total_steps=total, device=device)
         else:
             self.trainer = PrivateEdgeTrainer(*own, n_train=train, device=device, begun=Begun(folder.begun))
+        begin_defense(config, data, self.edge, defense, device=device)
         self.releaser = Releaser(
             config,
             mechanism,
@@ -109,12 +111,13 @@ class EdgeSide:
     def pretrain(self, epoch: int) -> Metrics:
         """One epoch alone: its noise stays on the edge, is no release and costs nothing.
 
-        After the last one letters are found, where the edge releases any.
+        After the last one a defense's closed forms are fitted, and letters found, where there are any.
         """
         loss = self._epoch("pretrain", epoch, uplink=None)
         if epoch + 1 == self.config.schedule.pretrain_epochs:
-            own = (self.config, self.data, self.edge, self.mechanism, self.draws)
-            settle_code(*own, device=self.device)
+            own, rest = (self.config, self.data, self.edge), (self.mechanism, self.draws)
+            finish_defense(*own, self.trainer.defense, *rest, device=self.device)
+            settle_code(*own, *rest, device=self.device)
         return {"edge_loss": loss, **self.metrics("pretrain", epoch)}
 
     def joint(self, epoch: int, uplink: Uplink) -> float:

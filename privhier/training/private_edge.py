@@ -66,7 +66,6 @@ class PrivateEdgeTrainer(EdgeTrainer):
         assert chosen is not None
         joint_steps = batch_count(n_train, config.training.batch_size)
         total = steps * schedule.pretrain_epochs + joint_steps * schedule.joint_epochs
-        defense.attach(edge)
         super().__init__(config, edge, defense, mechanism, total_steps=total, device=device)
         self._source, self._noise_seed = config.privacy.noise_source, config.noise_seed
         self._draws = EdgeDraws(config)
@@ -156,9 +155,10 @@ class PrivateEdgeTrainer(EdgeTrainer):
         if not self._checked:
             self._check(data)
         with no_draws(self.device):
-            z = self.features(data, records, augmentation)
+            images = self.images(data, records, augmentation)
+            z = self.features(images)
             release = self.sanitized(z, noise)
-            _, losses = self._losses(data, records, z, release)
+            _, losses = self._losses(data, records, images, z, release)
         self.set_rate()
         before = self.dp.steps
         stream = ("dp_sgd", *self._now, before)
@@ -176,13 +176,14 @@ class PrivateEdgeTrainer(EdgeTrainer):
         augmentation: torch.Generator | NoiseSource,
     ) -> tuple[DefenseBatch, Tensor]:
         """One forward: the batch, and the one loss of each of its records, ``(B,)``."""
-        z = self.features(data, records, augmentation)
-        return self._losses(data, records, z, self.sanitized(z, noise))
+        images = self.images(data, records, augmentation)
+        z = self.features(images)
+        return self._losses(data, records, images, z, self.sanitized(z, noise))
 
     def _losses(
-        self, data: TrainingData, records: IntArray, z: Tensor, release: Release
+        self, data: TrainingData, records: IntArray, images: Tensor, z: Tensor, release: Release
     ) -> tuple[DefenseBatch, Tensor]:
-        batch = self.batch(data, records, release)
+        batch = self.batch(data, records, images, z, release)
         return batch, self.defense_loss(batch) + self.code_loss(z)
 
     def state(self) -> dict[str, Any]:
@@ -254,25 +255,16 @@ class PrivateEdgeTrainer(EdgeTrainer):
     def _check_alone(self, batch: DefenseBatch, losses: Tensor) -> None:
         with torch.no_grad():
             code = losses - self.defense_loss(batch)  # a learned code's part: of each record's features alone
-            alone = torch.cat([self.defense.loss(_one(batch, row)) for row in range(len(losses))]) + code
+            alone = (
+                torch.cat([self.defense.loss(batch.part(slice(row, row + 1))) for row in range(len(losses))])
+                + code
+            )
         if not torch.allclose(alone, losses.detach(), rtol=1e-3, atol=1e-5):
             raise broken(
                 "loss",
                 f"{losses.tolist()} together, {alone.tolist()} alone",
                 "a record's loss must not depend on the other records of its batch",
             )
-
-
-def _one(batch: DefenseBatch, row: int) -> DefenseBatch:
-    """The batch of one record alone."""
-    here = slice(row, row + 1)
-    return DefenseBatch(
-        z=batch.z[here],
-        task_labels=[labels[here] for labels in batch.task_labels],
-        sensitive_labels=[labels[here] for labels in batch.sensitive_labels],
-        edge=batch.edge,
-        strength=batch.strength,
-    )
 
 
 def _keyed_batches(uniforms: Callable[[int], Tensor], rate: float, steps: int) -> Iterator[list[int]]:

@@ -47,10 +47,13 @@ def check_defense(config: RunConfig, defense: Defense) -> None:
             rule=f"must be at least 2 with the defense {name!r}, which compares the records of a batch",
             remedy="Set training.batch_size=2 or more, e.g. 64",
         )
+    _check_needs(config, defense)
     reason = None
     if defense.adversary_steps:
         reason = "takes extra adversary steps on private labels outside the one loss"
-    elif next(defense.parameters(), None) is not None:
+    elif defense.reads_data:
+        reason = "learns from private records outside the one loss"
+    elif defense.has_parameters:
         reason = "trains parameters of its own on private records, outside the edge's mechanism"
     elif next(defense.buffers(), None) is not None:
         reason = "keeps a state of its own that may hold private records"
@@ -60,6 +63,39 @@ def check_defense(config: RunConfig, defense: Defense) -> None:
             value=name,
             rule=f"{reason}; under edge.dp_sgd nothing could be claimed",
             remedy="Set defense.options.adversary_steps=0, choose another defense, or drop edge.dp_sgd",
+        )
+
+
+def _check_needs(config: RunConfig, defense: Defense) -> None:
+    """Refuse a run whose releases or schedule are not what the defense is made for."""
+    kind, schedule = config.model.bottleneck.kind, config.schedule
+    letters, flat = kind == "letters", kind in ("letters", "dimension")
+    wrong: tuple[str, str, str, str] | None = None
+    if "letters" in defense.needs and not letters:
+        wrong = ("model.bottleneck.kind", kind, "must be letters", "Set model.bottleneck.kind=letters")
+    elif "values" in defense.needs and letters:
+        wrong = ("model.bottleneck.kind", kind, "must not be letters", "Set model.bottleneck.kind=dimension")
+    elif "map" in defense.needs and flat:
+        wrong = (
+            "model.bottleneck.kind",
+            kind,
+            "must keep the map",
+            "Set model.bottleneck.kind=none or channels",
+        )
+    elif defense.finishes and (schedule.joint_epochs or not schedule.pretrain_epochs):
+        wrong = (
+            "schedule",
+            f"{schedule.pretrain_epochs} + {schedule.joint_epochs} epochs of the edge",
+            "must be pre-training alone, at the end of which it is fitted in closed form",
+            "Set schedule.joint_epochs=0 and schedule.pretrain_epochs=1 or more",
+        )
+    if wrong is not None:
+        key, value, rule, remedy = wrong
+        raise ConfigError(
+            key=key,
+            value=value,
+            rule=f"{rule} with the defense {config.defense.name!r}",
+            remedy=f"{remedy}, or choose another defense",
         )
 
 

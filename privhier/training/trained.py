@@ -8,6 +8,7 @@ from typing import Any
 
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray
+from privhier.defenses.base import build_defense
 from privhier.errors import CheckpointError
 from privhier.models.edge import EdgeSegment
 from privhier.models.network import build_network
@@ -15,6 +16,7 @@ from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights
 from privhier.privacy.dpsgd import mend
 from privhier.privacy.release import ReleaseMechanism
+from privhier.seeding import isolated_rng
 from privhier.storage.sealed import altered
 from privhier.training.batches import TrainingData
 from privhier.training.clip import mechanism_of
@@ -65,7 +67,10 @@ def network_of(
     task_classes: Mapping[str, int],
     sensitive_classes: Mapping[str, int],
 ) -> tuple[EdgeSegment, CloudTail]:
-    """The run's network for images and classes of these sizes, mended where DP-SGD asks for it."""
+    """The run's network for images and classes of these sizes, with what its defense puts at the edge's end.
+
+    Mended where DP-SGD asks for it.
+    """
     edge, tail = build_network(
         config.model,
         image_size=image_size,
@@ -73,6 +78,10 @@ def network_of(
         sensitive_classes=sensitive_classes,
         seed=config.seed,
     )
+    with isolated_rng(config.seed, "model", "outlet"):
+        outlet = build_defense(config.defense).outlet(edge.feature_shape)
+    if outlet is not None:
+        edge.outlet = outlet
     if config.edge.dp_sgd is not None:
         edge, changes = mend(edge)
         edge.note(mended=changes)
