@@ -89,4 +89,5 @@ def _mean_image(data: TrainingData, records: IntArray) -> Tensor:
         total += data.images[chunk].sum(axis=0, dtype=np.float64)
     low, high = normalize(torch.tensor([0, 255], dtype=torch.uint8))
     mean: Tensor = torch.from_numpy(total / len(records) / 255).float()
-    return low + (high - low) * mean
+    normalized: Tensor = low + (high - low) * mean
+    return normalized
