@@ -137,13 +137,13 @@ def check_points(points: Sequence[Point]) -> None:
     for point in points:
         config = point.config
         try:
-            if once(config, "defense", "edge", "training"):
+            if once(config, "defense", "edge", "training", "model", "schedule"):
                 check_defense(config, build_defense(config.defense))
             if once(config, "dataset"):
                 build_source(config.dataset)
             if once(config, "attacks", "dataset"):
                 build_attacks(config)
-            if once(config, "release", "schedule", "privacy"):
+            if once(config, "release", "schedule", "privacy", "model"):
                 build_mechanism(config, 1000)  # any number: what is refused does not depend on it
             backbones.get(config.model.backbone)
         except PrivhierError as error:

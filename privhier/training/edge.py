@@ -60,7 +60,8 @@ class EdgeTrainer:
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
-        defense.attach(edge)  # it may make parameters of the edge's shapes
+        with isolated_rng(config.seed, "init", "defense", "attach"):
+            defense.attach(edge)  # it may make parameters of the edge's shapes
         self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
         self.adversary_optimizer = (
             build_optimizer(
