@@ -136,8 +136,8 @@ class Defense(nn.Module, ABC):
         """Called once before the first step, and before Opacus puts its hooks on the edge.
 
         Copy here what must stay outside these, and make what has the edge's shapes; parameters made here, of
-        which ``has_parameters`` tells beforehand, are trained. Drawn at random from a stream of
-        ``privhier.seeding``.
+        which ``has_parameters`` tells beforehand, are trained. Drawn at random from torch's generator,
+        which the caller has seeded and isolated.
         """
 
     @abstractmethod

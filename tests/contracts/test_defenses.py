@@ -113,7 +113,8 @@ def prepared(name: str, release: str) -> tuple[Defense, EdgeSegment]:
         outlet = defense.outlet(edge.feature_shape)
     if outlet is not None:
         edge.outlet = outlet
-    defense.attach(edge)
+    with isolated_rng(0, "attach", name):
+        defense.attach(edge)
     if defense.reads_data:
         defense.begin(edge, make_data(edge))
     return defense, edge

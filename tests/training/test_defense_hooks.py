@@ -203,7 +203,7 @@ def test_letters_and_exits_are_found_after_the_closed_form(tmp_path: Path, kind:
 @pytest.mark.parametrize(
     ("changes", "needs", "match"),
     [
-        ({"epochs": (1, 1, 1)}, (), "schedule: 1 \\+ 1 epochs of the edge - must be pre-training alone"),
+        ({"epochs": (1, 1, 1)}, (), r"schedule: .1 \+ 1 epochs of the edge. - must be pre-training alone"),
         ({}, ("letters",), r"bottleneck.kind: 'dimension' - must be letters with the defense 'witness'"),
         ({}, ("map",), "must keep the map"),
         (
