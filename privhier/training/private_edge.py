@@ -67,6 +67,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         joint_steps = batch_count(n_train, config.training.batch_size)
         total = steps * schedule.pretrain_epochs + joint_steps * schedule.joint_epochs
         super().__init__(config, edge, defense, mechanism, total_steps=total, device=device)
+        check_private(config, n_train, defense)  # again: it has been attached since
         self._source, self._noise_seed = config.privacy.noise_source, config.noise_seed
         self._draws = EdgeDraws(config)
         self._rate, self._poisson_steps, self._joint_steps = rate, steps, joint_steps

@@ -227,6 +227,19 @@ def test_parameters_made_late_are_refused_under_dp_sgd_too(monkeypatch: pytest.M
         check_defense(config_of(**PRIVATE), Witness())
 
 
+def test_sabotage_parameters_that_nobody_was_told_of_are_found_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Witness, "finishes", False)
+    monkeypatch.setattr(Witness, "has_parameters", Defense.has_parameters)
+    monkeypatch.setattr(Witness, "outlet", Defense.outlet)
+    monkeypatch.setattr(Witness, "register_buffer", lambda self, name, value: setattr(self, name, value))
+    config = config_of(**PRIVATE)
+    check_defense(config, Witness())  # it looks as if it owned nothing
+    with pytest.raises(ConfigError, match="trains parameters of its own"):
+        trainer(config, tmp_path)
+
+
 def test_a_need_that_nobody_knows_is_refused_at_registration() -> None:
     with pytest.raises(ContractError, match="needs must be a frozenset of clipped, images"):
         defenses.register("greedy")(
