@@ -1,6 +1,6 @@
 """One row a setting, seeds together, from the results of runs: mean, smallest and largest.
 
-    python experiments/letters/table.py runs/letters_gender runs/letters_age > experiments/letters/table.csv
+    python experiments/by_setting.py runs/letters_gender runs/letters_age > experiments/letters/table.csv
 
 Every ``result.json`` below the folders counts; what a run released, on which data and against which penalty
 is read from it and from the configuration beside it, where there is one.
@@ -53,7 +53,9 @@ def _setting(result: Result, path: Path, secret: str) -> Key:
     own = next((row for row in result.guarantees if row.name == OWN_RELEASES), None)
     epsilon = "" if own is None or own.epsilon is None else f"{own.epsilon:.3g}"
     tasks = " + ".join(result.utility)
-    penalty = config.get("defense", {}).get("name", "")
+    defense = config.get("defense", {})
+    options = ", ".join(f"{name}={value}" for name, value in sorted(defense.get("options", {}).items()))
+    penalty = f"{defense.get('name', '')}({options})" if options else defense.get("name", "")
     train = str(result.dataset["splits"]["train"])
     # The number of training records hangs on the seed by a few: people are kept whole.
     train = f"{round(int(train), -2)}"
