@@ -32,6 +32,13 @@ ROWS = {
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
+VARIANTS = {
+    "max_entropy, a panel": (
+        "max_entropy",
+        {"weight": 0.5, "target": "prior", "adversaries": 4, "restart_every": 2},
+    ),
+}
+"""Further options of registered defenses that change what they are made of."""
 BOTTLENECKS = {
     "vector": {"kind": "dimension", "size": 6},
     "map": {"kind": "channels", "size": 3},
@@ -107,8 +114,9 @@ def fits(defense: type[Defense], release: str) -> bool:
 
 def prepared(name: str, release: str) -> tuple[Defense, EdgeSegment]:
     """The defense and an edge, in the order in which a training prepares them."""
+    registered, options = VARIANTS[name] if name in VARIANTS else (name, {**ROWS, **UNREGISTERED}[name])
     with isolated_rng(0, "made", name):
-        defense = build_defense(Choice(name=name, options={**ROWS, **UNREGISTERED}[name]))
+        defense = build_defense(Choice(name=registered, options=options))
         edge = make_edge(release)
         outlet = defense.outlet(edge.feature_shape)
     if outlet is not None:
@@ -127,7 +135,7 @@ def trunk_gradient(edge: EdgeSegment, loss: Callable[[DefenseBatch], torch.Tenso
 
 PAIRS = [
     pytest.param((name, release), id=f"{name}-{release}")
-    for name in [*ROWS, *UNREGISTERED]
+    for name in [*ROWS, *UNREGISTERED, *VARIANTS]
     for release in BOTTLENECKS
     if name in UNREGISTERED or name not in defenses.names() or fits(defenses.get(name), release)
 ]
