@@ -27,8 +27,10 @@ from privhier.seeding import isolated_rng
 ROWS = {
     "none": {},
     "cell_means": {"weight": 0.1, "begins": 0.0},
+    "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
+    "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
