@@ -3,6 +3,7 @@
 from privhier.defenses.cell_means import CellMeans as CellMeans
 from privhier.defenses.focal_entropy import FocalEntropy as FocalEntropy
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
+from privhier.defenses.leak_budget import LeakBudget as LeakBudget
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.min_max import MinMax as MinMax
 from privhier.defenses.none import NoDefense as NoDefense

@@ -29,6 +29,7 @@ ROWS = {
     "cell_means": {"weight": 0.1, "begins": 0.0},
     "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
     "gradient_reversal": {"weight": 1.5},
+    "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "max_entropy": {"weight": 1.5},
     "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
 }
