@@ -1,6 +1,9 @@
 """The built-in defenses: importing one registers it. A new defense is one file and one line here."""
 
 from privhier.defenses.cell_means import CellMeans as CellMeans
+from privhier.defenses.focal_entropy import FocalEntropy as FocalEntropy
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
+from privhier.defenses.leak_budget import LeakBudget as LeakBudget
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
+from privhier.defenses.min_max import MinMax as MinMax
 from privhier.defenses.none import NoDefense as NoDefense

@@ -1,64 +1,86 @@
-"""Maximum entropy (Roy and Boddeti, 2019): the edge makes the adversarial exits say "any class"."""
+"""Maximum entropy (Roy and Boddeti, 2019): the edge makes its adversaries say "any class"."""
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-from privhier.defenses.base import (
-    UNKNOWN_LABEL,
-    AdversarialOptions,
-    Defense,
-    DefenseBatch,
-    DefenseOptions,
-    defenses,
-    task_loss_per_record,
+from privhier.defenses.adversarial import (
+    AdversarialDefense,
+    PanelOptions,
+    Priors,
+    Target,
+    mean_over_adversaries,
 )
+from privhier.defenses.base import UNKNOWN_LABEL, DefenseBatch, DefenseData, DefenseOptions, defenses
 from privhier.models.edge import EdgeSegment
 
 
-@defenses.register("max_entropy")
-class MaxEntropy(Defense):
-    """The edge minimizes ``weight * KL(uniform || p)`` of each adversarial exit's prediction p.
+class MaxEntropyOptions(PanelOptions):
+    """Options of maximum entropy."""
 
-    The divergence from uniform, not the negative entropy: its gradient does not vanish where the
-    adversary is certain. It passes through the exit's current parameters held constant, so the exit
-    itself only learns to predict, from detached features, in the same backward.
+    target: Target = "uniform"
+    """What the adversaries are to say: any class alike, or each as often as among the training records.
+    ``uniform`` pushes an unbalanced secret across the boundary: who saw nothing says the majority."""
+
+
+@defenses.register("max_entropy")
+class MaxEntropy(AdversarialDefense):
+    r"""The edge minimizes the divergence of its adversaries' predictions from those of one who saw nothing.
+
+    Per record, with M adversaries a secret (its exit and ``adversaries`` more), summed over the secrets,
+
+    .. math:: CE + \sum_m CE(a_m(\mathrm{sg}\, z), s)
+        + \frac{\lambda}{M} \sum_m KL(\pi \,\|\, \mathrm{softmax}\, \bar a_m(z)),
+
+    where :math:`\bar a` is an adversary held constant and pi the ``target``. The divergence from the target,
+    not the negative entropy: its gradient does not vanish where the adversary is certain. The adversaries
+    themselves only learn to predict, from detached features, in the same backward.
     """
 
-    Options: ClassVar[type[DefenseOptions]] = AdversarialOptions
-    options: AdversarialOptions
+    Options: ClassVar[type[DefenseOptions]] = MaxEntropyOptions
+    options: MaxEntropyOptions
 
-    _twins: tuple[nn.Module, ...] = ()
+    @property
+    def reads_data(self) -> bool:
+        """Class shares, and the steps between restarts."""
+        return self.options.target == "prior" or super().reads_data
 
     def attach(self, edge: EdgeSegment) -> None:
-        """Copies of the exits for the divergence: a hooked exit may be passed through only once a step.
+        """Its adversaries, copies of the exits, and room for the class shares."""
+        super().attach(edge)
+        if self.options.target == "prior":
+            self.priors = Priors(edge)
 
-        They lend their layers only; the parameters are the exits' own, held constant.
-        """
-        self._twins = tuple(copy.deepcopy(head).requires_grad_(False) for head in edge.adversarial_exits)
+    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Read the class shares."""
+        if self.options.target == "prior":
+            self.priors.read(data)
 
-    def loss(self, batch: DefenseBatch) -> Tensor:
-        """Task cross-entropy, adversaries' cross-entropy and weighted divergence: ``(B,)``."""
+    def penalty(self, batch: DefenseBatch) -> Tensor:
+        """The mean divergence of the adversaries from the target, summed over the secrets: ``(B,)``."""
         divergences = []
-        heads = batch.edge.adversarial_exits
-        twins = self._twins or heads
-        for head, twin, labels in zip(heads, twins, batch.sensitive_labels, strict=True):
-            frozen = {name: parameter.detach() for name, parameter in head.named_parameters()}
-            divergence = kl_from_uniform(functional_call(twin, frozen, (batch.z,)))
+        for number, (answers, labels) in enumerate(
+            zip(self.held(batch), batch.sensitive_labels, strict=True)
+        ):
+            if self.options.target == "prior":
+                shares = self.priors(number)
+                divergence = mean_over_adversaries([kl_from(shares, logits) for logits in answers])
+            else:
+                divergence = mean_over_adversaries([kl_from_uniform(logits) for logits in answers])
             divergences.append(divergence * (labels != UNKNOWN_LABEL))
-        confusion = torch.stack(divergences).sum(0)
-        learning = self.adversary_loss(batch.z, batch)
-        weight = self.options.weight * batch.strength
-        return task_loss_per_record(batch) + learning + weight * confusion
+        return torch.stack(divergences).sum(0)
 
 
 def kl_from_uniform(logits: Tensor) -> Tensor:
     """``KL(uniform || softmax(logits))`` in nats: ``(B, K)`` to ``(B,)``, at least 0, 0 where uniform."""
     return -F.log_softmax(logits, dim=1).mean(1) - math.log(logits.shape[1])
+
+
+def kl_from(shares: Tensor, logits: Tensor) -> Tensor:
+    """``KL(shares || softmax(logits))`` in nats: ``(K,)``, summing to 1, and ``(B, K)`` to ``(B,)``."""
+    return torch.special.xlogy(shares, shares).sum() - F.log_softmax(logits, dim=1) @ shares

@@ -27,11 +27,21 @@ from privhier.seeding import isolated_rng
 ROWS = {
     "none": {},
     "cell_means": {"weight": 0.1, "begins": 0.0},
+    "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
     "gradient_reversal": {"weight": 1.5},
+    "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "max_entropy": {"weight": 1.5},
+    "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
+VARIANTS = {
+    "max_entropy, a panel": (
+        "max_entropy",
+        {"weight": 0.5, "target": "prior", "adversaries": 4, "restart_every": 2},
+    ),
+}
+"""Further options of registered defenses that change what they are made of."""
 BOTTLENECKS = {
     "vector": {"kind": "dimension", "size": 6},
     "map": {"kind": "channels", "size": 3},
@@ -107,8 +117,9 @@ def fits(defense: type[Defense], release: str) -> bool:
 
 def prepared(name: str, release: str) -> tuple[Defense, EdgeSegment]:
     """The defense and an edge, in the order in which a training prepares them."""
+    registered, options = VARIANTS[name] if name in VARIANTS else (name, {**ROWS, **UNREGISTERED}[name])
     with isolated_rng(0, "made", name):
-        defense = build_defense(Choice(name=name, options={**ROWS, **UNREGISTERED}[name]))
+        defense = build_defense(Choice(name=registered, options=options))
         edge = make_edge(release)
         outlet = defense.outlet(edge.feature_shape)
     if outlet is not None:
@@ -128,7 +139,7 @@ def trunk_gradient(edge: EdgeSegment, loss: Callable[[DefenseBatch], torch.Tenso
 
 PAIRS = [
     pytest.param((name, release), id=f"{name}-{release}")
-    for name in [*ROWS, *UNREGISTERED]
+    for name in [*ROWS, *UNREGISTERED, *VARIANTS]
     for release in BOTTLENECKS
     if name in UNREGISTERED or name not in defenses.names() or fits(defenses.get(name), release)
 ]
