@@ -27,6 +27,7 @@ from privhier.seeding import isolated_rng
 ROWS = {
     "none": {},
     "cell_means": {"weight": 0.1, "begins": 0.0},
+    "distance_correlation": {"weight": 0.5},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
