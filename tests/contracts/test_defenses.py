@@ -29,6 +29,7 @@ ROWS = {
     "cell_means": {"weight": 0.1, "begins": 0.0},
     "distance_correlation": {"weight": 0.5},
     "gradient_reversal": {"weight": 1.5},
+    "hsic": {"weight": 1.5, "features": 100},
     "max_entropy": {"weight": 1.5},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
