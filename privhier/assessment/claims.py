@@ -63,6 +63,7 @@ def result_of(
             "releases_per_record": releases,
             "noise_source": config.privacy.noise_source,
             "network": trained.edge.describe(),
+            **({"defense": trained.defense} if trained.defense else {}),
         },
         utility=own.utility,
         utility_mean=own.utility_mean,

@@ -58,7 +58,8 @@ class Defense(nn.Module, ABC):
     into the edge's optimizer, and checkpoints hold them with its buffers. ``repr`` names the defense and its
     options. In order, a training calls ``outlet`` (a network is built), ``attach``, ``begin``, then for
     every batch ``loss``, one backward, one step, ``adversary_loss`` as often as ``adversary_steps`` says, and
-    ``after_step``; after the last epoch of pre-training ``finish``, where ``finishes``.
+    ``after_step``; after the last epoch of pre-training ``finish``, where ``finishes``; at the end
+    ``report``.
 
     Args:
         options: Validated options, an instance of the class's ``Options``; None: its defaults.
@@ -87,6 +88,11 @@ class Defense(nn.Module, ABC):
     def adversary_steps(self) -> int:
         """Extra adversary-only steps the training loop takes before each step of the edge."""
         return int(getattr(self.options, "adversary_steps", 0))
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether it counts by the Gaussian noise of the release: a run without any is refused."""
+        return False
 
     @property
     def reads_data(self) -> bool:
@@ -127,6 +133,15 @@ class Defense(nn.Module, ABC):
 
         All exits are then trained anew on what the outlet lets through, and letters found after that.
         """
+
+    def report(self, batch: DefenseBatch) -> dict[str, Any]:
+        """What it can say of the trained edge, as plain data for the run's report; by default nothing.
+
+        Args:
+            batch: Validation records, which no weight was trained on: ``clipped`` whether needed or not, and
+                the same as ``z``; neither images nor persons.
+        """
+        return {}
 
     def adversaries(self) -> Iterator[nn.Parameter]:
         """Those of its own parameters that ``adversary_loss`` trains, beside the adversarial exits'."""

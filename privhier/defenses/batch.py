@@ -28,6 +28,8 @@ class DefenseBatch:
             the graph of the edge; None unless ``Defense.needs`` names it.
         images: float32 ``(B, 3, S, S)``, augmented and normalized, as the edge saw them; None unless needed.
         persons: int64 ``(B,)``, one number a person; -1 where not known; None unless needed.
+        sigma: Standard deviation of the release's Gaussian noise in feature units, at its whole strength; 0
+            where there is none, or noise of another kind.
     """
 
     z: Tensor
@@ -38,6 +40,7 @@ class DefenseBatch:
     clipped: Tensor | None = None
     images: Tensor | None = None
     persons: Tensor | None = None
+    sigma: float = 0.0
 
     def part(self, rows: slice | Tensor) -> DefenseBatch:
         """The same of these records alone."""

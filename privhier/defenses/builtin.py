@@ -1,9 +1,13 @@
 """The built-in defenses: importing one registers it. A new defense is one file and one line here."""
 
+from privhier.defenses.ceb import ConditionalEntropyBottleneck as ConditionalEntropyBottleneck
 from privhier.defenses.cell_means import CellMeans as CellMeans
+from privhier.defenses.distance_correlation import DistanceCorrelation as DistanceCorrelation
 from privhier.defenses.focal_entropy import FocalEntropy as FocalEntropy
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
+from privhier.defenses.hsic import Hsic as Hsic
 from privhier.defenses.leak_budget import LeakBudget as LeakBudget
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.min_max import MinMax as MinMax
 from privhier.defenses.none import NoDefense as NoDefense
+from privhier.defenses.vib import VariationalInformationBottleneck as VariationalInformationBottleneck

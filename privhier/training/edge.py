@@ -159,7 +159,13 @@ class EdgeTrainer:
             clipped=self.mechanism.clip_features(z) if "clipped" in needs else None,
             images=images if "images" in needs else None,
             persons=data.persons_of(records).to(self.device) if "persons" in needs else None,
+            sigma=self.sigma,
         )
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the release's Gaussian noise; 0 where there is none."""
+        return self.mechanism.sigma if self.mechanism.mechanism == "gaussian" else 0.0
 
     def defense_loss(self, batch: DefenseBatch) -> Tensor:
         """One loss a record, ``(B,)``; raises ``TrainingError`` where the defense gives anything else."""

@@ -202,7 +202,7 @@ class EdgeJob:
             "ledger": self.side.ledger.head,
             "chain": self.spool.chain(len(self.spool.entries)).hex(),
             **self.side.facts(),
-            **(self.side.code_facts() if finished else {}),
+            **(self.side.final_facts() if finished else {}),
         }
 
     def _finish(self) -> None:

@@ -32,7 +32,7 @@ from privhier.training.code import LOOKED_AT, code_usage, settle_code
 from privhier.training.commons import training_key
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits, sanitized
-from privhier.training.finish import begin_defense, finish_defense
+from privhier.training.finish import begin_defense, finish_defense, report_of
 from privhier.training.finite import exploded, logits_text, loss_text, weights_text
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
@@ -243,8 +243,12 @@ class EdgeSide:
             "network": self.edge.describe(),
         }
 
-    def code_facts(self) -> dict[str, Any]:
-        """How the letters are used, for the facts of a finished training; empty where there are none."""
+    def final_facts(self) -> dict[str, Any]:
+        """For the facts of a finished training: how letters are used, and what the defense has to say."""
+        said = report_of(self.data, self.trainer, device=self.device)
+        return {**self._code_facts(), **({"defense": said} if said else {})}
+
+    def _code_facts(self) -> dict[str, Any]:
         usage = code_usage(self.data, self.edge, device=self.device)
         records = min(len(self.data.splits.val), LOOKED_AT)
         return {"code": [{**asdict(group), "records": records} for group in usage]} if usage else {}

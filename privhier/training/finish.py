@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,14 +11,16 @@ from torch import Tensor
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import Defense
-from privhier.defenses.batch import DefenseData
+from privhier.defenses.batch import DefenseBatch, DefenseData
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.inputs import normalize
 from privhier.privacy.release import ReleaseMechanism
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, ordered_batches
+from privhier.training.code import LOOKED_AT
 from privhier.training.draws import EdgeDraws
+from privhier.training.edge import EdgeTrainer
 from privhier.training.refit import fit_exits
 
 _CHUNK = 1024
@@ -61,6 +65,26 @@ def finish_defense(
         defense.finish(edge, _given(config, data, edge, device=device))
         z = edge_features(edge, data.images, data.splits.train, device=device)
     fit_exits(config, data, edge, mechanism, draws, z.to(device), name="finish")
+
+
+@torch.no_grad()
+def report_of(data: TrainingData, trainer: EdgeTrainer, *, device: torch.device) -> dict[str, Any]:
+    """What a defense says of the trained edge, from validation records; empty where it says nothing."""
+    defense, edge = trainer.defense, trainer.edge
+    if type(defense).report is Defense.report:
+        return {}
+    records = data.splits.val[:LOOKED_AT]
+    z = edge_features(edge, data.images, records, device=device).to(device)
+    clipped = trainer.mechanism.clip_features(z)
+    batch = DefenseBatch(
+        z=clipped,
+        task_labels=list(data.task[records].to(device).unbind(1)),
+        sensitive_labels=list(data.sensitive[records].to(device).unbind(1)),
+        edge=edge,
+        clipped=clipped,
+        sigma=trainer.sigma,
+    )
+    return defense.report(batch)
 
 
 def _given(config: RunConfig, data: TrainingData, edge: EdgeSegment, *, device: torch.device) -> DefenseData:

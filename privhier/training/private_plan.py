@@ -82,6 +82,13 @@ def _check_needs(config: RunConfig, defense: Defense) -> None:
             "must keep the map",
             "Set model.bottleneck.kind=none or channels",
         )
+    elif defense.needs_noise and (config.release.mechanism != "gaussian" or config.release.sigma == 0):
+        wrong = (
+            "release.mechanism",
+            config.release.mechanism,
+            "must be gaussian, with noise,",
+            "Set release.mechanism=gaussian and release.sigma above 0, or defense.options.sigma",
+        )
     elif defense.finishes and (schedule.joint_epochs or not schedule.pretrain_epochs):
         wrong = (
             "schedule",

@@ -39,6 +39,7 @@ class Trained:
         mechanism: What sanitized its releases.
         code: How validation records use each group's letters (``models.codebook.Usage``); empty without
             letters.
+        defense: What the defense says of the trained edge (``Defense.report``).
     """
 
     edge: EdgeSegment
@@ -49,6 +50,7 @@ class Trained:
     uplink: dict[str, int]
     mechanism: ReleaseMechanism
     code: list[dict[str, Any]]
+    defense: dict[str, Any]
 
 
 def build_model(
@@ -110,6 +112,7 @@ def load_trained(config: RunConfig, data: TrainingData, folder: RunFolder) -> Tr
         uplink=facts["uplink"],
         mechanism=mechanism_of(config, facts["n_train"], folder),
         code=facts.get("code", []),
+        defense=facts.get("defense", {}),
     )
 
 

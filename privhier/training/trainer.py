@@ -252,5 +252,5 @@ class Trainer:
         sealed.write(self.folder.edge, weights_bytes(self.edge.edge))
         sealed.write(self.folder.tail, weights_bytes(self.cloud.tail))
         facts = {"uplink": self.uplink, "ledger": self.ledger.head, **self.side.facts()}
-        facts |= self.side.code_facts()
+        facts |= self.side.final_facts()
         sealed.write_json(self.folder.training, facts)

@@ -26,12 +26,16 @@ from privhier.seeding import isolated_rng
 
 ROWS = {
     "none": {},
+    "ceb": {"weight": 0.05, "sigma": 0.5},
     "cell_means": {"weight": 0.1, "begins": 0.0},
     "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
     "gradient_reversal": {"weight": 1.5},
     "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "max_entropy": {"weight": 1.5},
     "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
+    "distance_correlation": {"weight": 0.5},
+    "hsic": {"weight": 1.5, "features": 100},
+    "vib": {"weight": 0.02, "sigma": 0.5},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
@@ -49,7 +53,7 @@ BOTTLENECKS = {
 }
 SILENT = frozenset({"none"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
-LABEL_FREE = frozenset[str]()
+LABEL_FREE = frozenset({"vib"})
 """Those whose term is about images and not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64

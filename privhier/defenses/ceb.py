@@ -1,0 +1,156 @@
+"""Conditional entropy bottleneck (Fischer, 2020): releases that say no more than their task labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from sklearn.metrics import mutual_info_score
+from torch import Tensor, nn
+
+from privhier.defenses.base import (
+    UNKNOWN_LABEL,
+    Defense,
+    DefenseBatch,
+    DefenseOptions,
+    Need,
+    defenses,
+    task_loss_per_record,
+)
+from privhier.models.edge import EdgeSegment
+
+
+class BottleneckOptions(DefenseOptions):
+    """Options of the bottlenecks that count nats through Gaussian noise."""
+
+    weight: float = Field(0.1, ge=0, allow_inf_nan=False)
+    """Beta: the price of a nat against the task loss."""
+    sigma: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Standard deviation of the noise that nats are counted through while training; None: the release's own.
+    To be given where the release has no Gaussian noise: then the term is a squared distance, and bounds
+    nothing. The bound that is reported is of the release's own noise, whatever stands here."""
+
+
+class GaussianBottleneck(Defense):
+    """What the conditional bottleneck and the plain one share: nats counted through noise."""
+
+    Options: ClassVar[type[DefenseOptions]] = BottleneckOptions
+    options: BottleneckOptions
+    needs: ClassVar[frozenset[Need]] = frozenset({"clipped"})
+
+    @property
+    def needs_noise(self) -> bool:
+        """See ``Defense``."""
+        return self.options.sigma is None
+
+    def sigma_of(self, batch: DefenseBatch) -> float:
+        """Standard deviation by which nats are counted."""
+        return self.options.sigma or batch.sigma
+
+
+def nats(features: Tensor, centers: Tensor | float, sigma: float) -> Tensor:
+    r""":math:`\lVert f - m \rVert^2 / (2 \sigma^2)`, the divergence of two Gaussians of one noise: ``(B,)``.
+
+    Args:
+        features: Clipped features ``(B, *shape)``.
+        centers: m, ``(B, d)`` or one number.
+        sigma: Standard deviation of the noise on every value, above 0.
+    """
+    return (features.flatten(1) - centers).square().sum(dim=1) / (2 * sigma**2)
+
+
+def shown(value: float) -> float:
+    """A bound in nats as it is reported: rounded up, to four places."""
+    return math.ceil(value * 1e4) / 1e4
+
+
+@defenses.register("ceb")
+class ConditionalEntropyBottleneck(GaussianBottleneck):
+    r"""The edge pays for what its release says of a record beyond the task labels, in nats.
+
+    :math:`\beta \lVert f_i - m_{y_i} \rVert^2 / (2 \sigma^2)` is added to the task's cross-entropy, where f
+    are the clipped features, sigma the noise of the release and m a mean of its own for each class, trained
+    as well; of several tasks a record's mean is the sum of one each. No secret is named: whatever the task
+    does not need has its price. For one release and any secret S then holds, in nats,
+
+    .. math:: I(Z; S) \le I(Y; S) + \mathbb{E} \lVert f - m_Y \rVert^2 / (2 \sigma^2)
+
+    whatever m is: Z says of S at most what Y says and what Z says of the image given Y.
+    """
+
+    means: nn.ParameterList
+
+    @property
+    def has_parameters(self) -> bool:
+        """See ``Defense``: the means, from ``attach`` on."""
+        return True
+
+    def attach(self, edge: EdgeSegment) -> None:
+        """Make the means: one for each class of each task, at 0."""
+        width, device = math.prod(edge.feature_shape), next(edge.parameters()).device
+        self.means = nn.ParameterList(
+            nn.Parameter(torch.zeros(head.n_classes, width, device=device)) for head in edge.task_heads
+        )
+
+    def loss(self, batch: DefenseBatch) -> Tensor:
+        """Task and adversaries' cross-entropy, and the price of what else is said: ``(B,)``.
+
+        A record that lacks a task label says nothing that has a price.
+        """
+        assert batch.clipped is not None
+        beyond = nats(batch.clipped, self._centers(batch.task_labels), self.sigma_of(batch))
+        price = self.options.weight * batch.strength * beyond * _known(batch.task_labels)
+        return task_loss_per_record(batch) + self.adversary_loss(batch.z, batch) + price
+
+    def report(self, batch: DefenseBatch) -> dict[str, Any]:
+        """The bound of every secret in nats, estimated on these records; nothing without Gaussian noise."""
+        assert batch.clipped is not None
+        if not batch.sigma:
+            return {}
+        bounds = self.bound(batch.clipped, batch.task_labels, batch.sensitive_labels, batch.sigma)
+        names = batch.edge.sensitive_names
+        found = {name: shown(value) for name, value in zip(names, bounds, strict=True) if value is not None}
+        return {"one release says at most, in nats": found} if found else {}
+
+    def bound(
+        self,
+        clipped: Tensor,
+        task_labels: Sequence[Tensor],
+        sensitive_labels: Sequence[Tensor],
+        sigma: float,
+    ) -> list[float | None]:
+        """What one release says of each secret at most, in nats: I(Y; S) and the mean of ``nats``.
+
+        Both parts are means over these records, and hold for the distribution they are drawn from as far as
+        these do; unlike a certificate they come without a confidence.
+
+        Args:
+            clipped: Clipped features ``(n, *feature_shape)``.
+            task_labels: int64 ``(n,)`` per task; records that lack one are left out.
+            sensitive_labels: int64 ``(n,)`` per secret; records that lack one are left out of its bound.
+            sigma: Standard deviation of the release's noise, above 0.
+
+        Returns:
+            A bound for each secret; None where no record has all labels.
+        """
+        beyond = nats(clipped, self._centers(task_labels), sigma).detach().double()
+        cells = torch.unique(torch.stack(list(task_labels)), dim=1, return_inverse=True)[1]
+        bounds: list[float | None] = []
+        for secret in sensitive_labels:
+            rows = _known([*task_labels, secret])
+            told = [column[rows].cpu().numpy() for column in (cells, secret)]
+            bounds.append(float(mutual_info_score(*told) + beyond[rows].mean()) if rows.any() else None)
+        return bounds
+
+    def _centers(self, task_labels: Sequence[Tensor]) -> Tensor:
+        """The mean of every record, ``(B, d)``; of an unknown label any."""
+        parts = [means[labels.clamp_min(0)] for means, labels in zip(self.means, task_labels, strict=True)]
+        return torch.stack(parts).sum(dim=0)
+
+
+def _known(labels: Sequence[Tensor]) -> Tensor:
+    """Whether a record lacks none of these labels: bool ``(B,)``."""
+    return (torch.stack(list(labels)) != UNKNOWN_LABEL).all(dim=0)
