@@ -27,6 +27,7 @@ from privhier.seeding import isolated_rng
 ROWS = {
     "none": {},
     "cell_means": {"weight": 0.1, "begins": 0.0},
+    "erase": {},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
@@ -37,7 +38,7 @@ BOTTLENECKS = {
     "map": {"kind": "channels", "size": 3},
     "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
 }
-SILENT = frozenset({"none"})
+SILENT = frozenset({"none", "erase"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
 LABEL_FREE = frozenset[str]()
 """Those whose term is about images and not about labels: it applies to records without any."""
