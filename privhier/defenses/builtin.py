@@ -2,6 +2,7 @@
 
 from privhier.defenses.cell_means import CellMeans as CellMeans
 from privhier.defenses.erase import Erase as Erase
+from privhier.defenses.gain import Gains as Gains
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.none import NoDefense as NoDefense

@@ -28,6 +28,7 @@ ROWS = {
     "none": {},
     "cell_means": {"weight": 0.1, "begins": 0.0},
     "erase": {},
+    "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
 }
@@ -40,8 +41,8 @@ BOTTLENECKS = {
 }
 SILENT = frozenset({"none", "erase"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
-LABEL_FREE = frozenset[str]()
-"""Those whose term is about images and not about labels: it applies to records without any."""
+LABEL_FREE = frozenset({"gain"})
+"""Those whose term is about images or features and not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64
 
