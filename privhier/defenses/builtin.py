@@ -3,7 +3,9 @@
 from privhier.defenses.ceb import ConditionalEntropyBottleneck as ConditionalEntropyBottleneck
 from privhier.defenses.cell_means import CellMeans as CellMeans
 from privhier.defenses.distance_correlation import DistanceCorrelation as DistanceCorrelation
+from privhier.defenses.erase import Erase as Erase
 from privhier.defenses.focal_entropy import FocalEntropy as FocalEntropy
+from privhier.defenses.gain import Gains as Gains
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
 from privhier.defenses.hsic import Hsic as Hsic
 from privhier.defenses.leak_budget import LeakBudget as LeakBudget

@@ -96,6 +96,13 @@ def _check_needs(config: RunConfig, defense: Defense) -> None:
             "must be pre-training alone, at the end of which it is fitted in closed form",
             "Set schedule.joint_epochs=0 and schedule.pretrain_epochs=1 or more",
         )
+    elif defense.finishes and letters and config.model.bottleneck.fit == "learned":
+        wrong = (
+            "model.bottleneck.fit",
+            "learned",
+            "must be found after pre-training, on what the closed form then leaves,",
+            "Set model.bottleneck.fit=auto",
+        )
     if wrong is not None:
         key, value, rule, remedy = wrong
         raise ConfigError(

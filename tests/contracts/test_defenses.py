@@ -29,6 +29,8 @@ ROWS = {
     "ceb": {"weight": 0.05, "sigma": 0.5},
     "cell_means": {"weight": 0.1, "begins": 0.0},
     "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
+    "erase": {},
+    "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
     "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "max_entropy": {"weight": 1.5},
@@ -51,10 +53,10 @@ BOTTLENECKS = {
     "map": {"kind": "channels", "size": 3},
     "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
 }
-SILENT = frozenset({"none"})
+SILENT = frozenset({"none", "erase"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
-LABEL_FREE = frozenset({"vib"})
-"""Those whose term is about images and not about labels: it applies to records without any."""
+LABEL_FREE = frozenset({"gain", "vib"})
+"""Those whose term is about images or features and not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64
 
