@@ -113,7 +113,7 @@ class ConditionalEntropyBottleneck(GaussianBottleneck):
         bounds = self.bound(batch.clipped, batch.task_labels, batch.sensitive_labels, batch.sigma)
         names = batch.edge.sensitive_names
         found = {name: shown(value) for name, value in zip(names, bounds, strict=True) if value is not None}
-        return {"one release says at most, in nats": found} if found else {}
+        return {"one release says at most, in nats (a mean over validation records)": found} if found else {}
 
     def bound(
         self,
