@@ -32,6 +32,12 @@ ROWS = {
     "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "max_entropy": {"weight": 1.5},
     "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
+    "sum": {
+        "parts": [
+            {"name": "max_entropy", "weight": 0.5},
+            {"name": "gradient_reversal", "weight": 0.5},
+        ]
+    },
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
@@ -39,6 +45,15 @@ VARIANTS = {
     "max_entropy, a panel": (
         "max_entropy",
         {"weight": 0.5, "target": "prior", "adversaries": 4, "restart_every": 2},
+    ),
+    "sum, one that mixes": (
+        "sum",
+        {
+            "parts": [
+                {"name": "cell_means", "options": {"weight": 0.1, "begins": 0.0}},
+                {"name": "min_max", "options": {"adversaries": 2, "restart_every": 2}},
+            ]
+        },
     ),
 }
 """Further options of registered defenses that change what they are made of."""
