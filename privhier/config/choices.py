@@ -208,7 +208,8 @@ def _rule(first: Any, annotation: Any) -> str:
         return f"must be {word} {first['ctx'][name]:g}"
     if kind in ("tuple_type", "list_type", "too_short"):
         items = [_TYPES[item] for item in _TYPES if item in _parts(annotation)]
-        items = ["mappings"] if dict in map(get_origin, get_args(annotation)) else items
+        if any(get_origin(part) is dict for part in get_args(annotation)):
+            items = ["mappings"]
         return f"must be a list of {items[0] if items else 'values'}, at least one"
     wanted = {"finite": "float", "string": "str"}.get(kind.partition("_")[0], kind.partition("_")[0])
     return f"must be of type {wanted}: {text}" if wanted in {one.__name__ for one in _TYPES} else text

@@ -29,10 +29,14 @@ from privhier.seeding import isolated_rng
 _NAME, _KEY = "sum", "defense.options.parts"
 
 
+def _one() -> list[dict[str, JsonValue]]:
+    return [{"name": "max_entropy"}]
+
+
 class SumOptions(DefenseOptions):
     """Options of a weighted combination."""
 
-    parts: list[dict[str, JsonValue]] = Field(default_factory=lambda: [{"name": "max_entropy"}], min_length=1)
+    parts: list[dict[str, JsonValue]] = Field(default_factory=_one, min_length=1)
     """Each ``{name: DEFENSE, weight: 1.0, options: {...}}``; a bare string is the name."""
 
     @field_validator("parts", mode="before")
