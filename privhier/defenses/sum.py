@@ -17,6 +17,7 @@ from privhier.defenses.base import (
     Defense,
     DefenseBatch,
     DefenseData,
+    DefenseLabels,
     DefenseOptions,
     Need,
     defenses,
@@ -124,6 +125,12 @@ class Sum(Defense):
         self._exits = (_copies(edge),)
         for part in self._built:
             part.attach(edge)
+
+    def check(self, labels: DefenseLabels, names: Sequence[str]) -> None:
+        """Ask the parts that read data."""
+        for part in self._built:
+            if part.reads_data:
+                part.check(labels, names)
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Show the training records to the parts that read them."""
