@@ -91,6 +91,18 @@ def test_a_part_of_no_weight_changes_nothing_and_its_adversaries_learn_all_the_s
         assert torch.allclose(parameter.grad, wanted, atol=1e-6)
 
 
+def test_the_exits_themselves_are_passed_through_once_a_step():
+    """Opacus' hooks on them allow no more, however many parts look at them."""
+    parts = [{"name": "max_entropy", "options": {"adversaries": 1}}, {"name": "gradient_reversal"}]
+    defense, edge = prepared("sum", parts=parts)
+    passes: list[nn.Module] = []
+    exits = [*edge.task_exits, *edge.adversarial_exits]
+    for head in exits:
+        head.register_forward_hook(lambda module, given, answer: passes.append(module))
+    defense.loss(make_batch(edge))
+    assert sorted(map(id, passes)) == sorted(map(id, exits))
+
+
 def test_its_copies_follow_the_exits():
     defense, edge = prepared("sum")
     before = gradients(defense, edge)
