@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Scalar = bool | int | float | str | None
 
@@ -19,7 +19,9 @@ class Choice(Section):
     """Something chosen by name from a registry, with its own options; a bare string is the name."""
 
     name: str
-    options: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    options: dict[str, Scalar | list[Scalar | dict[str, JsonValue]] | dict[str, JsonValue]] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import cache
 from types import GenericAlias
@@ -17,6 +17,7 @@ from privhier.registry import Registry, nearest
 
 T = TypeVar("T")
 V = TypeVar("V")
+M = TypeVar("M", bound=BaseModel)
 _TYPES = {int: "integers", float: "numbers", bool: "true or false", str: "strings"}
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
@@ -121,6 +122,22 @@ def build(
     return made
 
 
+def check_options(model: type[M], options: Mapping[str, Any], where: str, *, of: str) -> M:
+    """Options that stand inside those of something else, checked and named like any others.
+
+    Args:
+        model: What they may be.
+        options: As they were given.
+        where: The configuration key they stand under.
+        of: Whose they are, for the messages.
+
+    Raises:
+        ConfigError: As ``build``.
+    """
+    made: M = _validated(model, Choice(name=of, options=dict(options)), where)
+    return made
+
+
 @cache
 def _model(kind: type[Any], fixed: tuple[str, ...]) -> type[BaseModel]:
     """The options of a dataclass as a model: strictly typed, bounded as ``option`` says."""
@@ -191,6 +208,8 @@ def _rule(first: Any, annotation: Any) -> str:
         return f"must be {word} {first['ctx'][name]:g}"
     if kind in ("tuple_type", "list_type", "too_short"):
         items = [_TYPES[item] for item in _TYPES if item in _parts(annotation)]
+        if any(get_origin(part) is dict for part in get_args(annotation)):
+            items = ["mappings"]
         return f"must be a list of {items[0] if items else 'values'}, at least one"
     wanted = {"finite": "float", "string": "str"}.get(kind.partition("_")[0], kind.partition("_")[0])
     return f"must be of type {wanted}: {text}" if wanted in {one.__name__ for one in _TYPES} else text

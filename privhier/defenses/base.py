@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from privhier.config import Choice, Section
 from privhier.config.choices import build
 from privhier.config.contracts import faults_of_class
-from privhier.defenses.batch import UNKNOWN_LABEL, DefenseBatch, DefenseData
+from privhier.defenses.batch import UNKNOWN_LABEL, DefenseBatch, DefenseData, DefenseLabels
 from privhier.models.edge import EdgeSegment
 from privhier.registry import Registry
 
@@ -24,6 +24,7 @@ __all__ = [
     "Defense",
     "DefenseBatch",
     "DefenseData",
+    "DefenseLabels",
     "DefenseOptions",
     "build_defense",
     "classification_loss",
@@ -115,6 +116,17 @@ class Defense(nn.Module, ABC):
         record by itself. Drawn at random from torch's generator, which the caller has seeded and isolated.
         """
         return None
+
+    def check(self, labels: DefenseLabels, names: Sequence[str]) -> None:
+        """Called where ``reads_data`` before anything is written: refuse records that it cannot work on.
+
+        Args:
+            labels: Of the training records.
+            names: Of the sensitive attributes, in order.
+
+        Raises:
+            ConfigError: What was asked of it cannot be had on them.
+        """
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Called once before training, also before a resumed one, where ``reads_data``: priors, budgets.

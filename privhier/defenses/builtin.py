@@ -12,4 +12,5 @@ from privhier.defenses.leak_budget import LeakBudget as LeakBudget
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.min_max import MinMax as MinMax
 from privhier.defenses.none import NoDefense as NoDefense
+from privhier.defenses.sum import Sum as Sum
 from privhier.defenses.vib import VariationalInformationBottleneck as VariationalInformationBottleneck

@@ -15,6 +15,7 @@ from privhier.defenses.base import (
     UNKNOWN_LABEL,
     DefenseBatch,
     DefenseData,
+    DefenseLabels,
     DefenseOptions,
     classification_loss,
     defenses,
@@ -80,44 +81,50 @@ class LeakBudget(AdversarialDefense):
         """Its adversaries, copies of the exits, and room for what is measured."""
         super().attach(edge)
         secrets, adversaries = len(classes_of(edge)), 1 + self.options.adversaries
-        if len(self.options.budgets) not in (0, 1, secrets):
-            raise ConfigError(
-                key=_KEY,
-                value=list(self.options.budgets),
-                rule=f"must hold one budget for each of the {secrets} sensitive attributes, or one for all",
-                remedy=f"Give {secrets} numbers, in the order of dataset.sensitive, or leave it out",
-            )
         uniform = torch.tensor(classes_of(edge), dtype=torch.float32).log()
-        asked = torch.tensor(list(self.options.budgets) or [0.0])
+        asked = torch.tensor(self._asked(secrets))
         made = {
             "entropies": uniform,
-            "budgets": asked.expand(secrets).clone(),
+            "budgets": asked,
             "averages": torch.zeros(secrets, adversaries),
             "measured": torch.zeros(secrets, adversaries),
         }
         for name, value in made.items():
             self.register_buffer(name, value.to(device_of(edge)))
 
-    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
-        """Entropies of the secrets and their floors, from the training labels.
+    def check(self, labels: DefenseLabels, names: Sequence[str]) -> None:
+        """Refuse a budget below its floor, before anything is written.
 
         Raises:
-            ConfigError: A budget below its floor.
+            ConfigError: Such a budget, or another number of budgets than of secrets.
         """
-        floors = label_floors(data)
+        budgets = self._asked(len(names))
+        for name, asked, floor in zip(names, budgets, label_floors(labels), strict=True):
+            if self.options.budgets and asked < floor:
+                raise _infeasible(name, self.options.budgets, asked, floor)
+
+    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Entropies of the secrets and their floors, from the training labels; raises as ``check`` does."""
+        self.check(data, edge.sensitive_names)
         counts = [
             np.bincount(labels[labels != UNKNOWN_LABEL].numpy(), minlength=classes)
             for labels, classes in zip(data.sensitive_labels, data.sensitive_classes, strict=True)
         ]
         self.entropies.copy_(torch.tensor([entropy(one) for one in counts]))
         if not self.options.budgets:
-            self.budgets.copy_(torch.tensor(floors))
-            return
-        budgets = self.options.budgets
-        budgets = budgets * len(floors) if len(budgets) == 1 else budgets
-        for name, asked, floor in zip(edge.sensitive_names, budgets, floors, strict=True):
-            if asked < floor:
-                raise _infeasible(name, self.options.budgets, asked, floor)
+            self.budgets.copy_(torch.tensor(label_floors(data)))
+
+    def _asked(self, secrets: int) -> list[float]:
+        """The budget of every secret; 0 until the floors are known, where none is given."""
+        budgets = list(self.options.budgets) or [0.0]
+        if len(budgets) not in (1, secrets):
+            raise ConfigError(
+                key=_KEY,
+                value=budgets,
+                rule=f"must hold one budget for each of the {secrets} sensitive attributes, or one for all",
+                remedy=f"Give {secrets} numbers, in the order of dataset.sensitive, or leave it out",
+            )
+        return budgets * secrets if len(budgets) == 1 else budgets
 
     @property
     def excess(self) -> Tensor:
@@ -162,7 +169,7 @@ class LeakBudget(AdversarialDefense):
         self.measured[:, 1 + number] = 1
 
 
-def label_floors(data: DefenseData) -> list[float]:
+def label_floors(data: DefenseLabels) -> list[float]:
     """What all true task labels together say of every secret, in nats, on the records that have them all."""
     known = torch.stack([labels != UNKNOWN_LABEL for labels in data.task_labels]).all(0)
     cells = torch.zeros_like(data.task_labels[0])

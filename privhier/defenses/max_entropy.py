@@ -83,4 +83,5 @@ def kl_from_uniform(logits: Tensor) -> Tensor:
 
 def kl_from(shares: Tensor, logits: Tensor) -> Tensor:
     """``KL(shares || softmax(logits))`` in nats: ``(K,)``, summing to 1, and ``(B, K)`` to ``(B,)``."""
-    return torch.special.xlogy(shares, shares).sum() - F.log_softmax(logits, dim=1) @ shares
+    divergence: Tensor = torch.special.xlogy(shares, shares).sum() - F.log_softmax(logits, dim=1) @ shares
+    return divergence

@@ -24,6 +24,7 @@ from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.cloud_job import CloudJob
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
+from privhier.training.finish import check_labels
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import check_output, occupy, with_absolute_paths, worked_in
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
@@ -120,6 +121,7 @@ def open_edge(
     dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
     data = shard.take(prepare(config, dataset)).data
     check_private(config, len(data.splits.train), defense)
+    check_labels(data, defense)
     mechanism = build_mechanism(config, len(data.splits.train))
     torch.set_num_threads(int(config.runtime.threads))
     _check_held(stack.enter_context(exclusive(out / ".lock", wait=False)), out)

@@ -20,6 +20,7 @@ from privhier.defenses.base import build_defense
 from privhier.privacy.release import ReleaseMechanism
 from privhier.tracking.tracker import Nesting
 from privhier.training.commons import Commons
+from privhier.training.finish import check_labels
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import (
     check_output,
@@ -161,6 +162,7 @@ def open_session(
     prepared = prepare(config, dataset)
     mechanism = build_mechanism(config, len(prepared.data.splits.train))
     check_private(config, len(prepared.data.splits.train), defense)
+    check_labels(prepared.data, defense)
     build_model(config, prepared.data)
     for name in config.evaluation.references:
         build_model(reference_config(config, name), prepared.data)

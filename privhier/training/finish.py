@@ -12,6 +12,7 @@ from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import Defense
 from privhier.defenses.batch import DefenseBatch, DefenseData
+from privhier.defenses.batch import DefenseData, DefenseLabels
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.inputs import normalize
@@ -24,6 +25,19 @@ from privhier.training.edge import EdgeTrainer
 from privhier.training.refit import fit_exits
 
 _CHUNK = 1024
+
+
+def check_labels(data: TrainingData, defense: Defense) -> None:
+    """Before anything is written: a defense that reads records may refuse what it cannot work on."""
+    if defense.reads_data:
+        train = data.splits.train
+        labels = DefenseLabels(
+            task_labels=list(data.task[train].unbind(1)),
+            sensitive_labels=list(data.sensitive[train].unbind(1)),
+            task_classes=list(data.task_classes.values()),
+            sensitive_classes=list(data.sensitive_classes.values()),
+        )
+        defense.check(labels, list(data.sensitive_classes))
 
 
 def begin_defense(

@@ -38,6 +38,12 @@ ROWS = {
     "distance_correlation": {"weight": 0.5},
     "hsic": {"weight": 1.5, "features": 100},
     "vib": {"weight": 0.02, "sigma": 0.5},
+    "sum": {
+        "parts": [
+            {"name": "max_entropy", "weight": 0.5},
+            {"name": "gradient_reversal", "weight": 0.5},
+        ]
+    },
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
@@ -45,6 +51,15 @@ VARIANTS = {
     "max_entropy, a panel": (
         "max_entropy",
         {"weight": 0.5, "target": "prior", "adversaries": 4, "restart_every": 2},
+    ),
+    "sum, one that mixes": (
+        "sum",
+        {
+            "parts": [
+                {"name": "cell_means", "options": {"weight": 0.1, "begins": 0.0}},
+                {"name": "min_max", "options": {"adversaries": 2, "restart_every": 2}},
+            ]
+        },
     ),
 }
 """Further options of registered defenses that change what they are made of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import runpy
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from privhier import session
 from privhier.config import Choice
+from privhier.defenses import leak_budget
 from privhier.defenses.base import build_defense
 from privhier.defenses.leak_budget import LeakBudget, label_floors
+from privhier.distributed.remote import open_edge
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.seeding import isolated_rng
 from privhier.training.private_plan import check_defense
 
 contract = runpy.run_path(str(Path(__file__).parents[1] / "contracts" / "test_defenses.py"))
-helpers = runpy.run_path(str(Path(__file__).parents[1] / "training" / "test_trainer.py"))
 make_edge, make_batch, make_data = (contract[name] for name in ("make_edge", "make_batch", "make_data"))
-small_config = helpers["small_config"]
+small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 
 
 def prepared(data=None, **options) -> tuple[LeakBudget, EdgeSegment]:
@@ -165,28 +168,31 @@ def test_a_budget_below_the_floor_is_refused_and_what_the_remedy_says_is_taken()
     assert defense.budgets.tolist() == pytest.approx(label_floors(data))
 
 
-@pytest.mark.parametrize("tied_up", [False, True])
-def test_a_run_with_such_a_budget_ends_before_its_first_step(tmp_path, monkeypatch, tied_up):
-    config = small_config(
-        epochs=(1, 0, 1),
-        dataset={"task": ["smiling"], "sensitive": ["male"]},
-        defense={"name": "leak_budget", "options": {"budgets": [0.1]}},
-    )
-    make = helpers["prepare"]
+def by_itself(budgets: list[float]) -> dict:
+    return {"name": "leak_budget", "options": {"budgets": budgets}}
 
-    def prepare(*args, **kwargs):
-        prepared = make(*args, **kwargs)
-        if tied_up:
-            prepared.data.sensitive[:, 0] = prepared.data.task[:, 0]
-        return prepared
 
-    monkeypatch.setitem(helpers["trainer"].__globals__, "prepare", prepare)
-    if not tied_up:
-        assert helpers["trainer"](config, tmp_path).edge.defense.entropies[0] > 0.6
-        return
-    with pytest.raises(ConfigError, match="no release that does the task keeps this budget"):
-        helpers["trainer"](config, tmp_path)
-    assert not (tmp_path / "ledger.jsonl").exists()
+def in_a_sum(budgets: list[float]) -> dict:
+    return {"name": "sum", "options": {"parts": ["none", by_itself(budgets)]}}
+
+
+@pytest.mark.parametrize("defense", [by_itself, in_a_sum])
+@pytest.mark.parametrize("both_halves", [True, False])
+def test_a_run_that_cannot_keep_its_budget_writes_nothing(tmp_path, monkeypatch, defense, both_halves):
+    def opened(budgets: list[float], name: str, **changes):
+        config = small_config(epochs=(1, 0, 1), defense=defense(budgets), **changes)
+        if both_halves:
+            return session.open_session(config, tmp_path / name)
+        with ExitStack() as stack:
+            return open_edge(config, tmp_path / name, stack=stack)
+
+    opened([0.1], "within")
+    with pytest.raises(ConfigError, match="must hold one budget for each of the 1 sensitive"):
+        opened([0.1, 0.2], "two")
+    monkeypatch.setattr(leak_budget, "label_floors", lambda labels: [0.3])
+    with pytest.raises(ConfigError, match=r"allows 0\.1 nats of male.*no release that does the task keeps"):
+        opened([0.1], "below")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["within"]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,21 @@ def test_a_sweep_knows_at_once_what_else_dp_sgd_refuses(configured: Any) -> None
         check_points([Point(config, "", {}, "x", "y")])
 
 
+def test_a_sweep_looks_at_every_release_a_defense_is_made_for(configured: Any) -> None:
+    """Two points that differ in the bottleneck alone: the second is not taken for the first."""
+    of_values = {"needs": frozenset({"values"}), "__doc__": "Of values."}
+    defenses.register("of_values")(type("OfValues", (NoDefense,), of_values))
+    letters = [
+        "model.bottleneck={kind: letters, size: 2, letters: 4}",
+        "release.mechanism=none",
+        "release.sigma=null",
+    ]
+    fine, wrong = (configured(*more, defense="of_values") for more in ([], letters))
+    check_points([Point(fine, "", {}, "x", "vector")])
+    with pytest.raises(ConfigError, match=r"point \(letters\): model\.bottleneck\.kind: 'letters' - must"):
+        check_points([Point(fine, "", {}, "x", "vector"), Point(wrong, "", {}, "x", "letters")])
+
+
 def test_there_must_be_somebody_to_compare_with(configured: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.batch_size: 1 - must be at least 2 with the defense"):
         job.open_session(configured("training.batch_size=1"), tmp_path / "run")
