@@ -31,6 +31,7 @@ ROWS = {
     "distance_correlation": {"weight": 0.5},
     "gradient_reversal": {"weight": 1.5},
     "hsic": {"weight": 1.5, "features": 100},
+    "letters_balance": {"weight": 0.2},
     "max_entropy": {"weight": 1.5},
     "vib": {"weight": 0.02, "sigma": 0.5},
 }
