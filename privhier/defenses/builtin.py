@@ -5,6 +5,7 @@ from privhier.defenses.cell_means import CellMeans as CellMeans
 from privhier.defenses.distance_correlation import DistanceCorrelation as DistanceCorrelation
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
 from privhier.defenses.hsic import Hsic as Hsic
+from privhier.defenses.kernel_closed_form import KernelClosedForm as KernelClosedForm
 from privhier.defenses.letters_balance import LettersBalance as LettersBalance
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.none import NoDefense as NoDefense

@@ -24,6 +24,7 @@ from privhier.defenses.base import (
 from privhier.defenses.prototypes import moved, shares_of, soft_letters
 from privhier.models.codebook import fit_codebook
 from privhier.models.edge import EdgeSegment
+from privhier.models.exits import Exit
 from privhier.models.letter_code import LetterCode
 
 _UNSEEN = 1e-8
@@ -87,8 +88,9 @@ class LettersBalance(Defense):
         self.register_buffer("centers", torch.zeros(code.groups, code.letters, width, device=device))
         self.register_buffer("filled", torch.zeros(code.groups, code.letters, device=device))
         self.register_buffer("of_code", torch.tensor(False, device=device))
-        for number, head in enumerate(edge.adversarial_exits):
-            shape = (code.groups, code.letters, cells, int(head.n_classes))
+        heads = [head for head in edge.adversarial_exits if isinstance(head, Exit)]
+        for number, head in enumerate(heads):
+            shape = (code.groups, code.letters, cells, head.n_classes)
             self.register_buffer(f"table_{number}", torch.zeros(shape, device=device))
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
@@ -98,7 +100,9 @@ class LettersBalance(Defense):
         self.of_code.fill_(edge.codebook is not None)
         with torch.no_grad():
             if edge.codebook is None:
-                parts = [self._seen(edge, part.to(self.centers.device)).cpu() for part in z.split(_CHUNK)]
+                parts = [
+                    self._seen(edge, part.to(self.centers.device)).cpu() for part in torch.split(z, _CHUNK)
+                ]
                 seen = torch.cat(parts).flatten(1)
                 fitted = fit_codebook(
                     seen, letters=code.letters, groups=code.groups, fit="kmeans", seed=data.seed
@@ -107,7 +111,7 @@ class LettersBalance(Defense):
                 self.filled.copy_(shares_of(fitted.letters_of(seen), code.letters))
             for number, secret in enumerate(data.sensitive_labels):
                 table = self.table(number).zero_()
-                for rows in torch.arange(len(z)).split(_CHUNK):
+                for rows in torch.split(torch.arange(len(z)), _CHUNK):
                     soft = self.soft_letters(edge, z[rows].to(table.device))
                     labels = [column[rows].to(table.device) for column in (*data.task_labels, secret)]
                     table += self._joint(number, soft, labels) * (len(rows) / len(z))

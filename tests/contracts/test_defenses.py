@@ -31,6 +31,7 @@ ROWS = {
     "distance_correlation": {"weight": 0.5},
     "gradient_reversal": {"weight": 1.5},
     "hsic": {"weight": 1.5, "features": 100},
+    "kernel_closed_form": {"weight": 0.5},
     "letters_balance": {"weight": 0.2},
     "max_entropy": {"weight": 1.5},
     "vib": {"weight": 0.02, "sigma": 0.5},
@@ -42,7 +43,7 @@ BOTTLENECKS = {
     "map": {"kind": "channels", "size": 3},
     "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
 }
-SILENT = frozenset({"none"})
+SILENT = frozenset({"kernel_closed_form", "none"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
 LABEL_FREE = frozenset({"vib"})
 """Those whose term is about images and not about labels: it applies to records without any."""
