@@ -8,7 +8,9 @@ from privhier.defenses.focal_entropy import FocalEntropy as FocalEntropy
 from privhier.defenses.gain import Gains as Gains
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
 from privhier.defenses.hsic import Hsic as Hsic
+from privhier.defenses.kernel_closed_form import KernelClosedForm as KernelClosedForm
 from privhier.defenses.leak_budget import LeakBudget as LeakBudget
+from privhier.defenses.letters_balance import LettersBalance as LettersBalance
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.min_max import MinMax as MinMax
 from privhier.defenses.none import NoDefense as NoDefense

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ def fourier_features(values: Tensor, frequencies: Tensor) -> Tensor:
         frequencies: ``(d, F)``, drawn from the standard normal distribution.
     """
     angles = values @ frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1) / frequencies.shape[1] ** 0.5
+    waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return waves * (1 / math.sqrt(frequencies.shape[1]))
 
 
 def median_distance(pairs: Tensor) -> Tensor:

@@ -33,10 +33,12 @@ ROWS = {
     "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
     "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
+    "hsic": {"weight": 1.5, "features": 100},
+    "kernel_closed_form": {"weight": 0.5},
+    "letters_balance": {"weight": 0.2},
     "max_entropy": {"weight": 1.5},
     "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
     "distance_correlation": {"weight": 0.5},
-    "hsic": {"weight": 1.5, "features": 100},
     "vib": {"weight": 0.02, "sigma": 0.5},
     "sum": {
         "parts": [
@@ -69,6 +71,7 @@ BOTTLENECKS = {
     "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
 }
 SILENT = frozenset({"none", "erase"})
+SILENT = frozenset({"kernel_closed_form", "none"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
 LABEL_FREE = frozenset({"gain", "vib"})
 """Those whose term is about images or features and not about labels: it applies to records without any."""

@@ -187,29 +187,40 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["ceb", "vib"])
-def test_a_run_tells_the_bound_and_a_run_without_noise_has_none_to_count_by(
-    repository: Path, tmp_path: Path, name: str
-) -> None:
-    def configured(*more: str) -> Any:
+@pytest.fixture
+def configured(repository: Path) -> Any:
+    def make(name: str, *more: str) -> Any:
         return load_config(repository / "configs" / "debug.yaml", [*SMALL, f"defense.name={name}", *more])
 
-    quiet = ["release.mechanism=none", "release.sigma=null"]
-    for more in (quiet, ["release.sigma=0.0"]):
+    return make
+
+
+def test_a_run_tells_the_bound(configured: Any, tmp_path: Path) -> None:
+    session = job.open_session(configured("ceb", "release.sigma=0.8"), tmp_path / "run")
+    job.run(session, command="run")
+    said = Result.read(tmp_path / "run" / "result.json").release["defense"]
+    bound = said["one release says at most, in nats"]["male"]
+    assert 0 < bound < np.log(2) + 1 / (2 * 0.8**2)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "one release says at most, in nats" in page
+    assert f"male: {bound:.6g}" in page
+
+
+QUIET = ["release.mechanism=none", "release.sigma=null"]
+
+
+@pytest.mark.parametrize("name", ["ceb", "vib"])
+def test_a_run_without_noise_has_nothing_to_count_by(configured: Any, tmp_path: Path, name: str) -> None:
+    for more in (QUIET, ["release.sigma=0.0"], ["release.mechanism=laplace"]):
         with pytest.raises(
             ConfigError, match=r"release\.mechanism: .*must be gaussian.*defense\.options\.sigma"
         ):
-            job.open_session(configured(*more), tmp_path / "refused")
+            job.open_session(configured(name, *more), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
-    session = job.open_session(configured(*quiet, "defense.options.sigma=1.0"), tmp_path / "quiet")
+
+
+def test_a_sigma_of_the_options_shapes_but_bounds_nothing(configured: Any, tmp_path: Path) -> None:
+    session = job.open_session(configured("vib", *QUIET, "defense.options.sigma=1.0"), tmp_path / "run")
     job.train(session)
-    folder = RunFolder(tmp_path / "quiet")
+    folder = RunFolder(tmp_path / "run")
     assert "defense" not in folder.sealed.read_json(folder.training)
-    session = job.open_session(configured("release.sigma=0.8"), tmp_path / "run")
-    job.run(session, command="run")
-    (said,) = Result.read(tmp_path / "run" / "result.json").release["defense"].values()
-    (bound,) = said.values() if name == "ceb" else [said]
-    assert 0 < bound < np.log(2) + 1 / (2 * 0.8**2)
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "one release says" in page
-    assert "nats" in page

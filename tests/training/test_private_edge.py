@@ -65,7 +65,7 @@ def private(trainer: Trainer) -> PrivateEdgeTrainer:
     return trainer.edge
 
 
-@pytest.mark.parametrize("defense", ["none", "gradient_reversal", "max_entropy"])
+@pytest.mark.parametrize("defense", ["none", "gradient_reversal", "max_entropy", "vib"])
 def test_what_was_executed_is_what_was_charged(tmp_path, defense):
     config = make_config(2, 2, defense={"name": defense})
     trainer = make_trainer(config, tmp_path)
