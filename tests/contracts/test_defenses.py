@@ -27,6 +27,7 @@ from privhier.seeding import isolated_rng
 ROWS = {
     "none": {},
     "cell_means": {"weight": 0.1, "begins": 0.0},
+    "disco": {"weight": 1.5},
     "erase": {},
     "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
@@ -39,10 +40,11 @@ BOTTLENECKS = {
     "map": {"kind": "channels", "size": 3},
     "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
 }
-SILENT = frozenset({"none", "erase"})
-"""Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
+SILENT = frozenset({"none", "disco", "erase"})
+"""Those whose loss shapes no trunk: ``none``, closed forms, which do all they do in ``finish``, and those
+that train their outlet alone against the secret."""
 LABEL_FREE = frozenset({"gain"})
-"""Those whose term is about images or features and not about labels: it applies to records without any."""
+"""Those whose term is about images or features, not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64
 
