@@ -7,3 +7,4 @@ from privhier.defenses.gain import Gains as Gains
 from privhier.defenses.gradient_reversal import GradientReversal as GradientReversal
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.none import NoDefense as NoDefense
+from privhier.defenses.reconstruction import Reconstruction as Reconstruction

@@ -32,6 +32,7 @@ ROWS = {
     "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
     "max_entropy": {"weight": 1.5},
+    "reconstruction": {"weight": 30.0},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
@@ -43,7 +44,7 @@ BOTTLENECKS = {
 SILENT = frozenset({"none", "disco", "erase"})
 """Those whose loss shapes no trunk: ``none``, closed forms, which do all they do in ``finish``, and those
 that train their outlet alone against the secret."""
-LABEL_FREE = frozenset({"gain"})
+LABEL_FREE = frozenset({"gain", "reconstruction"})
 """Those whose term is about images or features, not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64

@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "disco": (CHANNELS, "defense.options={weight: 1.0, keep: 0.5}"),
     "erase": (ALONE,),
     "gain": ("defense.options={weight: 0.3}",),
+    "reconstruction": ("defense.options={weight: 1.0, adversary_steps: 1}",),
 }
 """What a run of each needs beside its name."""
 TRAINED = ["disco", "gain"]
