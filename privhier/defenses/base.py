@@ -112,8 +112,9 @@ class Defense(nn.Module, ABC):
         """A module ``(B, *feature_shape)`` to the same, between bottleneck and clip; None: nothing there.
 
         It becomes a part of the edge, is saved and deployed with it, and its parameters are trained with
-        the edge's. Until it is trained or fitted it must be the identity or nearly so, and it takes every
-        record by itself. Drawn at random from torch's generator, which the caller has seeded and isolated.
+        the edge's. Until it is trained or fitted it must be the identity or nearly so, or a mask on it (what
+        it leaves is what it was given), and it takes every record by itself. Drawn at random from torch's
+        generator, which the caller has seeded and isolated.
         """
         return None
 

@@ -2,6 +2,7 @@
 
 from privhier.defenses.ceb import ConditionalEntropyBottleneck as ConditionalEntropyBottleneck
 from privhier.defenses.cell_means import CellMeans as CellMeans
+from privhier.defenses.disco import Disco as Disco
 from privhier.defenses.distance_correlation import DistanceCorrelation as DistanceCorrelation
 from privhier.defenses.erase import Erase as Erase
 from privhier.defenses.focal_entropy import FocalEntropy as FocalEntropy
@@ -14,5 +15,6 @@ from privhier.defenses.letters_balance import LettersBalance as LettersBalance
 from privhier.defenses.max_entropy import MaxEntropy as MaxEntropy
 from privhier.defenses.min_max import MinMax as MinMax
 from privhier.defenses.none import NoDefense as NoDefense
+from privhier.defenses.reconstruction import Reconstruction as Reconstruction
 from privhier.defenses.sum import Sum as Sum
 from privhier.defenses.vib import VariationalInformationBottleneck as VariationalInformationBottleneck

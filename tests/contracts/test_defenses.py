@@ -29,6 +29,7 @@ ROWS = {
     "ceb": {"weight": 0.05, "sigma": 0.5},
     "cell_means": {"weight": 0.1, "begins": 0.0},
     "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
+    "disco": {"weight": 1.5},
     "erase": {},
     "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
@@ -46,6 +47,7 @@ ROWS = {
             {"name": "gradient_reversal", "weight": 0.5},
         ]
     },
+    "reconstruction": {"weight": 30.0},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
@@ -75,6 +77,11 @@ SILENT = frozenset({"kernel_closed_form", "none"})
 """Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
 LABEL_FREE = frozenset({"gain", "vib"})
 """Those whose term is about images or features and not about labels: it applies to records without any."""
+SILENT = frozenset({"none", "disco", "erase"})
+"""Those whose loss shapes no trunk: ``none``, closed forms, which do all they do in ``finish``, and those
+that train their outlet alone against the secret."""
+LABEL_FREE = frozenset({"gain", "reconstruction"})
+"""Those whose term is about images or features, not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64
 

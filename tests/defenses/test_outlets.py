@@ -29,11 +29,13 @@ CPU = torch.device("cpu")
 CHANNELS = "model.bottleneck={kind: channels, size: 4}"
 ALONE = "schedule.joint_epochs=0"
 RUNS: dict[str, tuple[str, ...]] = {
+    "disco": (CHANNELS, "defense.options={weight: 1.0, keep: 0.5}"),
     "erase": (ALONE,),
     "gain": ("defense.options={weight: 0.3}",),
+    "reconstruction": ("defense.options={weight: 1.0, adversary_steps: 1}",),
 }
 """What a run of each needs beside its name."""
-TRAINED = ["gain"]
+TRAINED = ["disco", "gain"]
 """Those whose outlet has parameters."""
 
 
