@@ -46,6 +46,7 @@ bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/sweep_page.py
 	$(BIN)/python benchmarks/busy_machine.py
 	$(BIN)/python benchmarks/certificates.py
+	$(BIN)/python benchmarks/defenses.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import ndtri
 
 from privhier.errors import ResultError
+from privhier.evaluation.draws import DRAW_METHOD as DRAW_METHOD
+from privhier.evaluation.draws import DRAWS, Draws, drawn_points
 from privhier.evaluation.headline import (
     METRIC_NAMES,
     ORDER,
@@ -27,20 +27,9 @@ from privhier.evaluation.result import AttributeLeakage, ReferenceRun, Result, S
 from privhier.metrics.intervals import percentile_interval
 from privhier.metrics.pareto import additive_epsilon, coverage, hypervolume, pareto_mask
 from privhier.privacy.guarantees import OWN_RELEASES
-from privhier.seeding import numpy_stream
 
 REFERENCE_POINT = (0.5, 1.0)
 """(utility, leakage) of the hypervolume: a cloud that guesses, an attacker who knows."""
-DRAWS = 1000
-DRAW_METHOD = (
-    "Every draw moves every point by an independent normal error whose size is its interval's (each side on "
-    "its own), cut to [0, 1]. Errors that points share, because they are scored on the same records, are not "
-    "modeled. The volume's interval spans the percentile and the reflected bootstrap interval: the best of "
-    "many noisy points looks better than it is (its optimism); percentiles alone would add that a second "
-    "time, and reflecting alone would claim too much certainty near a volume of 0."
-)
-
-Draws = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -209,7 +198,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
     utility = [estimate([_result(p).utility_mean.auc for p in group], confidence) for group in groups]
     leakage = [estimate([_top(p, attribute, metric).score for p in g], confidence) for g in groups]
     u, v = _centers(utility, leakage)
-    draws_u, draws_v = _draw(utility, leakage, confidence, attribute, chosen[0].bench)
+    draws_u, draws_v = drawn_points(utility, leakage, confidence, "frontier", chosen[0].bench, attribute)
     families: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         families.setdefault(group[0].family, []).append(index)
@@ -296,18 +285,6 @@ def _excess(points: Sequence[Point], attribute: str, metric: Metric, confidence:
 
 def _centers(utility: Sequence[Estimate], leakage: Sequence[Estimate]) -> tuple[Draws, Draws]:
     return np.array([e.value for e in utility]), np.array([e.value for e in leakage])
-
-
-def _draw(
-    utility: Sequence[Estimate], leakage: Sequence[Estimate], confidence: float, attribute: str, bench: str
-) -> tuple[Draws, Draws]:
-    rng, z = numpy_stream(0, "frontier", bench, attribute), float(ndtri((1 + confidence) / 2))
-    drawn = []
-    for estimates in (utility, leakage):
-        value, low, high = np.array([(e.value, e.low, e.high) for e in estimates]).T
-        noise = rng.standard_normal((DRAWS, len(estimates))) / z
-        drawn.append(np.clip(value + np.where(noise < 0, value - low, high - value) * noise, 0.0, 1.0))
-    return drawn[0], drawn[1]
 
 
 def _volume(u: Draws, v: Draws, draws_u: Draws, draws_v: Draws, confidence: float) -> Volume:

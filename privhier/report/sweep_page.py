@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -10,11 +11,14 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from privhier.evaluation.breakers import TOLERATED as MATRIX_TOLERATED
+from privhier.evaluation.breakers import Breakers, breakers
 from privhier.evaluation.flat import clean_name
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, frontier, panels
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, Progress, load_points, varying_keys
+from privhier.evaluation.ranking import RANK_METHOD, TOLERATED, Ranking, rank_families
 from privhier.privacy.shown import TWO_PROMISES, allowance, mixed_promises
 from privhier.report import sweep_plot
 from privhier.report.figures import reference_title
@@ -25,8 +29,10 @@ from privhier.report.sweep_tables import (
     Share,
     as_csv,
     as_parquet,
+    breaker_rows,
     frontier_json,
     point_rows,
+    ranking_rows,
     reference_shares,
     who_pays,
 )
@@ -42,6 +48,8 @@ class Panel:
     plot: Plot
     slug: str
     shares: list[Share]
+    rankings: list[Ranking]
+    matrix: Breakers
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Table:
 
 
 def write_sweep_report(sweep: Path, *, progress: Progress | None = None) -> Path:
-    """Write the page, ``frontier.json``, ``points.csv``, ``points.parquet`` and the figures.
+    """Write the page, the tables (points, ranking, breakers), ``frontier.json`` and the figures.
 
     Works on an unfinished sweep as well: what is not done is listed.
 
@@ -81,6 +89,8 @@ def write_sweep_report(sweep: Path, *, progress: Progress | None = None) -> Path
     rows = point_rows(points, fronts)
     write_atomic(sweep / "points.csv", as_csv(rows))
     write_atomic(sweep / "points.parquet", as_parquet(rows))
+    write_atomic(sweep / "ranking.csv", as_csv(ranking_rows(fronts)))
+    write_atomic(sweep / "breakers.csv", as_csv(breaker_rows(fronts)))
     write_json(sweep / "frontier.json", frontier_json(fronts, name=name, sweep_hash=sweep_hash))
     slugs = _slugs(fronts)
     for count, (front, slug) in enumerate(zip(fronts, slugs, strict=True), 1):
@@ -120,7 +130,10 @@ def render(
         titles = {r: reference_name(r, front.references) for r in front.references}
         shares = who_pays(front, names)
         shares = [*reference_shares(front, titles), *shares] if shares else []
-        shown.append(Panel(front, place(front, dict(styles)), slug, shares))
+        ranks = (
+            [rank_families(front, tolerated=lost) for lost in TOLERATED] if len(front.families) > 1 else []
+        )
+        shown.append(Panel(front, place(front, dict(styles)), slug, shares, ranks, breakers(front)))
     status = {s: [p for p in points if p.status == s] for s in ("done", "running", "pending", "failed")}
     return environment.from_string(read("sweep.html.j2")).render(
         name=name,
@@ -139,6 +152,8 @@ def render(
         reference_title=reference_title,
         command=command,
         tip=_tip,
+        tolerated=MATRIX_TOLERATED,
+        breakable=_breakable,
         setting_name=setting_name,
         vacuous=VACUOUS,
         two_promises=TWO_PROMISES
@@ -148,6 +163,7 @@ def render(
         seeds=sorted({point.seed for point in points}),
         interval_method=INTERVAL_METHOD,
         draw_method=DRAW_METHOD,
+        rank_method=RANK_METHOD,
         css=Markup(read("report.css") + read("sweep.css")),
         js=Markup(read("sweep.js")),
     )
@@ -221,6 +237,11 @@ def _tip(candidate: Candidate) -> str:
         command(first),
     ]
     return "\n".join(lines)
+
+
+def _breakable(name: str) -> Markup:
+    """An attacker's name that may be broken where its words are joined."""
+    return Markup(re.sub(r"([_@])", r"\1<wbr>", str(escape(name))))
 
 
 def _tables(fronts: Sequence[Frontier], keys: Sequence[str]) -> list[Table]:

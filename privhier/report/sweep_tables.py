@@ -1,4 +1,4 @@
-"""A sweep as plain data: ``points.csv``, ``points.parquet``, ``frontier.json`` and who pays."""
+"""A sweep as plain data: points, ranking, who breaks whom, ``frontier.json`` and who pays."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from privhier.evaluation.breakers import breakers
 from privhier.evaluation.flat import attack_metrics, clean_name, headline_metrics, with_interval
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, Reference
 from privhier.evaluation.headline import headline
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, estimate
+from privhier.evaluation.ranking import TOLERATED, rank_families
 from privhier.evaluation.result import GroupScores, Score
 
 SCHEMA = "privhier.frontier/1"
@@ -53,6 +55,45 @@ def as_parquet(rows: Sequence[Mapping[str, Cell]]) -> bytes:
     stream = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), stream)
     return stream.getvalue()
+
+
+def ranking_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
+    """One row per bench, attribute, tolerated loss and family, the best first."""
+    rows: list[dict[str, Cell]] = []
+    for front in fronts:
+        for ranking in (rank_families(front, tolerated=lost) for lost in TOLERATED):
+            for place, placed in enumerate(ranking.placed, 1):
+                chosen = placed.candidate
+                row: dict[str, Cell] = {"bench": front.bench, "attribute": front.attribute}
+                row |= {"tolerated": ranking.tolerated, "place": place, "family": placed.family}
+                row |= {"points": None if chosen is None else " ".join(p.id for p in chosen.points)}
+                row |= {"task_lost": placed.task_lost, "wins": placed.wins, "first": placed.first}
+                row |= {"above_next": placed.above_next}
+                row |= _estimate("leakage", None if chosen is None else chosen.leakage)
+                rows.append(row | _estimate("excess", None if chosen is None else chosen.excess))
+    return rows
+
+
+def breaker_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
+    """One row per bench, attribute, family and attacker: what he reads beyond the floor."""
+    rows: list[dict[str, Cell]] = []
+    for front in fronts:
+        matrix = breakers(front)
+        for broken in matrix.rows:
+            for attacker, excess in broken.excess.items():
+                row: dict[str, Cell] = {"bench": front.bench, "attribute": front.attribute}
+                row |= {"family": broken.family, "points": " ".join(p.id for p in broken.candidate.points)}
+                row |= {"within_tolerated_loss": broken.within, "attacker": attacker}
+                row |= {"adaptive": attacker in matrix.adaptive, "wins": attacker == broken.winner}
+                row |= {"beyond": "floor" if matrix.floored else "guessing", "metric": front.metric}
+                rows.append(row | _estimate("excess", excess))
+    return rows
+
+
+def _estimate(name: str, found: Estimate | None) -> dict[str, Cell]:
+    ends = ("value", "low", "high")
+    values = [None if found is None else getattr(found, end) for end in ends]
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def frontier_json(fronts: Sequence[Frontier], *, name: str, sweep_hash: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,27 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
         assert page.execute_script(
             "return [...document.querySelectorAll('.scroll')].every(s => s.scrollWidth <= s.clientWidth)"
         )
+
+
+ATTACKERS = ("table", "logistic_regression", "gradient_boosting", "mlp", "cnn", "rbf_kernel", "averaging")
+ADAPTIVE = ("fine_tune@white_box", "decensor@white_box", "logistic_regression@curious_cloud_labels")
+
+
+def test_ten_attackers_with_long_names_fit_the_window(browser: Any, tmp_path: Path) -> None:
+    made_up = runpy.run_path(str(Path(__file__).parents[1] / "made_up" / "sweep.py"))
+    sweep = made_up["make_sweep"](tmp_path / "sweep", sigmas=(0.1,), widths=(8,), failed=0, pending=0)
+    for path in (sweep / "points").glob("*/result.json"):
+        data = json.loads(path.read_text())
+        for leakage in data["leakage"].values():
+            like = leakage["attacks"][0]
+            models = {name: name.partition("@")[2] or "curious_cloud" for name in ATTACKERS + ADAPTIVE}
+            leakage["attacks"] = [like | {"attack": n, "threat_model": model} for n, model in models.items()]
+        made_up["put"](path, json.dumps(data))
+    browser.set_window_size(1280, 900)
+    browser.get(write_sweep_report(sweep).as_uri())
+    tables = browser.find_elements("css selector", "table.breakers")
+    assert len(tables) == 3
+    assert all(len(table.find_elements("css selector", "thead th")) == 12 for table in tables)
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].every(s => s.scrollWidth <= s.clientWidth)"
+    )

@@ -47,7 +47,9 @@ def test_everything_is_written_and_again_the_same_bytes(sweep):
 
 
 def test_the_page_needs_nothing_from_outside(page):
-    assert not re.search(r"(?:src|href)=\"(?!#|points/|points\.|frontier|sweep\.yaml|data:)", page)
+    assert not re.search(
+        r"(?:src|href)=\"(?!#|points/|points\.|frontier|ranking|breakers|sweep\.yaml|data:)", page
+    )
     assert "http" not in page
     assert "<link" not in page.replace('<link rel="icon" href="data:,">', "")
 
@@ -227,3 +229,19 @@ def test_floors_their_excess_and_the_best_label_releases_are_shown(sweep, page):
     assert float(rows[0]["leakage/race_eq_0/headline/floor"]) == 0.53
     assert rows[0]["leakage/race_eq_0/records"] == "test"
     assert "best function of the true labels" in (sweep / "frontier_race_eq_0.svg").read_text()
+
+
+def test_families_are_ranked_and_held_against_every_attacker(sweep, page):
+    assert page.count('aria-label="Ranking of families') == 3
+    assert page.count('aria-label="Attackers against families') == 3
+    assert re.search(r"in \d+\.\d&nbsp;% of the draws", page)
+    ranked = list(csv.DictReader(io.StringIO((sweep / "ranking.csv").read_text())))
+    assert len(ranked) == 3 * 2 * 3  # attributes, tolerated losses, families
+    assert {row["place"] for row in ranked} == {"1", "2", "3"}
+    for row in ranked:
+        assert (row["points"] == "") == (row["leakage"] == "")
+    told = list(csv.DictReader(io.StringIO((sweep / "breakers.csv").read_text())))
+    assert {row["family"] for row in told} == {"none", "gradient_reversal", "max_entropy"}
+    assert all(float(row["excess_low"]) <= float(row["excess"]) <= float(row["excess_high"]) for row in told)
+    winners = [row for row in told if row["wins"] == "True"]
+    assert len(winners) == 3 * 3
