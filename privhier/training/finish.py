@@ -11,8 +11,7 @@ from torch import Tensor
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import Defense
-from privhier.defenses.batch import DefenseBatch, DefenseData
-from privhier.defenses.batch import DefenseData, DefenseLabels
+from privhier.defenses.batch import DefenseBatch, DefenseData, DefenseLabels
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.inputs import normalize

@@ -28,26 +28,21 @@ ROWS = {
     "none": {},
     "ceb": {"weight": 0.05, "sigma": 0.5},
     "cell_means": {"weight": 0.1, "begins": 0.0},
-    "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
     "disco": {"weight": 1.5},
+    "distance_correlation": {"weight": 0.5},
     "erase": {},
+    "focal_entropy": {"weight": 1.0, "likely": 2, "adversaries": 1},
     "gain": {"weight": 0.3},
     "gradient_reversal": {"weight": 1.5},
-    "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "hsic": {"weight": 1.5, "features": 100},
     "kernel_closed_form": {"weight": 0.5},
+    "leak_budget": {"weight": 0.1, "budgets": [0.1, 0.2], "adversaries": 1, "restart_every": 3},
     "letters_balance": {"weight": 0.2},
     "max_entropy": {"weight": 1.5},
     "min_max": {"weight": 1.0, "adversary_steps": 2, "adversaries": 2, "restart_every": 2},
-    "distance_correlation": {"weight": 0.5},
-    "vib": {"weight": 0.02, "sigma": 0.5},
-    "sum": {
-        "parts": [
-            {"name": "max_entropy", "weight": 0.5},
-            {"name": "gradient_reversal", "weight": 0.5},
-        ]
-    },
     "reconstruction": {"weight": 30.0},
+    "sum": {"parts": [{"name": "max_entropy", "weight": 0.5}, {"name": "gradient_reversal", "weight": 0.5}]},
+    "vib": {"weight": 0.02, "sigma": 0.5},
 }
 UNREGISTERED = {"comparing": {"weight": 0.5}}
 """Of tests only: a defense whose losses compare records (``tests/made_up``)."""
@@ -72,15 +67,10 @@ BOTTLENECKS = {
     "map": {"kind": "channels", "size": 3},
     "letters": {"kind": "letters", "size": 2, "letters": 5, "groups": 3, "fit": "learned"},
 }
-SILENT = frozenset({"none", "erase"})
-SILENT = frozenset({"kernel_closed_form", "none"})
-"""Those whose loss shapes no trunk: ``none``, and closed forms, which do all they do in ``finish``."""
-LABEL_FREE = frozenset({"gain", "vib"})
-"""Those whose term is about images or features and not about labels: it applies to records without any."""
-SILENT = frozenset({"none", "disco", "erase"})
+SILENT = frozenset({"disco", "erase", "kernel_closed_form", "none"})
 """Those whose loss shapes no trunk: ``none``, closed forms, which do all they do in ``finish``, and those
 that train their outlet alone against the secret."""
-LABEL_FREE = frozenset({"gain", "reconstruction"})
+LABEL_FREE = frozenset({"gain", "reconstruction", "vib"})
 """Those whose term is about images or features, not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
 BATCH = 64

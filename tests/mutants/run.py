@@ -4,11 +4,8 @@
 unbroken, then every mutant of the tables (``draws.toml``: what once got through; ``eighteen.toml``: the older
 ones; ``releases.toml``: what may go up and who trains it; ``bounds.toml``: upper bounds made too small;
 ``letters.toml``: letters, from the features to the cloud's door, and their audit; ``defenses.toml``: what a
-defense may do beside its loss) with the tests that must kill it. A line for each; exit code 1 if one lives,
-2 if a table no longer fits the source.
-``letters.toml``: letters, from the features to the cloud's door, and their audit; ``adversaries.toml``:
-defenses against adversaries) with the tests that must kill it. A line for each; exit code 1 if one lives, 2
-if a table no longer fits the source.
+defense may do beside its loss; ``adversaries.toml``: defenses against adversaries) with the tests that must
+kill it. A line for each; exit code 1 if one lives, 2 if a table no longer fits the source.
 """
 
 from __future__ import annotations
@@ -30,8 +27,15 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TABLES = ("draws.toml", "eighteen.toml", "releases.toml", "bounds.toml", "letters.toml", "defenses.toml")
-TABLES = ("draws.toml", "eighteen.toml", "releases.toml", "bounds.toml", "letters.toml", "adversaries.toml")
+TABLES = (
+    "draws.toml",
+    "eighteen.toml",
+    "releases.toml",
+    "bounds.toml",
+    "letters.toml",
+    "defenses.toml",
+    "adversaries.toml",
+)
 PACKAGES = {"privhier": "privhier", "attacks": "privhier/attacks", "datasets": "privhier/datasets"}
 """Folder of the checkout to folder of an installation: attacks and datasets are installed inside."""
 LONGEST = 900
