@@ -111,6 +111,12 @@ class Defense(nn.Module, ABC):
         """
         return None
 
+    def check(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Called before a run writes anything, where ``reads_data``: refuse what cannot be done.
+
+        The edge is as initialized and nothing may be changed; raise ``ConfigError``.
+        """
+
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Called once before training, also before a resumed one, where ``reads_data``: priors, budgets.
 

@@ -131,7 +131,7 @@ class Erase(Defense):
         """What ``finish`` fits; buffers, no parameters."""
         return Eraser(feature_shape)
 
-    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
+    def check(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Refuse what would erase everything, or cannot be fitted.
 
         Raises:

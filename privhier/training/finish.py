@@ -22,6 +22,24 @@ from privhier.training.refit import fit_exits
 _CHUNK = 1024
 
 
+def check_training_records(
+    config: RunConfig, data: TrainingData, edge: EdgeSegment, defense: Defense
+) -> None:
+    """Refuse, before anything is written, a defense that cannot work with these training records.
+
+    Args:
+        config: The run.
+        data: What the edge owns.
+        edge: As initialized, on the CPU.
+        defense: Whose ``check`` is called where it ``reads_data``.
+
+    Raises:
+        ConfigError: What ``Defense.check`` finds.
+    """
+    if defense.reads_data:
+        defense.check(edge, _given(config, data, edge, device=torch.device("cpu")))
+
+
 def begin_defense(
     config: RunConfig, data: TrainingData, edge: EdgeSegment, defense: Defense, *, device: torch.device
 ) -> None:
