@@ -16,7 +16,6 @@ _ALSO = {
     "Defense": "privhier.defenses.base",
     "DefenseBatch": "privhier.defenses.batch",
     "DefenseData": "privhier.defenses.batch",
-    "DefenseLabels": "privhier.defenses.batch",
     "DefenseOptions": "privhier.defenses.base",
     "AdversarialOptions": "privhier.defenses.base",
     "classification_loss": "privhier.defenses.base",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from privhier.config import Choice, Section
 from privhier.config.choices import build
 from privhier.config.contracts import faults_of_class
-from privhier.defenses.batch import UNKNOWN_LABEL, DefenseBatch, DefenseData, DefenseLabels
+from privhier.defenses.batch import UNKNOWN_LABEL, DefenseBatch, DefenseData
 from privhier.models.edge import EdgeSegment
 from privhier.registry import Registry
 
@@ -24,7 +24,6 @@ __all__ = [
     "Defense",
     "DefenseBatch",
     "DefenseData",
-    "DefenseLabels",
     "DefenseOptions",
     "build_defense",
     "classification_loss",
@@ -118,15 +117,10 @@ class Defense(nn.Module, ABC):
         """
         return None
 
-    def check(self, labels: DefenseLabels, names: Sequence[str]) -> None:
-        """Called where ``reads_data`` before anything is written: refuse records that it cannot work on.
+    def check(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Called before a run writes anything, where ``reads_data``: refuse what cannot be done.
 
-        Args:
-            labels: Of the training records.
-            names: Of the sensitive attributes, in order.
-
-        Raises:
-            ConfigError: What was asked of it cannot be had on them.
+        The edge is as initialized and nothing may be changed; raise ``ConfigError``.
         """
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:

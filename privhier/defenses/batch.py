@@ -56,27 +56,14 @@ class DefenseBatch:
 
 
 @dataclass(frozen=True)
-class DefenseLabels:
-    """The labels of all training records.
+class DefenseData:
+    """The training records as a whole, for a defense whose ``reads_data`` says that it reads them.
 
     Attributes:
         task_labels: int64 ``(n,)`` per task attribute in order; -1 where not known.
         sensitive_labels: int64 ``(n,)`` per sensitive attribute in order; -1 where not known.
         task_classes: Number of classes per task attribute.
         sensitive_classes: Number of classes per sensitive attribute.
-    """
-
-    task_labels: Sequence[Tensor]
-    sensitive_labels: Sequence[Tensor]
-    task_classes: Sequence[int]
-    sensitive_classes: Sequence[int]
-
-
-@dataclass(frozen=True)
-class DefenseData(DefenseLabels):
-    """The training records as a whole, for a defense whose ``reads_data`` says that it reads them.
-
-    Attributes:
         persons: int64 ``(n,)``, one number a person; -1 where not known.
         mean_image: float32 ``(3, S, S)``, the mean training image, normalized as the edge's input.
         seed: Of everything that is drawn at random, beside the names of a stream.
@@ -84,6 +71,10 @@ class DefenseData(DefenseLabels):
             ``(n, *feature_shape)`` on the CPU, before the outlet (``Defense.outlet``), clip and noise.
     """
 
+    task_labels: Sequence[Tensor]
+    sensitive_labels: Sequence[Tensor]
+    task_classes: Sequence[int]
+    sensitive_classes: Sequence[int]
     persons: Tensor
     mean_image: Tensor
     seed: int

@@ -131,7 +131,7 @@ class Erase(Defense):
         """What ``finish`` fits; buffers, no parameters."""
         return Eraser(feature_shape)
 
-    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
+    def check(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Refuse what would erase everything, or cannot be fitted.
 
         Raises:
@@ -150,7 +150,7 @@ class Erase(Defense):
                 "dataset.sensitive, or use method person against identity",
             )
         known = data.persons[data.persons != -1]
-        if chosen.method == "person" and not bool((known.unique(return_counts=True)[1] >= 2).any()):
+        if chosen.method == "person" and not bool((torch.unique(known, return_counts=True)[1] >= 2).any()):
             raise ConfigError(
                 key="defense.options.method",
                 value=chosen.method,

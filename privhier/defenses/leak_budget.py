@@ -15,7 +15,6 @@ from privhier.defenses.base import (
     UNKNOWN_LABEL,
     DefenseBatch,
     DefenseData,
-    DefenseLabels,
     DefenseOptions,
     classification_loss,
     defenses,
@@ -92,20 +91,21 @@ class LeakBudget(AdversarialDefense):
         for name, value in made.items():
             self.register_buffer(name, value.to(device_of(edge)))
 
-    def check(self, labels: DefenseLabels, names: Sequence[str]) -> None:
+    def check(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Refuse a budget below its floor, before anything is written.
 
         Raises:
             ConfigError: Such a budget, or another number of budgets than of secrets.
         """
+        names = edge.sensitive_names
         budgets = self._asked(len(names))
-        for name, asked, floor in zip(names, budgets, label_floors(labels), strict=True):
+        for name, asked, floor in zip(names, budgets, label_floors(data), strict=True):
             if self.options.budgets and asked < floor:
                 raise _infeasible(name, self.options.budgets, asked, floor)
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Entropies of the secrets and their floors, from the training labels; raises as ``check`` does."""
-        self.check(data, edge.sensitive_names)
+        self.check(edge, data)
         counts = [
             np.bincount(labels[labels != UNKNOWN_LABEL].numpy(), minlength=classes)
             for labels, classes in zip(data.sensitive_labels, data.sensitive_classes, strict=True)
@@ -169,7 +169,7 @@ class LeakBudget(AdversarialDefense):
         self.measured[:, 1 + number] = 1
 
 
-def label_floors(data: DefenseLabels) -> list[float]:
+def label_floors(data: DefenseData) -> list[float]:
     """What all true task labels together say of every secret, in nats, on the records that have them all."""
     known = torch.stack([labels != UNKNOWN_LABEL for labels in data.task_labels]).all(0)
     cells = torch.zeros_like(data.task_labels[0])

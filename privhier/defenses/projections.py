@@ -76,7 +76,8 @@ def splince(x: Tensor, secret: Tensor, task: Tensor) -> Tensor:
     _, sines, directions = torch.linalg.svd(wanted - kernel @ (kernel.mT @ wanted), full_matrices=False)
     kept = wanted @ directions[sines > _ANGLE].mT
     reader = torch.linalg.pinv(torch.cat([kernel, kept], dim=1))[: kernel.shape[1]]
-    return _eye(x) - unwhiten @ kernel @ reader @ whiten
+    projection: Tensor = _eye(x) - unwhiten @ kernel @ reader @ whiten
+    return projection
 
 
 def covariance_differences(x: Tensor, labels: Sequence[Tensor], rank: int) -> Tensor:
@@ -96,7 +97,7 @@ def covariance_differences(x: Tensor, labels: Sequence[Tensor], rank: int) -> Te
     found = torch.zeros_like(whiten)
     for column in labels:
         inside, shares = [], []
-        for label in column[column != UNKNOWN_LABEL].unique():
+        for label in torch.unique(column[column != UNKNOWN_LABEL]):
             members = white[column == label]
             if len(members) >= 2:
                 inside.append(_covariance(members, members))
@@ -122,7 +123,7 @@ def between_persons(x: Tensor, persons: Tensor, rank: int) -> Tensor:
         rank: At least 1.
     """
     x, persons = x[persons != UNKNOWN_LABEL], persons[persons != UNKNOWN_LABEL]
-    _, member, counts = persons.unique(return_inverse=True, return_counts=True)
+    _, member, counts = torch.unique(persons, return_inverse=True, return_counts=True)
     x, member = x[counts[member] >= 2], member[counts[member] >= 2]
     sums = torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add(0, member, x)
     means = (sums / counts.clamp_min(1)[:, None])[member]
@@ -134,7 +135,8 @@ def between_persons(x: Tensor, persons: Tensor, rank: int) -> Tensor:
 def _without_leading(scatter: Tensor, rank: int, whiten: Tensor, unwhiten: Tensor) -> Tensor:
     """``W^+ (I - V V^T) W`` for the leading eigenvectors V of a symmetric ``(c, c)``; what W drops stays."""
     leading = torch.linalg.eigh((scatter + scatter.mT) / 2)[1][:, -rank:]
-    return _eye(whiten) - unwhiten @ leading @ leading.mT @ whiten
+    projection: Tensor = _eye(whiten) - unwhiten @ leading @ leading.mT @ whiten
+    return projection
 
 
 def _whitening(covariance: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -149,13 +151,15 @@ def _whitening(covariance: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def _covariance(x: Tensor, y: Tensor) -> Tensor:
     """``(c, k)`` of ``(n, c)`` and ``(n, k)``."""
-    return (x - x.mean(dim=0)).mT @ (y - y.mean(dim=0)) / max(1, len(x) - 1)
+    covariance: Tensor = (x - x.mean(dim=0)).mT @ (y - y.mean(dim=0)) / max(1, len(x) - 1)
+    return covariance
 
 
 def _span(columns: Tensor) -> Tensor:
     """An orthonormal basis ``(c, r)`` of what the columns ``(c, k)`` span."""
     vectors, values, _ = torch.linalg.svd(columns, full_matrices=False)
-    return vectors[:, values > _RANK]
+    basis: Tensor = vectors[:, values > _RANK]
+    return basis
 
 
 def _eye(like: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from privhier.defenses.base import (
     Defense,
     DefenseBatch,
     DefenseData,
-    DefenseLabels,
     DefenseOptions,
     Need,
     defenses,
@@ -126,11 +125,11 @@ class Sum(Defense):
         for part in self._built:
             part.attach(edge)
 
-    def check(self, labels: DefenseLabels, names: Sequence[str]) -> None:
+    def check(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Ask the parts that read data."""
         for part in self._built:
             if part.reads_data:
-                part.check(labels, names)
+                part.check(edge, data)
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Show the training records to the parts that read them."""

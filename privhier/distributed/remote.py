@@ -24,11 +24,12 @@ from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.cloud_job import CloudJob
 from privhier.training.edge_job import EdgeJob
 from privhier.training.edge_side import Progress
-from privhier.training.finish import check_labels
+from privhier.training.finish import check_training_records
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import check_output, occupy, with_absolute_paths, worked_in
 from privhier.training.prepare import Prepared, build_mechanism, pick_device, prepare
 from privhier.training.private_plan import check_private
+from privhier.training.trained import build_model
 from privhier.uplink.grpc_link import GrpcUplink
 from privhier.uplink.inbox import ONE_EDGE, Capacity
 from privhier.uplink.server import UplinkServer
@@ -121,7 +122,7 @@ def open_edge(
     dataset = load_dataset(config.dataset, seed=config.seed, progress=progress)
     data = shard.take(prepare(config, dataset)).data
     check_private(config, len(data.splits.train), defense)
-    check_labels(data, defense)
+    check_training_records(config, data, build_model(config, data)[0], defense)
     mechanism = build_mechanism(config, len(data.splits.train))
     torch.set_num_threads(int(config.runtime.threads))
     _check_held(stack.enter_context(exclusive(out / ".lock", wait=False)), out)

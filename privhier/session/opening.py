@@ -20,7 +20,7 @@ from privhier.defenses.base import build_defense
 from privhier.privacy.release import ReleaseMechanism
 from privhier.tracking.tracker import Nesting
 from privhier.training.commons import Commons
-from privhier.training.finish import check_labels
+from privhier.training.finish import check_training_records
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import (
     check_output,
@@ -162,8 +162,8 @@ def open_session(
     prepared = prepare(config, dataset)
     mechanism = build_mechanism(config, len(prepared.data.splits.train))
     check_private(config, len(prepared.data.splits.train), defense)
-    check_labels(prepared.data, defense)
-    build_model(config, prepared.data)
+    edge, _ = build_model(config, prepared.data)
+    check_training_records(config, prepared.data, edge, defense)
     for name in config.evaluation.references:
         build_model(reference_config(config, name), prepared.data)
     torch.set_num_threads(int(config.runtime.threads))

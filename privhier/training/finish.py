@@ -11,7 +11,7 @@ from torch import Tensor
 from privhier.config import RunConfig
 from privhier.datasets.base import IntArray
 from privhier.defenses.base import Defense
-from privhier.defenses.batch import DefenseBatch, DefenseData, DefenseLabels
+from privhier.defenses.batch import DefenseBatch, DefenseData
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.models.inputs import normalize
@@ -26,17 +26,22 @@ from privhier.training.refit import fit_exits
 _CHUNK = 1024
 
 
-def check_labels(data: TrainingData, defense: Defense) -> None:
-    """Before anything is written: a defense that reads records may refuse what it cannot work on."""
+def check_training_records(
+    config: RunConfig, data: TrainingData, edge: EdgeSegment, defense: Defense
+) -> None:
+    """Refuse, before anything is written, a defense that cannot work with these training records.
+
+    Args:
+        config: The run.
+        data: What the edge owns.
+        edge: As initialized, on the CPU.
+        defense: Whose ``check`` is called where it ``reads_data``.
+
+    Raises:
+        ConfigError: What ``Defense.check`` finds.
+    """
     if defense.reads_data:
-        train = data.splits.train
-        labels = DefenseLabels(
-            task_labels=list(data.task[train].unbind(1)),
-            sensitive_labels=list(data.sensitive[train].unbind(1)),
-            task_classes=list(data.task_classes.values()),
-            sensitive_classes=list(data.sensitive_classes.values()),
-        )
-        defense.check(labels, list(data.sensitive_classes))
+        defense.check(edge, _given(config, data, edge, device=torch.device("cpu")))
 
 
 def begin_defense(

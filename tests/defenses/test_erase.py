@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +16,10 @@ from privhier.config import Choice
 from privhier.defenses.base import DefenseData, build_defense
 from privhier.defenses.erase import Eraser
 from privhier.defenses.projections import leace, one_hot, splince
+from privhier.distributed.remote import open_edge
 from privhier.errors import ConfigError
 from privhier.seeding import torch_stream
+from privhier.session import open_session
 from privhier.training.private_plan import check_defense
 
 N, D = 3000, 12
@@ -40,7 +43,7 @@ def eraser(data: DefenseData, **options) -> Eraser:
     defense = build_defense(Choice(name="erase", options=options))
     outlet = defense.outlet(tuple(data.features().shape[1:]))
     edge = SimpleNamespace(outlet=outlet)
-    defense.begin(edge, data)
+    defense.check(edge, data)
     defense.finish(edge, data)
     return outlet
 
@@ -264,3 +267,14 @@ def test_letters_that_are_learned_before_the_closed_form_are_refused(small_confi
     check_defense(config("kmeans"), build_defense(Choice(name="erase")))
     with pytest.raises(ConfigError, match=r"model\.bottleneck\.fit: 'learned' - must be found after"):
         check_defense(config("learned"), build_defense(Choice(name="erase")))
+
+
+@pytest.mark.parametrize("verb", ["run", "edge"])
+def test_what_cannot_be_erased_is_refused_before_anything_is_written(small_config, tmp_path, verb):
+    config = small_config(
+        epochs=(1, 0, 1), dataset={"sensitive": ["male", "identity"]}, defense={"name": "erase"}
+    )
+    out = tmp_path / "run"
+    with ExitStack() as stack, pytest.raises(ConfigError, match="leave nothing"):
+        open_session(config, out) if verb == "run" else open_edge(config, out, stack=stack)
+    assert not out.exists()
