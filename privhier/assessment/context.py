@@ -141,7 +141,7 @@ class Context:
     @property
     def n_checks(self) -> int:
         """Scores that are held against a ceiling; as many at most against a certificate."""
-        chosen = self.config.attacks
+        chosen = self.config.attackers
         rounds = len(chosen.threat_models) + len(chosen.auxiliary_sizes) + 1
         attackers = len(chosen.attribute) * len(self.config.dataset.sensitive) * rounds
         return 2 * (attackers + 2 * len(self.config.dataset.task))

@@ -137,7 +137,7 @@ def _sheet(name: str, subject: Subject, own: Drawn, other: Drawn | None) -> Reco
 
 def _stored(config: RunConfig, folder: RunFolder) -> dict[str, Drawn]:
     found = {}
-    for model in config.attacks.threat_models:
+    for model in config.attackers.threat_models:
         for name, attack in build_attacks(config)["reconstruction"]:
             stored = stored_result(bench_folder(folder, model, TARGET), name, attack)
             if stored is not None and stored.reconstructions is not None and stored.own_loss is not None:

@@ -65,7 +65,7 @@ def build_attacks(config: RunConfig) -> dict[str, list[tuple[str, Attack]]]:
     Raises:
         ConfigError: Unknown attack or option, before anything is trained.
     """
-    chosen = config.attacks
+    chosen = config.attackers
     known = config.dataset.identity_protocol == "known_people"
     plan: dict[str, list[tuple[str, Attack]]] = {}
     for name in config.dataset.sensitive:
@@ -88,7 +88,7 @@ def check_bench(config: RunConfig) -> None:
     """
     for named in build_attacks(config).values():
         for name, attack in named:
-            if attack.white_box and "white_box" not in config.attacks.threat_models:
+            if attack.white_box and "white_box" not in config.attackers.threat_models:
                 raise ConfigError(
                     key="attacks",
                     value=name,
@@ -111,7 +111,7 @@ def check_bench(config: RunConfig) -> None:
 
 def attribute_plan(config: RunConfig, target: str) -> list[tuple[str, Attack]]:
     """The configured attribute attackers with another target, e.g. a task whose labels were randomized."""
-    return _build(config.attacks.attribute, "attribute", target)
+    return _build(config.attackers.attribute, "attribute", target)
 
 
 def _build(choices: Sequence[Choice], kind: Kind, target: str) -> list[tuple[str, Attack]]:

@@ -50,7 +50,7 @@ def threat_views(context: Context, cloud: View) -> dict[str, View]:
     once, a malicious cloud, which knows and can do what the curious one can.
     """
     made: dict[str, View] = {}
-    wanted = context.config.attacks.threat_models
+    wanted = context.config.attackers.threat_models
     for name in wanted:
         if name == "curious_cloud":
             made[name] = cloud
@@ -68,7 +68,7 @@ def threat_views(context: Context, cloud: View) -> dict[str, View]:
 def threat_rows(context: Context, cloud: View, views: Mapping[str, View]) -> list[ThreatModelRow]:
     """What every configured threat model holds, those that were not run included."""
     rows = []
-    for name in dict.fromkeys(context.config.attacks.threat_models):
+    for name in dict.fromkeys(context.config.attackers.threat_models):
         view = views.get(name, cloud)
         rows.append(
             ThreatModelRow(

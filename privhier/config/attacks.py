@@ -10,6 +10,10 @@ from privhier.config.base import Choice, Section
 
 ThreatModel = Literal["curious_cloud", "curious_cloud_labels", "eavesdropper", "white_box", "malicious_cloud"]
 
+ADAPTIVE = ("fine_tune", "decensor")
+"""Attribute attackers who hold the edge's weights and adapt to a defense: fresh noise in every batch, the
+edge's own exits fine-tuned, releases translated back to features that nobody censored."""
+
 
 class AttacksConfig(Section):
     """Who attacks, with how much. Every attacker is trained from nothing after the victims."""
@@ -28,6 +32,10 @@ class AttacksConfig(Section):
             Choice(name="cnn"),
         ]
     )
+    adaptive: bool | Literal["auto"] = "auto"
+    """Whether the attackers who adapt to a defense (``ADAPTIVE``), with the threat model ``white_box`` that
+    they need, run beside those named. ``auto``: where there is a defense, and neither ``attribute`` nor
+    ``threat_models`` names others than the default; a defense that only obfuscates fools all others."""
     verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
     reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
     reconstruction_victims: int = Field(256, ge=1)
@@ -47,6 +55,24 @@ class AttacksConfig(Section):
     """Membership attacks; each trains shadow models with the run's own pipeline, so none is the default."""
     membership_candidates: int = Field(4000, ge=20)
     """Records whose membership is asked for, half of them training records."""
+
+    def adapts(self, *, defended: bool) -> bool:
+        """``adaptive`` with ``auto`` resolved for a run that is defended or not."""
+        if self.adaptive != "auto":
+            return self.adaptive
+        default = type(self)()
+        return (
+            defended and self.attribute == default.attribute and self.threat_models == default.threat_models
+        )
+
+    def completed(self, *, defended: bool) -> AttacksConfig:
+        """The same with the adaptive attackers and their threat model in it, where they run."""
+        if not self.adapts(defended=defended):
+            return self
+        named = {choice.name for choice in self.attribute}
+        added = [Choice(name=name) for name in ADAPTIVE if name not in named]
+        models = [*self.threat_models, *(["white_box"] if "white_box" not in self.threat_models else [])]
+        return self.model_copy(update={"attribute": [*self.attribute, *added], "threat_models": models})
 
 
 class EvaluationConfig(Section):

@@ -135,6 +135,11 @@ class RunConfig(Section):
         return self.schedule.pretrain_epochs // 2 if noisy or self.defense.name != "none" else 0
 
     @property
+    def attackers(self) -> AttacksConfig:
+        """``attacks`` with the attackers who adapt to the defense, where they run (``attacks.adaptive``)."""
+        return self.attacks.completed(defended=self.defense.name != "none")
+
+    @property
     def noise_seed(self) -> int:
         """Seed of everything private that is drawn under ``seeded``."""
         chosen = self.privacy.noise_seed
@@ -147,7 +152,10 @@ class RunConfig(Section):
             skipped["privacy"] = {"noise_seed"}
         if not self.warmup_epochs:
             skipped["edge"] = {"warmup_epochs"}
+        skipped["attacks"] = {"adaptive"}
         data = self.model_dump(mode="json", exclude=skipped)
+        if self.attacks.adapts(defended=self.defense.name != "none"):
+            data["attacks"]["adaptive"] = True  # else as before the key existed
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -17,6 +17,7 @@ from privhier.evaluation.headline import (
     Headline,
     Metric,
     ceiling_value,
+    certified_value,
     chance,
     headline,
     worst_of,
@@ -48,6 +49,7 @@ class Candidate:
         delta: Of that guarantee, likewise; 0 where it is pure.
         allows: What its epsilon allows, likewise: best balanced accuracy at telling two records apart.
         cloud_gain: The cloud's AUC minus the edge exit's, mean over the tasks; None for older results.
+        certified: The most that any attacker reaches on test records, where every seed has a certificate.
     """
 
     points: tuple[Point, ...]
@@ -61,6 +63,7 @@ class Candidate:
     delta: float | None = None
     allows: float | None = None
     cloud_gain: Estimate | None = None
+    certified: float | None = None
 
     @property
     def family(self) -> str:
@@ -218,7 +221,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
                 group,
                 utility[i],
                 leakage[i],
-                _ceiling(group, attribute, metric),
+                _highest([ceiling_value(_known(p, attribute), metric) for p in group]),
                 _own_guarantee(group, "epsilon"),
                 bool(on_front[i]),
                 float(shares[i]),
@@ -226,6 +229,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
                 _own_guarantee(group, "delta"),
                 _own_guarantee(group, "allows"),
                 _gain(group, confidence),
+                _highest([certified_value(_known(p, attribute), metric) for p in group]),
             )
             for i, group in enumerate(groups)
         ),
@@ -323,9 +327,8 @@ def _share(difference: Draws) -> float:
     return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
-def _ceiling(points: Sequence[Point], attribute: str, metric: Metric) -> float | None:
-    """The highest of the seeds' ceilings; None if one of them has none."""
-    values = [ceiling_value(_known(point, attribute), metric) for point in points]
+def _highest(values: Sequence[float | None]) -> float | None:
+    """The highest of the seeds' bounds; None if one of them has none."""
     known = [value for value in values if value is not None]
     return max(known) if len(known) == len(values) else None
 

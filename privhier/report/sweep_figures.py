@@ -58,7 +58,7 @@ def _draw(axes: Axes, front: Frontier, styles: dict[str, Style]) -> None:
             _errors(axes, [c for c in mine if c.on_front == on_front], style, name, on_front)
         if mine and not any(c.on_front for c in mine):
             axes.containers[-1].set_label(name)
-    _ceilings(axes, front, styles, x_high)
+    _bounds(axes, front, styles, x_high)
     named: set[str] = set()
     for reference in front.references:
         axes.plot(
@@ -116,12 +116,15 @@ def _errors(axes: Axes, candidates: list[Candidate], style: Style, name: str, on
     )
 
 
-def _ceilings(axes: Axes, front: Frontier, styles: dict[str, Style], right: float) -> None:
-    label: str | None = "ceiling"
-    for candidate in front.front:
-        if candidate.ceiling is None or candidate.ceiling > right:
-            continue
-        y, color = candidate.utility.value, styles[candidate.family].color
-        axes.plot([candidate.leakage.value, candidate.ceiling], [y, y], ":", color=color, linewidth=0.9)
-        axes.plot([candidate.ceiling], [y], "|", color=color, markersize=9, label=label)
-        label = None
+def _bounds(axes: Axes, front: Frontier, styles: dict[str, Style], right: float) -> None:
+    """From points on the front to their ceilings (dotted) and certificates (solid)."""
+    for name, line in (("ceiling", ":"), ("certified", "-")):
+        label: str | None = name
+        for candidate in front.front:
+            bound: float | None = getattr(candidate, name)
+            if bound is None or bound > right:
+                continue
+            y, color = candidate.utility.value, styles[candidate.family].color
+            axes.plot([candidate.leakage.value, bound], [y, y], line, color=color, linewidth=0.9)
+            axes.plot([bound], [y], "|", color=color, markersize=9, label=label)
+            label = None

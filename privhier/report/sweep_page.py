@@ -229,6 +229,7 @@ def _tip(candidate: Candidate) -> str:
         f"beyond the labels' floor {format_estimate(candidate.excess)}",
         *([] if candidate.cloud_gain is None else [f"cloud gain {format_gain(candidate.cloud_gain)}"]),
         f"ceiling {'none' if candidate.ceiling is None else format_ceiling(candidate.ceiling)}",
+        *([] if candidate.certified is None else [f"certified {format_ceiling(candidate.certified)}"]),
         f"epsilon {format_epsilon(candidate.epsilon)}{' (numerically vacuous)' if vacuous else ''}",
         *([] if candidate.allows is None else [allowance(candidate.allows)]),
         f"{'on the front' if candidate.on_front else 'dominated'} "

@@ -51,6 +51,7 @@ class Mark:
     style: Style
     path: str
     ceiling: float | None
+    certified: float | None
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ def place(front: Frontier, styles: dict[str, Style]) -> Plot:
     for candidate in sorted(front.candidates, key=lambda c: (c.on_front, c.utility.value)):
         at, style = whisker(candidate.leakage, candidate.utility), styles[candidate.family]
         size = 6.5 if candidate.on_front else 4.5
-        ceiling = candidate.ceiling if candidate.on_front else None
-        drawn = x(ceiling) if ceiling is not None and ceiling <= x_high else None
-        marks.append(Mark(candidate, at, style, shape(style.shape, at.x, at.y, size), drawn))
+        bounds = (candidate.ceiling, candidate.certified) if candidate.on_front else (None, None)
+        drawn = [x(bound) if bound is not None and bound <= x_high else None for bound in bounds]
+        marks.append(Mark(candidate, at, style, shape(style.shape, at.x, at.y, size), *drawn))
     references = []
     for reference in front.references:
         at = whisker(reference.leakage, reference.utility)

@@ -265,6 +265,7 @@ def _panel(front: Frontier) -> dict[str, Any]:
                 "leakage": asdict(c.leakage),
                 "excess": None if c.excess is None else asdict(c.excess),
                 "ceiling": c.ceiling,
+                "certified": c.certified,
                 "epsilon": c.epsilon,
                 "delta": c.delta,
                 "allows": c.allows,

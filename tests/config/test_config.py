@@ -138,6 +138,7 @@ def test_a_run_without_a_noise_seed_has_the_hash_it_had_before_the_key_existed()
         ("dataset", "cache"),
         ("privacy", "noise_seed"),
         ("edge", "warmup_epochs"),
+        ("attacks", "adaptive"),
     ):
         del data[section][key]
     del data["tracking"], data["link"], data["report"], data["runtime"]["threads"], data["runtime"]["device"]

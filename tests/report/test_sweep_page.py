@@ -14,6 +14,7 @@ from privhier.errors import OutputError, ResultError
 from privhier.evaluation.points import load_points
 from privhier.report.sweep_page import setting_name, short_keys, write_sweep_report
 from privhier.report.sweep_plot import family_styles
+from privhier.storage.sealed import Sealed
 
 WRITTEN = ["report.html", "frontier.json", "points.csv", "points.parquet"]
 FIGURES = [f"frontier_{a}.{kind}" for a in ("race_eq_0", "race", "identity") for kind in ("svg", "pdf")]
@@ -245,3 +246,20 @@ def test_families_are_ranked_and_held_against_every_attacker(sweep, page):
     assert all(float(row["excess_low"]) <= float(row["excess"]) <= float(row["excess_high"]) for row in told)
     winners = [row for row in told if row["wins"] == "True"]
     assert len(winners) == 3 * 3
+
+
+def test_certificates_are_drawn_and_told_where_there_are_some(small):
+    folder = small(defenses=["none"])
+    for path in (folder / "points").glob("*/result.json"):
+        data = json.loads(path.read_text())
+        for leakage in data["leakage"].values():
+            if leakage["worst"].get("auc"):
+                leakage["certified"] = {"auc": 0.6, "confidence": 0.95, "n": 900, "people": 900}
+        Sealed(path.parent).write(path, json.dumps(data))
+    write_sweep_report(folder)
+    page = (folder / "report.html").read_text()
+    assert 'path class="certified"' in page
+    assert "certified of a point on the front" in page
+    assert "certified 0.6" in page
+    told = json.loads((folder / "frontier.json").read_text())["panels"][0]["candidates"]
+    assert {candidate["certified"] for candidate in told} == {0.6}
