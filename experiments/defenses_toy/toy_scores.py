@@ -31,8 +31,18 @@ FloatArray = npt.NDArray[np.float64]
 ADVERSARIAL = {"weight": 3.0, "adversary_steps": 3}
 OPTIONS: dict[str, dict[str, Any]] = {
     "cell_means": {"weight": 3.0},
+    "focal_entropy": {**ADVERSARIAL, "likely": 2},
     "gradient_reversal": ADVERSARIAL,
+    "leak_budget": ADVERSARIAL,
+    "letters_balance": {"weight": 3.0},
     "max_entropy": ADVERSARIAL,
+    "min_max": ADVERSARIAL,
+    "sum": {
+        "parts": [
+            {"name": "max_entropy", "options": ADVERSARIAL},
+            {"name": "cell_means", "options": {"weight": 3.0}},
+        ]
+    },
 }
 """Options under which a defense works here; who is not named takes its defaults."""
 NO_CLAIM = {
