@@ -2,7 +2,7 @@
 
     python experiments/celeba_protocol/drawn.py data/celeba --images 3000
 
-Smiling and Male are drawn. What drawn faces do not have is made up: Mouth_Slightly_Open is smiling with one in
+Smiling and Male are drawn. What drawn faces do not have is made up: Mouth_Slightly_Open is smiling, one in
 five turned over, Attractive no glasses and no hat, Young below forty. Numbers of runs on them say nothing of
 CelebA.
 """
