@@ -9,6 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
+
+# isort: split
 import torch
 from torch import Tensor, nn
 from toy_worlds import CELL, COORDINATES, SIDE, Discrete, Drawn, LinearGaussian

@@ -4,67 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import Field
 from sklearn.metrics import mutual_info_score
 from torch import Tensor, nn
 
 from privhier.defenses.base import (
     UNKNOWN_LABEL,
-    Defense,
     DefenseBatch,
-    DefenseOptions,
-    Need,
     defenses,
     task_loss_per_record,
 )
+from privhier.defenses.nats import GaussianBottleneck, nats, shown
 from privhier.models.edge import EdgeSegment
-
-
-class BottleneckOptions(DefenseOptions):
-    """Options of the bottlenecks that count nats through Gaussian noise."""
-
-    weight: float = Field(0.1, ge=0, allow_inf_nan=False)
-    """Beta: the price of a nat against the task loss."""
-    sigma: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Standard deviation of the noise that nats are counted through while training; None: the release's own.
-    To be given where the release has no Gaussian noise: then the term is a squared distance, and bounds
-    nothing. The bound that is reported is of the release's own noise, whatever stands here."""
-
-
-class GaussianBottleneck(Defense):
-    """What the conditional bottleneck and the plain one share: nats counted through noise."""
-
-    Options: ClassVar[type[DefenseOptions]] = BottleneckOptions
-    options: BottleneckOptions
-    needs: ClassVar[frozenset[Need]] = frozenset({"clipped"})
-
-    @property
-    def needs_noise(self) -> bool:
-        """See ``Defense``."""
-        return self.options.sigma is None
-
-    def sigma_of(self, batch: DefenseBatch) -> float:
-        """Standard deviation by which nats are counted."""
-        return self.options.sigma or batch.sigma
-
-
-def nats(features: Tensor, centers: Tensor | float, sigma: float) -> Tensor:
-    r""":math:`\lVert f - m \rVert^2 / (2 \sigma^2)`, the divergence of two Gaussians of one noise: ``(B,)``.
-
-    Args:
-        features: Clipped features ``(B, *shape)``.
-        centers: m, ``(B, d)`` or one number.
-        sigma: Standard deviation of the noise on every value, above 0.
-    """
-    return (features.flatten(1) - centers).square().sum(dim=1) / (2 * sigma**2)
-
-
-def shown(value: float) -> float:
-    """A bound in nats as it is reported: rounded up, to four places."""
-    return math.ceil(value * 1e4) / 1e4
 
 
 @defenses.register("ceb")

@@ -199,10 +199,10 @@ def test_a_run_tells_the_bound(configured: Any, tmp_path: Path) -> None:
     session = job.open_session(configured("ceb", "release.sigma=0.8"), tmp_path / "run")
     job.run(session, command="run")
     said = Result.read(tmp_path / "run" / "result.json").release["defense"]
-    bound = said["one release says at most, in nats"]["male"]
+    bound = said["one release says at most, in nats (a mean over validation records)"]["male"]
     assert 0 < bound < np.log(2) + 1 / (2 * 0.8**2)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "one release says at most, in nats" in page
+    assert "one release says at most, in nats (a mean over validation records)" in page
     assert f"male: {bound:.6g}" in page
 
 

@@ -1,0 +1,55 @@
+"""What bottlenecks share that count, in nats, what a release says through its Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from privhier.defenses.base import Defense, DefenseBatch, DefenseOptions, Need
+
+
+class BottleneckOptions(DefenseOptions):
+    """Options of the bottlenecks that count nats through Gaussian noise."""
+
+    weight: float = Field(0.1, ge=0, allow_inf_nan=False)
+    """Beta: the price of a nat against the task loss."""
+    sigma: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Standard deviation of the noise that nats are counted through while training; None: the release's own.
+    To be given where the release has no Gaussian noise: then the term is a squared distance, and bounds
+    nothing. The bound that is reported is of the release's own noise, whatever stands here."""
+
+
+class GaussianBottleneck(Defense):
+    """What the conditional bottleneck and the plain one share: nats counted through noise."""
+
+    Options: ClassVar[type[DefenseOptions]] = BottleneckOptions
+    options: BottleneckOptions
+    needs: ClassVar[frozenset[Need]] = frozenset({"clipped"})
+
+    @property
+    def needs_noise(self) -> bool:
+        """See ``Defense``."""
+        return self.options.sigma is None
+
+    def sigma_of(self, batch: DefenseBatch) -> float:
+        """Standard deviation by which nats are counted."""
+        return self.options.sigma or batch.sigma
+
+
+def nats(features: Tensor, centers: Tensor | float, sigma: float) -> Tensor:
+    r""":math:`\lVert f - m \rVert^2 / (2 \sigma^2)`, the divergence of two Gaussians of one noise: ``(B,)``.
+
+    Args:
+        features: Clipped features ``(B, *shape)``.
+        centers: m, ``(B, d)`` or one number.
+        sigma: Standard deviation of the noise on every value, above 0.
+    """
+    return (features.flatten(1) - centers).square().sum(dim=1) / (2 * sigma**2)
+
+
+def shown(value: float) -> float:
+    """A bound in nats as it is reported: rounded up, to four places."""
+    return math.ceil(value * 1e4) / 1e4
