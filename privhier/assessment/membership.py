@@ -151,6 +151,7 @@ def membership_view(
         sensitive_classes={name: len(prepared.labels[name].classes) for name in config.dataset.sensitive},
         mechanism=trained.mechanism,
         device=str(device),
+        persons=None if data.persons is None else data.persons_of(pool).numpy(),
     )
     n = len(records)
     edge, tail = trained.edge.to(device), trained.tail.to(device)

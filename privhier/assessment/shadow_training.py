@@ -97,6 +97,7 @@ class ShadowTrainer:
         sensitive_classes: Sensitive attribute to its number of classes, in column order.
         mechanism: The run's; where its clip bound was drawn as a quantile, a shadow model draws its own.
         device: Where to compute.
+        persons: int64 ``(N,)``, one number a person, -1 where not known; None where nobody is.
     """
 
     config: RunConfig
@@ -107,6 +108,7 @@ class ShadowTrainer:
     sensitive_classes: Mapping[str, int]
     mechanism: ReleaseMechanism
     device: str
+    persons: IntArray | None = None
 
     def __call__(self, rows: IntArray, seed: int) -> dict[str, NetworkPart]:
         """The parts of a network trained on ``rows`` of the pool.
@@ -149,4 +151,5 @@ class ShadowTrainer:
             task_classes=self.task_classes,
             sensitive_classes=classes,
             splits=Splits(train=rows, val=val, aux=none, test=rows[:1]),
+            persons=None if self.persons is None else torch.from_numpy(self.persons),
         )

@@ -61,9 +61,8 @@ class AttacksConfig(Section):
         if self.adaptive != "auto":
             return self.adaptive
         default = type(self)()
-        return (
-            defended and self.attribute == default.attribute and self.threat_models == default.threat_models
-        )
+        models = [model for model in self.threat_models if model != "white_box"]
+        return defended and self.attribute == default.attribute and models == default.threat_models
 
     def completed(self, *, defended: bool) -> AttacksConfig:
         """The same with the adaptive attackers and their threat model in it, where they run."""

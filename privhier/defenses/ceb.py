@@ -16,7 +16,7 @@ from privhier.defenses.base import (
     defenses,
     task_loss_per_record,
 )
-from privhier.defenses.nats import GaussianBottleneck, nats, shown
+from privhier.defenses.nats import SAID, GaussianBottleneck, nats, shown
 from privhier.models.edge import EdgeSegment
 
 
@@ -66,7 +66,7 @@ class ConditionalEntropyBottleneck(GaussianBottleneck):
         bounds = self.bound(batch.clipped, batch.task_labels, batch.sensitive_labels, batch.sigma)
         names = batch.edge.sensitive_names
         found = {name: shown(value) for name, value in zip(names, bounds, strict=True) if value is not None}
-        return {"one release says at most, in nats (a mean over validation records)": found} if found else {}
+        return {SAID.format(""): found} if found else {}
 
     def bound(
         self,

@@ -76,8 +76,9 @@ class Disco(Defense):
     what is pruned is chosen against the secret, as in Singh and others (2021, "DISCO: dynamic and invariant
     sensitive channel obfuscation"), whose features never see the adversary's gradient either. Their
     adversary's loss is unbounded: a scorer can win it by making the adversary certain of the wrong class,
-    which a fresh one reads as well as the right one. Here nothing is won beyond guessing. The exits
-    themselves only learn to predict, from detached features.
+    which a fresh one reads as well as the right one. Here nothing is won beyond guessing among K classes
+    alike: of an unbalanced secret that is less than who knows the shares alone would say, as with the target
+    ``uniform`` of ``max_entropy``. The exits themselves only learn to predict, from detached features.
 
     Pruning is there from the first step: this outlet is never the identity, but its mask is all it changes.
     Which channels are 0 is a part of the release and may itself follow the secret; only noise covers it.

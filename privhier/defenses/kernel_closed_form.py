@@ -25,7 +25,7 @@ from privhier.defenses.base import (
 )
 from privhier.defenses.fourier import fourier_features, median_distance
 from privhier.defenses.pairwise import distances
-from privhier.errors import TrainingError
+from privhier.errors import ConfigError, TrainingError
 from privhier.models.edge import EdgeSegment
 
 _CHUNK = 4096
@@ -35,6 +35,10 @@ _NOTHING = 1e-9
 """Worth that is rounding: squared covariances of a direction of variance 1 and an indicator are below 1."""
 
 FloatArray = npt.NDArray[np.float64]
+
+
+WIDEST = 4096**2
+"""Numbers of the projection, at most: 64 MiB."""
 
 
 class KernelClosedFormOptions(DefenseOptions):
@@ -71,6 +75,14 @@ class Projection(nn.Module):
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
         columns = features or width
+        if columns * width > WIDEST:
+            raise ConfigError(
+                key="model.bottleneck",
+                value=f"releases of {width} values",
+                rule=f"are too wide for the defense 'kernel_closed_form', which holds {WIDEST} numbers at "
+                f"most: {columns} columns of each",
+                remedy="Set defense.options.features, e.g. 1000, or choose fewer values or channels",
+            )
         self.register_buffer("frequencies", torch.randn(width, features // 2))
         self.register_buffer("bandwidth", torch.ones(()))
         self.register_buffer("center", torch.zeros(columns))

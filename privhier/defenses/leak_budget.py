@@ -104,8 +104,7 @@ class LeakBudget(AdversarialDefense):
                 raise _infeasible(name, self.options.budgets, asked, floor)
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
-        """Entropies of the secrets and their floors, from the training labels; raises as ``check`` does."""
-        self.check(edge, data)
+        """Entropies of the secrets and their floors, from the training labels."""
         counts = [
             np.bincount(labels[labels != UNKNOWN_LABEL].numpy(), minlength=classes)
             for labels, classes in zip(data.sensitive_labels, data.sensitive_classes, strict=True)

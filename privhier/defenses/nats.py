@@ -10,6 +10,9 @@ from torch import Tensor
 
 from privhier.defenses.base import Defense, DefenseBatch, DefenseOptions, Need
 
+SAID = "one release of the final edge says {}at most, in nats (a mean over validation records)"
+"""Under which a bound stands in the result: an estimate of it, for one release, without a confidence."""
+
 
 class BottleneckOptions(DefenseOptions):
     """Options of the bottlenecks that count nats through Gaussian noise."""

@@ -21,7 +21,6 @@ from privhier.defenses.base import (
     task_loss_per_record,
 )
 from privhier.models.edge import EdgeSegment
-from privhier.seeding import isolated_rng
 
 _COARSE = 8
 """A vector is laid out as a map of an eighth of the image's side."""
@@ -107,8 +106,7 @@ class Reconstruction(Defense):
         """Make the decoder, of the edge's shapes and on its device."""
         size = int(edge.describe()["image_size"])
         device = next(edge.parameters()).device
-        with isolated_rng(0, "defense", "reconstruction"):
-            self.decoder = Decoder(edge.feature_shape, size, self.options.hidden).to(device)
+        self.decoder = Decoder(edge.feature_shape, size, self.options.hidden).to(device)
         self.register_buffer("mean_image", torch.zeros(3, size, size, device=device))
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:

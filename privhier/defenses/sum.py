@@ -105,6 +105,15 @@ class Sum(Defense):
         return max(part.adversary_steps for part in self._built)
 
     @property
+    def needs_noise(self) -> bool:
+        """Whether a part does."""
+        return any(part.needs_noise for part in self._built)
+
+    def report(self, batch: DefenseBatch) -> dict[str, Any]:
+        """What the parts have to say."""
+        return {key: said for part in self._built for key, said in part.report(batch).items()}
+
+    @property
     def reads_data(self) -> bool:
         """Whether a part does."""
         return any(part.reads_data for part in self._built)

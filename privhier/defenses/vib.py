@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from privhier.defenses.base import DefenseBatch, defenses, task_loss_per_record
-from privhier.defenses.nats import GaussianBottleneck, nats, shown
+from privhier.defenses.nats import SAID, GaussianBottleneck, nats, shown
 
 
 @defenses.register("vib")
@@ -32,4 +32,4 @@ class VariationalInformationBottleneck(GaussianBottleneck):
         if not batch.sigma:
             return {}
         mean = float(nats(batch.clipped.double(), 0.0, batch.sigma).mean())
-        return {"one release says of anything at most, in nats (a mean over validation records)": shown(mean)}
+        return {SAID.format("of anything "): shown(mean)}

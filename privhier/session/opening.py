@@ -109,7 +109,13 @@ def reference_config(config: RunConfig, name: str) -> RunConfig:
         "privacy": config.privacy.model_copy(update={"label_epsilon": None}),
         "evaluation": config.evaluation.model_copy(update={"references": []}),
         "attacks": config.attacks.model_copy(
-            update={"auxiliary_sizes": [], "property": [], "membership": []}
+            update={
+                "auxiliary_sizes": [],
+                "property": [],
+                "membership": [],
+                # Whoever attacks the run attacks what it is held against.
+                "adaptive": config.attacks.adapts(defended=config.defense.name != "none"),
+            }
         ),
     }
     bottleneck = config.model.bottleneck

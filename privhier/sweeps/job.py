@@ -137,7 +137,7 @@ def check_points(points: Sequence[Point]) -> None:
     for point in points:
         config = point.config
         try:
-            if once(config, "defense", "edge", "training", "model", "schedule"):
+            if once(config, "defense", "edge", "training", "model", "schedule", "release"):
                 check_defense(config, build_defense(config.defense))
             if once(config, "dataset"):
                 build_source(config.dataset)

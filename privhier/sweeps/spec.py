@@ -154,7 +154,7 @@ class Sweep:
                 put(data, key, copy.deepcopy(value))
             data["seed"] = seed
             try:
-                config = parse_config(data)
+                config = self._attacked_alike(parse_config(data))
             except ConfigError as error:
                 raise ConfigError(
                     key=f"point ({text}): {error.key}",
@@ -166,12 +166,33 @@ class Sweep:
             named = labels[family] if family in labels else look_up(config, family)
             yield Point(config, config.hash(), settings, str(named), text)
 
+    def _attacked_alike(self, config: RunConfig) -> RunConfig:
+        """An undefended point meets the attackers who adapt to the defense of another one (``auto``).
+
+        They stand on one front: what is held against what must have been attacked by the same.
+        """
+        axes = [[_defense_of(keys) for _, keys in axis.steps()] for axis in self.file.axes]
+        names = [name for axis in axes for name in axis]
+        if not any(all(axis) for axis in axes):  # else the base's own defense is no point's
+            names.append(_defense_of(self.data))
+        defended = any(name not in (None, "none") for name in names)
+        attacks = config.attacks
+        if not defended or attacks.adaptive != "auto" or not attacks.adapts(defended=True):
+            return config
+        return config.model_copy(update={"attacks": attacks.model_copy(update={"adaptive": True})})
+
     def to_yaml(self) -> str:
         """The resolved sweep, which ``load_sweep`` reads back."""
         data = self.file.model_dump(mode="json", exclude={"base", "config", "overrides"})
         head = {"name": data.pop("name"), "sweep_hash": self.hash()}
         data.pop("sweep_hash")
         return str(safe_dump(head | {"config": dict(self.data)} | data, sort_keys=False))
+
+
+def _defense_of(keys: Mapping[str, Any]) -> str | None:
+    """The name of the defense that these keys set; None where they set none."""
+    chosen = keys.get("defense.name", keys.get("defense"))
+    return chosen.get("name") if isinstance(chosen, Mapping) else chosen
 
 
 def load_sweep(path: str | Path) -> Sweep:

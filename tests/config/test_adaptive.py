@@ -76,5 +76,12 @@ def test_the_hash_knows_who_attacks_and_is_the_old_one_where_nobody_adapts():
     assert named.hash() == made(attribute=["mlp"], adaptive=False).hash()
 
 
-def test_an_unprotected_reference_is_attacked_as_before():
-    assert names(reference_config(made(), "open")) == PLAIN
+def test_a_reference_meets_whoever_the_run_meets():
+    """What a run is held against must have been attacked by the same."""
+    assert names(reference_config(made(), "open")) == [*PLAIN, *ADAPTIVE]
+    assert names(reference_config(made("none"), "open")) == PLAIN
+    assert names(reference_config(made(attribute=["mlp"]), "open")) == ["mlp"]
+
+
+def test_a_white_box_that_was_asked_for_does_not_keep_them_out():
+    assert names(made(threat_models=["curious_cloud", "white_box"])) == [*PLAIN, *ADAPTIVE]

@@ -15,6 +15,7 @@ from scipy.stats import norm
 from privhier import session as job
 from privhier.config import Choice, load_config
 from privhier.defenses.base import DefenseBatch, build_defense
+from privhier.defenses.nats import SAID
 from privhier.errors import ConfigError
 from privhier.evaluation.result import Result
 from privhier.models.edge import EdgeSegment
@@ -199,10 +200,10 @@ def test_a_run_tells_the_bound(configured: Any, tmp_path: Path) -> None:
     session = job.open_session(configured("ceb", "release.sigma=0.8"), tmp_path / "run")
     job.run(session, command="run")
     said = Result.read(tmp_path / "run" / "result.json").release["defense"]
-    bound = said["one release says at most, in nats (a mean over validation records)"]["male"]
+    bound = said[SAID.format("")]["male"]
     assert 0 < bound < np.log(2) + 1 / (2 * 0.8**2)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "one release says at most, in nats (a mean over validation records)" in page
+    assert SAID.format("") in page
     assert f"male: {bound:.6g}" in page
 
 

@@ -210,3 +210,10 @@ def test_a_run_ends_with_the_fitted_map_at_the_edges_end(tmp_path):
     assert not torch.allclose(inner, mapped)
     assert int(torch.linalg.matrix_rank(mapped - mapped.mean(0), rtol=1e-4)) < inner.shape[1]
     assert torch.equal(mapped, edge_features(trainer.edge.edge, data.images, data.splits.train, device=cpu))
+
+
+def test_what_would_not_fit_in_memory_is_refused():
+    with pytest.raises(ConfigError, match=r"too wide for the defense 'kernel_closed_form'.*features"):
+        build_defense(Choice(name="kernel_closed_form", options={"features": 0})).outlet((8, 32, 32))
+    few = build_defense(Choice(name="kernel_closed_form", options={"features": 1000}))
+    assert few.outlet((8, 32, 32)) is not None

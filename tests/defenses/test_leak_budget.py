@@ -28,6 +28,9 @@ make_edge, make_batch, make_data = (contract[name] for name in ("make_edge", "ma
 small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
 
 
+LABELS = ("task_labels", "sensitive_labels")
+
+
 def prepared(data=None, **options) -> tuple[LeakBudget, EdgeSegment]:
     with isolated_rng(0, "made"):
         defense = build_defense(Choice(name="leak_budget", options=options))
@@ -156,14 +159,18 @@ def test_a_budget_below_the_floor_is_refused_and_what_the_remedy_says_is_taken()
     floor = label_floors(data)[0]
     assert 0.1 < floor < 0.3
     for budgets in ([0.05, 0.5], [0.05]):
+        defense, edge = prepared(data, budgets=budgets)
         with pytest.raises(
             ConfigError,
             match=r"defense\.options\.budgets: \[0\.05.* allows 0\.05 nats of race==0, and the true task la",
         ) as caught:
-            prepared(data, budgets=budgets)
+            defense.check(edge, data)
     enough = float(caught.value.remedy.split("least ")[1].split(",")[0])
     assert floor <= enough < floor + 0.001
-    prepared(data, budgets=[enough, 0.0])
+    defense, edge = prepared(data, budgets=[enough, 0.0])
+    defense.check(edge, data)
+    half = replace(data, **{name: [one[::2] for one in getattr(data, name)] for name in LABELS})
+    defense.begin(edge, half)  # a shadow model's records: what the run's allow is not asked again
     defense, _ = prepared(data)
     assert defense.budgets.tolist() == pytest.approx(label_floors(data))
 

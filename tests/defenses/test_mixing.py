@@ -119,6 +119,12 @@ def test_a_sweep_looks_at_every_release_a_defense_is_made_for(configured: Any) -
         check_points([Point(fine, "", {}, "x", "vector"), Point(wrong, "", {}, "x", "letters")])
 
 
+def test_a_sweep_looks_at_every_release_a_defense_counts_by(configured: Any) -> None:
+    quiet = configured("release.mechanism=none", "release.sigma=null", defense="vib")
+    with pytest.raises(ConfigError, match="must be gaussian, with noise"):
+        check_points([Point(configured(defense="vib"), "", {}, "x", "a"), Point(quiet, "", {}, "x", "b")])
+
+
 def test_there_must_be_somebody_to_compare_with(configured: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.batch_size: 1 - must be at least 2 with the defense"):
         job.open_session(configured("training.batch_size=1"), tmp_path / "run")

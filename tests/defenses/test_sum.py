@@ -274,3 +274,17 @@ def test_under_dp_sgd_it_trains_what_it_is_charged_for(tmp_path):
     before = {name: value.clone() for name, value in trainer.edge.edge.state_dict().items()}
     trained = trainer.run()
     assert all(not torch.equal(value, trained.edge.state_dict()[name]) for name, value in before.items())
+
+
+def test_it_needs_and_tells_what_its_parts_do():
+    parts = [{"name": "vib"}, {"name": "max_entropy"}]
+    both = build_defense(Choice(name="sum", options={"parts": parts}))
+    assert both.needs_noise
+    assert not build_defense(Choice(name="sum", options={"parts": parts[1:]})).needs_noise
+    edge = make_edge("vector")
+    both.attach(edge)
+    with torch.no_grad():
+        batch = replace(make_batch(edge), sigma=0.5)
+    alone = build_defense(Choice(name="vib")).report(batch)
+    assert both.report(batch) == alone
+    assert len(alone) == 1

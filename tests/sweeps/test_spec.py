@@ -65,6 +65,21 @@ def test_random_draws_are_seeded_bounded_and_more_of_them_keep_the_first(write_s
     assert {point.config.training.batch_size for point in integers.points()} == {8, 9, 10, 11, 12}
 
 
+def test_points_of_one_front_meet_the_same_attackers(write_sweep, tmp_path):
+    """Whoever adapts to one point's defense attacks the undefended one too."""
+    axes = [axis(key="defense.name", values=["none", "cell_means"])]
+    default = {"attacks.attribute": ["logistic_regression", "gradient_boosting", "mlp", "cnn"]}
+    overrides = {"defense.options": {}, **default}
+    path = write_sweep(tmp_path / "s.yaml", axes=axes, overrides=overrides, seeds=[0])
+    bare, defended = load_sweep(path).points()
+    assert bare.config.attackers.attribute == defended.config.attackers.attribute
+    assert "fine_tune" in [choice.name for choice in bare.config.attackers.attribute]
+    axes = [axis(key="defense.name", values=["none"])]
+    path = write_sweep(tmp_path / "n.yaml", axes=axes, overrides=overrides, seeds=[0])
+    (alone,) = load_sweep(path).points()
+    assert "fine_tune" not in [choice.name for choice in alone.config.attackers.attribute]
+
+
 def test_a_bare_choice_in_the_base_takes_a_name_and_options(write_sweep, tmp_path):
     variants = {"a": {"defense.name": "max_entropy", "defense.options.weight": 2.0}}
     path = write_sweep(
