@@ -64,7 +64,7 @@ def kinds(defense: type[Defense]) -> tuple[Kind, ...]:
     found: list[Kind] = []
     if "letters" not in needs:
         found.append("map" if "map" in needs else "vector")
-    if not needs & {"values", "map"}:
+    if not needs & {"values", "map"} and not defense().needs_noise:  # letters have no Gaussian noise
         found.append("letters")
     return tuple(found)
 
