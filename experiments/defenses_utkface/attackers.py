@@ -1,6 +1,6 @@
 """Who breaks whom, from runs: a row a defense, a column an attacker, AUC on test records.
 
-    python experiments/defenses_utkface/attackers.py runs/defenses_* > experiments/defenses_utkface/attackers.csv
+    python experiments/defenses_utkface/attackers.py runs/defenses_* > attackers.csv
 
 Every ``result.json`` below the folders counts; seeds of one setting are averaged.
 """
