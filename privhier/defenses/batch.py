@@ -65,7 +65,7 @@ class DefenseData:
         task_classes: Number of classes per task attribute.
         sensitive_classes: Number of classes per sensitive attribute.
         persons: int64 ``(n,)``, one number a person; -1 where not known.
-        mean_image: float32 ``(3, S, S)``, the mean training image, normalized as the edge's input.
+        mean_image: Computes the mean training image, float32 ``(3, S, S)``, normalized as the edge's input.
         seed: Of everything that is drawn at random, beside the names of a stream.
         features: Computes the features of all records as the edge makes them now, float32
             ``(n, *feature_shape)`` on the CPU, before the outlet (``Defense.outlet``), clip and noise.
@@ -76,6 +76,6 @@ class DefenseData:
     task_classes: Sequence[int]
     sensitive_classes: Sequence[int]
     persons: Tensor
-    mean_image: Tensor
+    mean_image: Callable[[], Tensor]
     seed: int
     features: Callable[[], Tensor]

@@ -28,6 +28,8 @@ from privhier.defenses.pairwise import distances
 from privhier.errors import ConfigError, TrainingError
 from privhier.models.edge import EdgeSegment
 
+WIDEST = 4096**2
+"""Numbers of the projection, at most: 64 MiB."""
 _CHUNK = 4096
 _LOOKED_AT = 1000
 """Records whose distances the bandwidth is the median of, at most."""
@@ -35,10 +37,6 @@ _NOTHING = 1e-9
 """Worth that is rounding: squared covariances of a direction of variance 1 and an indicator are below 1."""
 
 FloatArray = npt.NDArray[np.float64]
-
-
-WIDEST = 4096**2
-"""Numbers of the projection, at most: 64 MiB."""
 
 
 class KernelClosedFormOptions(DefenseOptions):

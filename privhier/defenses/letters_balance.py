@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.func import functional_call
 
+from privhier.defenses.adversaries import held_constant
 from privhier.defenses.base import (
     UNKNOWN_LABEL,
     Defense,
@@ -170,8 +170,7 @@ class LettersBalance(Defense):
             return z.view(len(z), code.groups, code.size)
         roots = []
         for head in edge.task_heads:
-            frozen = {name: parameter.detach() for name, parameter in head.named_parameters()}
-            logits: Tensor = functional_call(head, frozen, (z,))
+            logits = held_constant(head, head, z)
             # The root of a softmax, without the root's infinite slope at 0.
             roots.append((torch.log_softmax(logits, dim=1) / 2).exp())
         return torch.cat(roots, dim=1)[:, None]

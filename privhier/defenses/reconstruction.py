@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from privhier.defenses.adversaries import held_constant
 from privhier.defenses.base import (
     AdversarialOptions,
     Defense,
@@ -111,7 +111,7 @@ class Reconstruction(Defense):
 
     def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
         """Keep the mean image."""
-        self.mean_image.copy_(data.mean_image)
+        self.mean_image.copy_(data.mean_image())
 
     def adversaries(self) -> Iterator[nn.Parameter]:
         """The decoder's."""
@@ -119,8 +119,7 @@ class Reconstruction(Defense):
 
     def loss(self, batch: DefenseBatch) -> Tensor:
         """Task, exits' and decoder's own losses, and the pull to the mean image: ``(B,)``."""
-        frozen = {name: parameter.detach() for name, parameter in self.decoder.named_parameters()}
-        drawn = functional_call(self.decoder, frozen, (batch.z,))
+        drawn = held_constant(self.decoder, self.decoder, batch.z)
         weight = self.options.weight * batch.strength
         learning = task_loss_per_record(batch) + self.adversary_loss(batch.z, batch)
         return learning + weight * squared_distance(drawn, self.mean_image)

@@ -171,13 +171,14 @@ class Sweep:
 
         They stand on one front: what is held against what must have been attacked by the same.
         """
+        attacks = config.attacks
+        if attacks.adaptive != "auto" or not attacks.adapts(defended=True):
+            return config
         axes = [[_defense_of(keys) for _, keys in axis.steps()] for axis in self.file.axes]
         names = [name for axis in axes for name in axis]
         if not any(all(axis) for axis in axes):  # else the base's own defense is no point's
             names.append(_defense_of(self.data))
-        defended = any(name not in (None, "none") for name in names)
-        attacks = config.attacks
-        if not defended or attacks.adaptive != "auto" or not attacks.adapts(defended=True):
+        if all(name in (None, "none") for name in names):
             return config
         return config.model_copy(update={"attacks": attacks.model_copy(update={"adaptive": True})})
 

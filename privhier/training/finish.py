@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _given(config: RunConfig, data: TrainingData, edge: EdgeSegment, *, device: 
         task_classes=list(data.task_classes.values()),
         sensitive_classes=list(data.sensitive_classes.values()),
         persons=data.persons_of(train),
-        mean_image=_mean_image(data, train),
+        mean_image=partial(_mean_image, data, train),
         seed=config.seed,
         features=features,
     )

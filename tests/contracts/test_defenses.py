@@ -123,7 +123,7 @@ def make_data(edge: EdgeSegment) -> DefenseData:
         task_classes=[2, 3],
         sensitive_classes=[2, 5],
         persons=torch.arange(n) // 4,
-        mean_image=torch.zeros(3, 32, 32),
+        mean_image=lambda: torch.zeros(3, 32, 32),
         seed=0,
         features=lambda: z.view(n, *edge.feature_shape),
     )

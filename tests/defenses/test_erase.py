@@ -32,7 +32,7 @@ def data_of(x, secrets, classes, *, task=None, persons=None) -> DefenseData:
         task_classes=[2],
         sensitive_classes=classes,
         persons=torch.full((len(x),), -1) if persons is None else persons,
-        mean_image=torch.zeros(3, 8, 8),
+        mean_image=lambda: torch.zeros(3, 8, 8),
         seed=0,
         features=lambda: x,
     )

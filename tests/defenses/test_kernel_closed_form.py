@@ -72,7 +72,7 @@ def fitted(rows: Any, *, sign: int = 1, **options: object) -> EdgeSegment:
                 task_classes=[2],
                 sensitive_classes=[2],
                 persons=torch.full((len(z),), -1),
-                mean_image=torch.zeros(3, 2, 2),
+                mean_image=lambda: torch.zeros(3, 2, 2),
                 seed=0,
                 features=lambda: z,
             ),

@@ -94,7 +94,7 @@ def prepared(
             task_classes=[2],
             sensitive_classes=[edge.adversarial_exits[0].n_classes],
             persons=torch.full((len(x),), -1),
-            mean_image=torch.zeros(3, 2, 2),
+            mean_image=lambda: torch.zeros(3, 2, 2),
             seed=0,
             features=lambda: edge.inner_features(x).detach(),
         ),

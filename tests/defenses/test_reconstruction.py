@@ -164,7 +164,7 @@ def test_it_draws_whole_images_from_vectors_and_maps(shape):
 def test_begin_keeps_the_mean_image_in_the_checkpoint():
     defense, edge = made(1.0)
     mean = torch.randn(3, SIZE, SIZE, generator=torch_stream(0, "mean"))
-    data = DefenseData([], [], [], [], torch.zeros(0), mean, 0, lambda: torch.zeros(0))
+    data = DefenseData([], [], [], [], torch.zeros(0), lambda: mean, 0, lambda: torch.zeros(0))
     defense.begin(edge, data)
     assert torch.equal(defense.state_dict()["mean_image"], mean)
 

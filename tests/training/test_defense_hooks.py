@@ -123,7 +123,7 @@ def test_hooks_come_in_order_and_see_what_they_asked_for(tmp_path: Path) -> None
     assert [len(labels) for labels in (*given.task_labels, *given.sensitive_labels)] == [len(train)] * 2
     assert torch.equal(given.persons, job.data.persons[train])
     wanted = job.data.images[train].mean(0, dtype=np.float64) / 127.5 - 1
-    assert np.allclose(given.mean_image.numpy(), wanted, atol=1e-5)
+    assert np.allclose(given.mean_image().numpy(), wanted, atol=1e-5)
     batch = witness.seen[0]
     assert batch.images.shape == (len(batch.z), 3, 16, 16)
     assert -1 <= float(batch.images.min()) < float(batch.images.max()) <= 1
