@@ -5,7 +5,8 @@
 
 In one process with all cores: weights do not depend on the line. ``cloud`` trains the uncut network,
 bottleneck included, on images (so do images up once, split learning and training on the edge alone, up to
-the order of batches). All regimes look at every image equally often, with the same batches, augmentation,
+the order of batches); ``cloud_jpeg50`` and its like train and are scored on pictures that went through that
+codec. All regimes look at every image equally often, with the same batches, augmentation,
 loss and optimizer. Scored on the test split: the whole network on images, the tail on releases. Finished
 cells are skipped.
 """
@@ -19,6 +20,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 
 # isort: split
 import torch
-from measure import NETWORKS, config_path
+from measure import CIFAR10, NETWORKS, config_path
+from pictures import DECODERS, ENCODERS, FORMATS, Pixels
 from whole_network import Facts, WholeTrainer, study_config
 
 from privhier.config import RunConfig
@@ -44,7 +47,8 @@ from privhier.training.draws import EdgeDraws
 from privhier.training.edge import edge_exit_logits
 
 HERE = Path(__file__).parent
-REGIMES = ("cloud", "cloud_wide", "joint", "joint_wide", "release_once", "release_once_wide")
+CODED = tuple(f"cloud_{codec}" for codec in FORMATS)
+REGIMES = ("cloud", "cloud_wide", *CODED, "joint", "joint_wide", "release_once", "release_once_wide")
 
 
 def cell_config(network: str, regime: str, seed: int, options: argparse.Namespace) -> RunConfig:
@@ -60,7 +64,13 @@ def cell_config(network: str, regime: str, seed: int, options: argparse.Namespac
     return study_config(path, overrides, wide=regime.endswith("_wide"))
 
 
-def train_in_cloud(session: Session) -> npt.NDArray[np.float32]:
+def as_received(pixels: Pixels, codec: str) -> torch.Tensor:
+    """A batch ``(B, 3, S, S)`` of uint8 as the cloud decodes it."""
+    body = ENCODERS[codec](pixels)
+    return torch.from_numpy(DECODERS[codec](body, len(pixels), pixels.shape[-1]).copy())
+
+
+def train_in_cloud(session: Session, codec: str) -> npt.NDArray[np.float32]:
     """Train the whole network on images for as many epochs; probabilities on the test split."""
     config, data, device = session.config, session.prepared.data, session.device
     epochs, size = config.schedule.joint_epochs, config.training.batch_size
@@ -72,13 +82,13 @@ def train_in_cloud(session: Session) -> npt.NDArray[np.float32]:
         with isolated_rng(config.seed, "dropout", "joint", epoch):
             for records in shuffled_batches(train_records, size, config.seed, "joint", epoch):
                 moves = EdgeDraws(config).augmentation("joint", epoch, 0, records)
-                trainer.step(data.pixels(records), data.task[records], moves)
+                trainer.step(as_received(data.images[records], codec), data.task[records], moves)
     network = trainer.network.eval()
     test = data.splits.test
     parts = []
     with torch.no_grad():
         for start in range(0, len(test), 256):
-            pixels = normalize(data.pixels(test[start : start + 256]).to(device))
+            pixels = normalize(as_received(data.images[test[start : start + 256]], codec).to(device))
             parts.append(torch.softmax(network(pixels)[0].float(), 1).cpu())
     return torch.cat(parts).numpy()
 
@@ -99,7 +109,8 @@ def run_cell(network: str, regime: str, seed: int, options: argparse.Namespace) 
     session, began = open_session(config, work), time.perf_counter()
     exits: dict[str, float] = {}
     if regime.startswith("cloud"):
-        scores = score(train_in_cloud(session), session)
+        codec = regime.removeprefix("cloud_") if regime in CODED else "raw"
+        scores = score(train_in_cloud(session, codec), session)
     else:
         trained, cpu = train(session), torch.device("cpu")
         releases = np.asarray(trained.test_releases[:, -1])
@@ -111,6 +122,7 @@ def run_cell(network: str, regime: str, seed: int, options: argparse.Namespace) 
     shutil.rmtree(work)
     return {
         "network": network,
+        "cut": config.model.cut,
         "regime": regime,
         "seed": seed,
         "epochs": config.schedule.model_dump(),
@@ -130,18 +142,22 @@ def cell_path(network: str, regime: str, seed: int, options: argparse.Namespace)
     return path
 
 
+def _place(cell: Mapping[str, Any]) -> tuple[str, str]:
+    return cell["network"], cell["cut"]
+
+
 def summary(cells: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a network and regime: means over seeds, and the difference to training in the cloud in points.
+    """One row a network, cut and regime: means over seeds, and the points to training in the cloud.
 
     The difference is taken seed by seed against the network of the same width.
     """
-    found = {(cell["network"], cell["regime"], cell["seed"]): cell for cell in cells}
+    found = {(*_place(cell), cell["regime"], cell["seed"]): cell for cell in cells}
     rows = []
-    for network, regime in dict.fromkeys((cell["network"], cell["regime"]) for cell in cells):
-        own = [cell for cell in cells if (cell["network"], cell["regime"]) == (network, regime)]
+    for place, regime in dict.fromkeys((_place(cell), cell["regime"]) for cell in cells):
+        own = [cell for cell in cells if (_place(cell), cell["regime"]) == (place, regime)]
         base = "cloud_wide" if regime.endswith("_wide") else "cloud"
-        pairs = [(cell, found.get((network, base, cell["seed"]))) for cell in own]
-        row = {"network": network, "regime": regime, "seeds": len(own)}
+        pairs = [(cell, found.get((*place, base, cell["seed"]))) for cell in own]
+        row = {"network": place[0], "cut": place[1], "regime": regime, "seeds": len(own)}
         row |= {name: own[0][name] for name in ("n_train", "n_test")}
         for name in ("balanced_accuracy", "auc"):
             row[name] = float(np.mean([cell[name] for cell in own]))
@@ -156,8 +172,8 @@ def summary(cells: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the rows."""
     print(
-        f"{'network':12s} {'regime':18s} {'train/test':>12s}  balanced accuracy (points)  AUC (points)  "
-        "exit's balanced accuracy"
+        f"{'network':16s} {'cut':8s} {'regime':18s} {'train/test':>12s}  balanced accuracy (points)  "
+        "AUC (points)  exit's balanced accuracy"
     )
     for row in rows:
         texts = []
@@ -166,7 +182,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             texts.append(f"{row[name]:.4f} ({'no pair' if gap is None else f'{gap:+.2f}'})")
         sizes, own = f"{row['n_train']}/{row['n_test']}", row["exit_balanced_accuracy"]
         print(
-            f"{row['network']:12s} {row['regime']:18s} {sizes:>12s}  {'     '.join(texts)}"
+            f"{row['network']:16s} {row['cut']:8s} {row['regime']:18s} {sizes:>12s}  {'     '.join(texts)}"
             f"  {'-' if own is None else f'{own:.4f}'}  ({row['seeds']} seeds)"
         )
 
@@ -185,7 +201,8 @@ def main() -> None:
     """Train what is not trained yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/hierarchical_accuracy"))
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=(*NETWORKS, *CIFAR10), default=list(NETWORKS))
+    parser.add_argument("--cuts", nargs="+", default=[None], help="default: the configuration's")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=["cloud", "joint", "release_once"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, help="default: the configuration's joint epochs")
@@ -193,21 +210,21 @@ def main() -> None:
     parser.add_argument("--cloud", type=int, help="release-once, in the cloud; default: half of them")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more overrides")
-    parser.add_argument("--write", action="store_true", help="write accuracy.csv beside this file")
+    parser.add_argument("--write", action="store_true", help="write accuracy.csv")
+    parser.add_argument("--folder", type=Path, default=HERE, help="where; default: beside this file")
     options = parser.parse_args()
-    cells = []
-    for network in options.networks:
-        for regime in options.regimes:
-            for seed in options.seeds:
-                path = cell_path(network, regime, seed, options)
-                if not path.exists():
-                    print(f"{network} {regime} seed {seed}", flush=True)
-                    write_json(path, run_cell(network, regime, seed, options))
-                cells.append(json.loads(path.read_text()))
+    cells, common = [], list(options.set)
+    for network, cut, regime, seed in product(options.networks, options.cuts, options.regimes, options.seeds):
+        options.set = common if cut is None else [*common, f"model.cut={cut}"]
+        path = cell_path(network, regime, seed, options)
+        if not path.exists():
+            print(f"{network} {cut or ''} {regime} seed {seed}", flush=True)
+            write_json(path, run_cell(network, regime, seed, options))
+        cells.append(json.loads(path.read_text()))
     rows = summary(cells)
     show(rows)
     if options.write:
-        write_atomic(HERE / "accuracy.csv", to_csv(rows))
+        write_atomic(options.folder / "accuracy.csv", to_csv(rows))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 import torch
 from byte_stream import CloudPort, EdgePort, pack, unpack
 from pictures import DECODERS, ENCODERS
+from regimes import IMAGES
 from torch import Tensor
 from whole_network import Facts, WholeTrainer, augmentation_stream, halves, load_data, study_config
 
@@ -37,14 +38,7 @@ from privhier.training.batches import TrainingData, batch_count, shuffled_batche
 from privhier.training.cloud import mean_task_loss
 from privhier.training.optimize import build_optimizer
 
-REGIMES = (
-    "images_raw_anew",
-    "images_raw_once",
-    "images_jpeg_anew",
-    "images_jpeg_once",
-    "split",
-    "edge_only",
-)
+REGIMES = (*IMAGES, "split", "edge_only")
 WINDOW = 8
 """Batches the edge may be ahead of the cloud."""
 WARM_UP = 3

@@ -17,8 +17,12 @@ from privhier.storage.files import write_atomic
 STYLES = {
     "images_raw_anew": ("images up anew, raw", "#D55E00", "-"),
     "images_jpeg_anew": ("images up anew, JPEG", "#E69F00", "-"),
+    "images_jpeg50_anew": ("images up anew, JPEG 50", "#F0E442", "-"),
+    "images_webp50_anew": ("images up anew, WebP 50", "#56B4E9", "-"),
     "images_raw_once": ("images up once, raw", "#D55E00", ":"),
     "images_jpeg_once": ("images up once, JPEG", "#E69F00", ":"),
+    "images_jpeg50_once": ("images up once, JPEG 50", "#F0E442", ":"),
+    "images_webp50_once": ("images up once, WebP 50", "#56B4E9", ":"),
     "split": ("split learning", "#CC79A7", "-"),
     "split_wide": ("split learning, no bottleneck", "#CC79A7", ":"),
     "edge_only": ("all on the edge", "#000000", "--"),

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regimes import IMAGES, OURS, REGIMES, SPLIT, Stages, base_regime, phase_ms
+from regimes import IMAGES, OURS, REGIMES, SPLIT, Stages, base_regime, codec_of, phase_ms
 from runner import CellError, run_cell
 from stages import measure_all, payload_bytes, stages_of
 from whole_network import study_config
@@ -33,12 +33,18 @@ from privhier.storage.files import write_json
 
 HERE = Path(__file__).parent
 NETWORKS = ("resnet18_32", "vgg16_32", "resnet18_64", "vgg16_64")
+CIFAR10 = ("resnet18_cifar10", "vgg16_cifar10")
+"""On CIFAR-10 (``experiments/cifar10/``), where its images have been unpacked: asked for by name."""
 RATES = (0.25, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 MEASURED: dict[str, tuple[float, ...]] = {
     "images_raw_anew": (0.25, 1.0, 5.0, 20.0, 100.0),
     "images_jpeg_anew": (0.25, 1.0, 5.0, 20.0),
+    "images_jpeg50_anew": (1.0,),
+    "images_webp50_anew": (1.0,),
     "images_raw_once": (1.0, 20.0),
     "images_jpeg_once": (1.0,),
+    "images_jpeg50_once": (1.0,),
+    "images_webp50_once": (1.0,),
     "split": (1.0, 5.0, 20.0, 100.0),
     "split_wide": (5.0, 20.0, 100.0),
     "edge_only": (1.0,),
@@ -84,7 +90,7 @@ class Profile:
         """Bytes per image, up and down, of an epoch that sends."""
         kind = base_regime(regime)
         if kind in IMAGES:
-            return self.sizes[kind.split("_")[1]], 0.0
+            return self.sizes[codec_of(kind)], 0.0
         if kind == "split":
             return self.sizes["features"], self.sizes["features"]
         return (0.0, 0.0) if kind == "edge_only" else (self.sizes["release"], 0.0)
@@ -122,13 +128,14 @@ def profile(network: str, out: Path, *, wide: bool, seconds: float = 4.0) -> Pro
 
 def config_path(network: str) -> Path:
     """The network's configuration."""
-    return HERE / f"{network}.yaml"
+    folder = HERE.parent / "cifar10" if network in CIFAR10 else HERE
+    return folder / f"{network}.yaml"
 
 
-def images_for(phases: dict[str, float], *, seconds: float, most: int) -> int:
+def images_for(phases: dict[str, float], *, seconds: float, most: int, batch: int = BATCH) -> int:
     """Whole batches whose longest phase stays within ``seconds``: at least four of them, at most ``most``."""
-    batches = int(seconds * 1000 / max(phases.values()) / BATCH)
-    return BATCH * max(4, min(batches, most // BATCH))
+    batches = int(seconds * 1000 / max(phases.values()) / batch)
+    return batch * max(4, min(batches, most // batch))
 
 
 def measure(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
@@ -136,7 +143,9 @@ def measure(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     config: RunConfig = study_config(str(config_path(cell.network)), [], wide=False)
     parts = profile(cell.network, options.out, wide=cell.regime.endswith("_wide"))
     phases = parts.predict(cell.regime, cell.rate_mbit)
-    images = images_for(phases, seconds=options.seconds, most=options.images)
+    images = images_for(
+        phases, seconds=options.seconds, most=options.images, batch=config.training.batch_size
+    )
     load = os.getloadavg()[0]
     record = run_cell(
         config_path(cell.network),
@@ -172,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/hierarchical"))
     parser.add_argument("--cells", default=".*", help="regular expression on NETWORK/REGIME/RATE")
+    parser.add_argument("--networks", nargs="+", choices=(*NETWORKS, *CIFAR10), default=list(NETWORKS))
     parser.add_argument("--rates", type=float, nargs="+", help="Mbit/s, instead of each regime's own")
     parser.add_argument("--images", type=int, default=1280, help="most training images an epoch")
     parser.add_argument("--seconds", type=float, default=40.0, help="of one epoch, as predicted")
@@ -185,7 +195,7 @@ def main() -> None:
         options.cells, options.images, options.seconds, options.epochs = QUICK, 128, 5.0, 2
     # A terminated study takes its namespaces and processes with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    cells = chosen(grid(rates=options.rates), options.cells)
+    cells = chosen(grid(tuple(options.networks), options.rates), options.cells)
     failed = 0
     for cell in cells:
         if options.list:

@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-IMAGES = ("images_raw_anew", "images_jpeg_anew", "images_raw_once", "images_jpeg_once")
+CODECS = ("raw", "jpeg", "jpeg50", "webp50")
+"""How an image goes up: as bytes, JPEG at quality 90 and 50, WebP at 50 (``pictures.FORMATS``)."""
+IMAGES = tuple(f"images_{codec}_{how}" for how in ("anew", "once") for codec in CODECS)
 SPLIT = ("split", "split_wide")
 OURS = ("joint", "joint_wide", "release_once", "release_once_wide")
 REGIMES = (*IMAGES, *SPLIT, "edge_only", *OURS)
@@ -33,10 +35,10 @@ class Stages:
     """One training step of the edge without exits, gradients given."""
     split_cloud: float
     """One training step of the tail that also gives the gradient of its input."""
-    encode: float
-    """To JPEG."""
-    decode: float
-    """From JPEG."""
+    encode: Mapping[str, float]
+    """To each of ``CODECS`` but raw."""
+    decode: Mapping[str, float]
+    """From each."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Plan:
     epochs: int
     pretrain: int
     cloud: int
+
+
+def codec_of(regime: str) -> str:
+    """How the images of a regime that sends images are written."""
+    return regime.split("_")[1]
 
 
 def base_regime(regime: str) -> str:
@@ -87,9 +94,10 @@ def phase_ms(
     line, kind = link_ms(up, rate_mbit), base_regime(regime)
     cloud, full = stages.cloud / cloud_speed, stages.full / cloud_speed
     if kind.startswith("images"):
-        jpeg = "jpeg" in kind
-        trained = full + (stages.decode / cloud_speed if jpeg else 0.0)
-        sent = max(stages.encode if jpeg else 0.0, line, trained)
+        codec = codec_of(kind)
+        coded = codec != "raw"
+        trained = full + (stages.decode[codec] / cloud_speed if coded else 0.0)
+        sent = max(stages.encode[codec] if coded else 0.0, line, trained)
         return {"epoch": sent} if kind.endswith("anew") else {"first": sent, "cached": full}
     if kind == "split":
         parts = (stages.split_edge, line, stages.split_cloud / cloud_speed, link_ms(down, rate_mbit))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import NETWORKS, OVERHEAD, Profile, config_path
+from measure import CIFAR10, NETWORKS, OVERHEAD, Profile, config_path
 from regimes import REGIMES, Curve, Plan, phase_ms, run_seconds
 from stages import stages_of
 
@@ -94,7 +94,7 @@ def load_studies(
     looks at every image equally often.
     """
     studies = []
-    for network in NETWORKS:
+    for network in (*NETWORKS, *CIFAR10):
         profiles = {}
         for wide in (False, True):
             path = out / f"profile_{network}{'_wide' if wide else ''}.json"

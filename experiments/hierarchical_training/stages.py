@@ -27,7 +27,7 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 
 # isort: split
 import torch
-from pictures import from_jpeg, jpeg_bytes
+from pictures import DECODERS, ENCODERS, FORMATS, coded_bytes
 from regimes import Stages
 from shaped_link import single_thread
 from torch.utils.flop_counter import FlopCounterMode
@@ -45,7 +45,9 @@ from privhier.training.cloud import mean_task_loss
 from privhier.training.edge import EdgeTrainer
 from privhier.training.optimize import build_optimizer
 
-PARTS = ("full", "edge", "cloud", "release", "split_edge", "split_cloud", "encode", "decode")
+NETWORKS = ("full", "edge", "cloud", "release", "split_edge", "split_cloud")
+"""Parts that compute."""
+PARTS = (*NETWORKS, *(f"{way}_{codec}" for codec in FORMATS for way in ("encode", "decode")))
 WIRE_BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
 CPU = torch.device("cpu")
 Step = Callable[[], object]
@@ -64,11 +66,16 @@ def build_part(part: str, config: RunConfig) -> Step:
         return lambda: trainer.step(torch.from_numpy(pixels), labels, draws)
     if part == "edge":
         return _edge_step(config, facts, pixels, labels)
-    if part in ("encode", "decode"):  # noise is hard to compress: real pictures here
+    way, _, codec = part.partition("_")
+    if codec in FORMATS:  # noise is hard to compress: real pictures here
         data, _ = load_data(config)
         faces = data.images[data.splits.train[:batch]]
-        jpeg = jpeg_bytes(faces)
-        return (lambda: jpeg_bytes(faces)) if part == "encode" else (lambda: from_jpeg(jpeg, batch, size))
+        coded = coded_bytes(faces, codec)
+        return (
+            (lambda: ENCODERS[codec](faces))
+            if way == "encode"
+            else (lambda: DECODERS[codec](coded, batch, size))
+        )
     front, tail = halves(config, facts)
     images = torch.randn(batch, 3, size, size)
     with torch.no_grad():
@@ -142,8 +149,11 @@ def payload_bytes(config: RunConfig, *, sample: int = 256) -> dict[str, float]:
     starts = range(0, len(faces), batch)
     return {
         "raw": float(faces[0].size),
-        "jpeg": sum(len(jpeg_bytes(faces[start : start + batch])) for start in starts) / len(faces),
-        "jpeg_alone": sum(len(jpeg_bytes(face[None])) for face in faces) / len(faces),
+        **{
+            codec: sum(len(coded_bytes(faces[start : start + batch], codec)) for start in starts) / len(faces)
+            for codec in FORMATS
+        },
+        "jpeg_alone": sum(len(coded_bytes(face[None])) for face in faces) / len(faces),
         "features": 4.0 * values,
         "release": WIRE_BYTES[config.release.quantize] * values,
     }
@@ -171,7 +181,9 @@ def measure_all(
 
 def stages_of(parts: Mapping[str, Mapping[str, float]]) -> Stages:
     """The model's times from measured parts."""
-    return Stages(**{part: parts[part]["ms"] for part in PARTS})
+    ms = {part: measured["ms"] for part, measured in parts.items()}
+    coded = {way: {codec: ms[f"{way}_{codec}"] for codec in FORMATS} for way in ("encode", "decode")}
+    return Stages(**{part: ms[part] for part in NETWORKS}, **coded)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from figure import draw
 from measure import RATES
-from regimes import Stages, crossings, link_ms, rate_for_reduction, reduction
+from regimes import CODECS, IMAGES, Stages, crossings, link_ms, rate_for_reduction, reduction
 from results import Study, load_studies
 from runner import joint_bounds
 
@@ -31,6 +31,8 @@ PAIRS = (
     ("joint", "images_jpeg_anew"),
     ("joint", "images_raw_once"),
     ("joint", "images_jpeg_once"),
+    ("joint", "images_webp50_anew"),
+    ("joint", "images_webp50_once"),
     ("joint", "edge_only"),
     ("release_once", "images_raw_anew"),
     ("release_once", "images_jpeg_anew"),
@@ -74,16 +76,16 @@ def run_times(study: Study) -> None:
 def reductions(study: Study) -> None:
     """Run time saved against images up anew; where images up once wins."""
     print(f"\n{study.network}: run time saved against images up anew every epoch; * both measured")
-    for regime in ("joint", "release_once", "images_raw_once", "images_jpeg_once"):
-        for codec in ("raw", "jpeg"):
+    for regime in ("joint", "release_once", *(name for name in IMAGES if name.endswith("once"))):
+        for codec in CODECS:
             cells = []
             for rate in RATES:
                 new, old = study.row(regime, rate), study.row(f"images_{codec}_anew", rate)
                 star = "*" if new.measured and old.measured else " "
                 cells.append(f"{reduction(new.seconds, old.seconds):10.1%}{star}")
-            print(f"  {f'{regime}, {codec}':22s}" + "".join(cells))
+            print(f"  {f'{regime}, {codec}':28s}" + "".join(cells))
     for regime, wanted in (("joint", 0.5), ("release_once", 0.9)):
-        for codec in ("raw", "jpeg"):
+        for codec in CODECS:
             curves = study.curve(regime), study.curve(f"images_{codec}_anew")
             highest = rate_for_reduction(*curves, wanted, LOW, HIGH)
             where = f"up to {highest:.3g} Mbit/s" if highest else "nowhere"
@@ -156,6 +158,7 @@ def main() -> None:
     parser.add_argument("--cloud", type=int, help="release-once, in the cloud; default: half of them")
     parser.add_argument("--speed-rate", type=float, default=1.0, help="Mbit/s of the table of faster clouds")
     parser.add_argument("--write", action="store_true", help="write table.csv and run_time.svg")
+    parser.add_argument("--folder", type=Path, default=HERE, help="where; default: beside this file")
     options = parser.parse_args()
     studies = load_studies(
         options.out,
@@ -172,8 +175,8 @@ def main() -> None:
         joint_epochs(study)
         faster_clouds(study, options.speed_rate)
     if options.write:
-        write_atomic(HERE / "table.csv", to_csv(studies))
-        draw(studies, HERE / "run_time.svg")
+        write_atomic(options.folder / "table.csv", to_csv(studies))
+        draw(studies, options.folder / "run_time.svg")
 
 
 if __name__ == "__main__":

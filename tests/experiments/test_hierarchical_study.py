@@ -53,7 +53,14 @@ def study(repository):
 @pytest.fixture(scope="module")
 def stages(study):
     return study.regimes.Stages(
-        full=10.0, edge=3.0, cloud=8.0, release=1.0, split_edge=2.5, split_cloud=8.5, encode=0.2, decode=0.1
+        full=10.0,
+        edge=3.0,
+        cloud=8.0,
+        release=1.0,
+        split_edge=2.5,
+        split_cloud=8.5,
+        encode={"jpeg": 0.2, "jpeg50": 0.2, "webp50": 12.0},
+        decode={"jpeg": 0.1, "jpeg50": 0.1, "webp50": 0.3},
     )
 
 
@@ -100,6 +107,7 @@ def test_what_is_pipelined_takes_its_longest_part_and_what_waits_takes_the_sum(s
     assert ms("images_raw_anew", stages, 1000, 0, 1.0) == {"epoch": 10.0}
     assert ms("images_raw_anew", stages, 2000, 0, 1.0) == {"epoch": 16.0}
     assert ms("images_jpeg_anew", stages, 1000, 0, 1.0)["epoch"] == pytest.approx(10.1)
+    assert ms("images_webp50_anew", stages, 1000, 0, 1.0)["epoch"] == 12.0  # waits for the encoder
     assert ms("images_raw_once", stages, 2000, 0, 1.0) == {"first": 16.0, "cached": 10.0}
     assert ms("joint", stages, 500, 0, 1.0) == {"epoch": 8.0}
     assert ms("joint_wide", stages, 2000, 0, 1.0) == {"epoch": 16.0}
@@ -215,14 +223,23 @@ def test_a_batch_survives_packing(study):
     np.testing.assert_array_equal(found, labels)
 
 
-def test_one_jpeg_a_batch_is_smaller_than_one_a_picture_and_looks_the_same(study, data):
+def test_lower_quality_is_smaller_and_webp_is_smaller_than_jpeg(study, data):
+    sizes = {codec: len(study.pictures.ENCODERS[codec](data.images[:8])) for codec in study.regimes.CODECS}
+    assert sizes["webp50"] < sizes["jpeg50"] < sizes["jpeg"] < sizes["raw"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "share", "off"), [("jpeg", 0.7, 8), ("jpeg50", 0.7, 12), ("webp50", 0.85, 16)]
+)
+def test_one_picture_a_batch_is_smaller_than_one_an_image_and_looks_the_same(study, data, codec, share, off):
     pixels = data.images[:8]
-    tall = study.pictures.jpeg_bytes(pixels)
-    assert len(tall) < 0.7 * sum(len(study.pictures.jpeg_bytes(pixel[None])) for pixel in pixels)
-    back = study.pictures.from_jpeg(tall, 8, 32)
+    encode = study.pictures.ENCODERS[codec]
+    tall = encode(pixels)
+    assert len(tall) < share * sum(len(encode(pixel[None])) for pixel in pixels)
+    back = study.pictures.DECODERS[codec](tall, 8, 32)
     assert back.shape == pixels.shape
     for one, other in zip(back, pixels, strict=True):  # in the same order, too
-        assert np.abs(one.astype(float) - other).mean() < 8
+        assert np.abs(one.astype(float) - other).mean() < off
     np.testing.assert_array_equal(study.pictures.from_raw(study.pictures.raw_bytes(pixels), 8, 32), pixels)
 
 
@@ -369,7 +386,7 @@ def test_baseline_phases(study):
 
 
 def test_every_configuration_can_be_shortened_and_widened(study):
-    for network in study.measure.NETWORKS:
+    for network in (*study.measure.NETWORKS, *study.measure.CIFAR10):
         path = str(study.measure.config_path(network))
         config = study.whole_network.study_config(path, [], wide=False)
         assert config.name == network
@@ -393,7 +410,8 @@ def test_a_cell_has_whole_batches_within_its_seconds(study):
 
 
 def make_study(study, stages, records=()):
-    sizes = {"raw": 3072.0, "jpeg": 500.0, "features": 1024.0, "release": 256.0}
+    coded = {"jpeg": 500.0, "jpeg50": 300.0, "webp50": 200.0}
+    sizes = {"raw": 3072.0, **coded, "features": 1024.0, "release": 256.0}
     profile = study.measure.Profile(stages, {}, sizes)
     plan = study.regimes.Plan(1000, 10, 5, 5)
     return study.results.Study("toy", {False: profile}, list(records), plan)
@@ -425,6 +443,7 @@ def test_accuracy_is_compared_seed_by_seed_at_the_same_width(study):
     def cell(regime, seed, accuracy):
         return {
             "network": "n",
+            "cut": "layer2",
             "regime": regime,
             "seed": seed,
             "n_train": 10,
