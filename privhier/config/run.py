@@ -18,7 +18,7 @@ from privhier.config.base import Choice, Section
 from privhier.config.data import DatasetConfig
 from privhier.config.letters import check_letters, settled
 from privhier.config.link import LinkConfig
-from privhier.config.network import ModelConfig
+from privhier.config.network import ModelConfig, shapes_noise
 from privhier.config.privacy import EdgeConfig, PrivacyConfig, ReleaseConfig
 from privhier.config.training import ScheduleConfig, TrainingConfig
 from privhier.process.cores import usable_cores
@@ -140,6 +140,11 @@ class RunConfig(Section):
         return self.attacks.completed(defended=self.defense.name != "none")
 
     @property
+    def matched_filter(self) -> bool:
+        """Whether the tail begins with a matched filter: ``model.matched_filter`` with ``auto`` resolved."""
+        return self.model.filters(shaped=shapes_noise(self.defense))
+
+    @property
     def noise_seed(self) -> int:
         """Seed of everything private that is drawn under ``seeded``."""
         chosen = self.privacy.noise_seed
@@ -153,7 +158,10 @@ class RunConfig(Section):
         if not self.warmup_epochs:
             skipped["edge"] = {"warmup_epochs"}
         skipped["attacks"] = {"adaptive"}
+        skipped["model"] = {"matched_filter"}
         data = self.model_dump(mode="json", exclude=skipped)
+        if self.matched_filter:
+            data["model"]["matched_filter"] = True
         if self.attacks.adapts(defended=self.defense.name != "none"):
             data["attacks"]["adaptive"] = True  # else as before the key existed
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
