@@ -137,7 +137,16 @@ class RunConfig(Section):
     @property
     def attackers(self) -> AttacksConfig:
         """``attacks`` with the attackers who adapt to the defense, where they run (``attacks.adaptive``)."""
-        return self.attacks.completed(defended=self.defense.name != "none")
+        return self.attacks.completed(defended=self._defended, unknown_people=self._unknown_people)
+
+    @property
+    def _defended(self) -> bool:
+        return self.defense.name != "none"
+
+    @property
+    def _unknown_people(self) -> bool:
+        """Whether a secret is who people are, of whom the attacker owns no photo."""
+        return "identity" in self.dataset.sensitive and self.dataset.identity_protocol == "unknown_people"
 
     @property
     def matched_filter(self) -> bool:
@@ -162,8 +171,10 @@ class RunConfig(Section):
         data = self.model_dump(mode="json", exclude=skipped)
         if self.matched_filter:
             data["model"]["matched_filter"] = True
-        if self.attacks.adapts(defended=self.defense.name != "none"):
+        if self.attacks.adapts(defended=self._defended):
             data["attacks"]["adaptive"] = True  # else as before the key existed
+            if self._unknown_people:  # as before anybody adapted to a defense of who people are
+                data["attacks"]["adaptive_verification"] = True
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
