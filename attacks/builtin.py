@@ -7,6 +7,7 @@ from privhier.attacks.decoder import DecoderAttack as DecoderAttack
 from privhier.attacks.deep_prior import DeepPriorAttack as DeepPriorAttack
 from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack as EmbedReconstructionsAttack
 from privhier.attacks.fine_tune import FineTuneAttack as FineTuneAttack
+from privhier.attacks.fine_tune_metric import FineTuneMetricAttack as FineTuneMetricAttack
 from privhier.attacks.generative import GenerativeAttack as GenerativeAttack
 from privhier.attacks.gradient_boosting import GradientBoostingAttack as GradientBoostingAttack
 from privhier.attacks.inversion import InversionAttack as InversionAttack

@@ -89,7 +89,7 @@ class _OnLetters(nn.Module):
         return torch.as_tensor(self.head(torch.einsum("bmk,mkd->bmd", hot, self.values).flatten(1)))
 
 
-def _reading(head: Exit | None, edge: EdgeSegment) -> nn.Module | None:
+def reading(head: Exit | None, edge: EdgeSegment) -> nn.Module | None:
     """An exit that takes releases as the attacker sees them."""
     return head if head is None or edge.codebook is None else _OnLetters(head, edge.codebook)
 
@@ -192,7 +192,7 @@ class FineTuneAttack(Attack):
         if name == "new network":
             return fresh_classifier(held_out, n_classes, self.width)
         make = own_exit if name == "own exit" else renewed_exit
-        heads = [_reading(make(edge, self.target, n_classes), edge) for edge in weights_of(view).edges]
+        heads = [reading(make(edge, self.target, n_classes), edge) for edge in weights_of(view).edges]
         exits = [head for head in heads if head is not None]
         return AveragedExits(exits) if len(exits) == len(heads) else None
 

@@ -13,6 +13,8 @@ ThreatModel = Literal["curious_cloud", "curious_cloud_labels", "eavesdropper", "
 ADAPTIVE = ("fine_tune", "decensor")
 """Attribute attackers who hold the edge's weights and adapt to a defense: fresh noise in every batch, the
 edge's own exits fine-tuned, releases translated back to features that nobody censored."""
+ADAPTIVE_VERIFICATION = ("fine_tune_metric",)
+"""The same where the secret is who somebody is, and people are unknown."""
 
 
 class AttacksConfig(Section):
@@ -33,9 +35,10 @@ class AttacksConfig(Section):
         ]
     )
     adaptive: bool | Literal["auto"] = "auto"
-    """Whether the attackers who adapt to a defense (``ADAPTIVE``), with the threat model ``white_box`` that
-    they need, run beside those named. ``auto``: where there is a defense, and neither ``attribute`` nor
-    ``threat_models`` names others than the default; a defense that only obfuscates fools all others."""
+    """Whether the attackers who adapt to a defense (``ADAPTIVE``; on unknown people
+    ``ADAPTIVE_VERIFICATION``), with the threat model ``white_box`` that they need, run beside those named.
+    ``auto``: where there is a defense, and neither ``attribute`` nor ``threat_models`` names others than the
+    default; a defense that only obfuscates fools all others."""
     verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
     reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
     reconstruction_victims: int = Field(256, ge=1)
@@ -64,14 +67,27 @@ class AttacksConfig(Section):
         models = [model for model in self.threat_models if model != "white_box"]
         return defended and self.attribute == default.attribute and models == default.threat_models
 
-    def completed(self, *, defended: bool) -> AttacksConfig:
-        """The same with the adaptive attackers and their threat model in it, where they run."""
+    def completed(self, *, defended: bool, unknown_people: bool = False) -> AttacksConfig:
+        """The same with the adaptive attackers and their threat model in it, where they run.
+
+        Args:
+            defended: Whether there is a defense.
+            unknown_people: Whether a secret is who people are, of whom the attacker owns no photo.
+        """
         if not self.adapts(defended=defended):
             return self
-        named = {choice.name for choice in self.attribute}
-        added = [Choice(name=name) for name in ADAPTIVE if name not in named]
-        models = [*self.threat_models, *(["white_box"] if "white_box" not in self.threat_models else [])]
-        return self.model_copy(update={"attribute": [*self.attribute, *added], "threat_models": models})
+        update: dict[str, object] = {"attribute": _with(self.attribute, ADAPTIVE)}
+        if unknown_people:
+            update["verification"] = _with(self.verification, ADAPTIVE_VERIFICATION)
+        if "white_box" not in self.threat_models:
+            update["threat_models"] = [*self.threat_models, "white_box"]
+        return self.model_copy(update=update)
+
+
+def _with(chosen: list[Choice], names: tuple[str, ...]) -> list[Choice]:
+    """These attackers, and those of ``names`` that are not among them."""
+    there = {choice.name for choice in chosen}
+    return [*chosen, *(Choice(name=name) for name in names if name not in there)]
 
 
 class EvaluationConfig(Section):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from privhier.config.base import Section
+from privhier.config.base import Choice, Section
 
 MOST_LETTERS = 4096
 """K, at most: twelve bits."""
@@ -76,3 +76,34 @@ class ModelConfig(Section):
     bottleneck: BottleneckConfig = BottleneckConfig()
     exit_hidden: int = Field(64, ge=0)
     """Hidden width of the task exit and the adversarial exits; 0: linear."""
+    matched_filter: bool | Literal["auto"] = "auto"
+    """Whether the tail of a released map begins with a linear layer that makes up for how the edge shaped the
+    noise (``privhier.models.matched_filter``). ``auto``: where the defense does (``NOISE_SHAPING``); a cloud
+    is told. The tail of values or letters begins with a full layer in any case, and gets no other."""
+
+    def filters(self, *, shaped: bool) -> bool:
+        """``matched_filter`` with ``auto`` resolved for an edge that shapes its noise or not."""
+        if self.bottleneck.kind not in ("none", "channels"):
+            return False
+        return shaped if self.matched_filter == "auto" else self.matched_filter
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the filter where nobody asked for or against one: hashes stay as before the key existed."""
+        data: dict[str, Any] = handler(self)
+        if self.matched_filter == "auto":
+            data.pop("matched_filter", None)
+        return data
+
+
+NOISE_SHAPING = ("gain",)
+"""Defenses that scale values before the clip, so that what arrives has to be scaled back."""
+
+
+def shapes_noise(defense: Choice) -> bool:
+    """Whether a defense, or one of those it is the sum of, shapes the release's noise."""
+    names: list[object] = [defense.name]
+    parts = defense.options.get("parts")
+    if defense.name == "sum" and isinstance(parts, list):
+        names += [part.get("name") if isinstance(part, dict) else part for part in parts]
+    return any(name in NOISE_SHAPING for name in names)

@@ -18,7 +18,7 @@ from privhier.config.base import Choice, Section
 from privhier.config.data import DatasetConfig
 from privhier.config.letters import check_letters, settled
 from privhier.config.link import LinkConfig
-from privhier.config.network import ModelConfig
+from privhier.config.network import ModelConfig, shapes_noise
 from privhier.config.privacy import EdgeConfig, PrivacyConfig, ReleaseConfig
 from privhier.config.training import ScheduleConfig, TrainingConfig
 from privhier.process.cores import usable_cores
@@ -137,7 +137,21 @@ class RunConfig(Section):
     @property
     def attackers(self) -> AttacksConfig:
         """``attacks`` with the attackers who adapt to the defense, where they run (``attacks.adaptive``)."""
-        return self.attacks.completed(defended=self.defense.name != "none")
+        return self.attacks.completed(defended=self._defended, unknown_people=self._unknown_people)
+
+    @property
+    def _defended(self) -> bool:
+        return self.defense.name != "none"
+
+    @property
+    def _unknown_people(self) -> bool:
+        """Whether a secret is who people are, of whom the attacker owns no photo."""
+        return "identity" in self.dataset.sensitive and self.dataset.identity_protocol == "unknown_people"
+
+    @property
+    def matched_filter(self) -> bool:
+        """Whether the tail begins with a matched filter: ``model.matched_filter`` with ``auto`` resolved."""
+        return self.model.filters(shaped=shapes_noise(self.defense))
 
     @property
     def noise_seed(self) -> int:
@@ -153,9 +167,14 @@ class RunConfig(Section):
         if not self.warmup_epochs:
             skipped["edge"] = {"warmup_epochs"}
         skipped["attacks"] = {"adaptive"}
+        skipped["model"] = {"matched_filter"}
         data = self.model_dump(mode="json", exclude=skipped)
-        if self.attacks.adapts(defended=self.defense.name != "none"):
+        if self.matched_filter:
+            data["model"]["matched_filter"] = True
+        if self.attacks.adapts(defended=self._defended):
             data["attacks"]["adaptive"] = True  # else as before the key existed
+            if self._unknown_people:  # as before anybody adapted to a defense of who people are
+                data["attacks"]["adaptive_verification"] = True
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property

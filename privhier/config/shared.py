@@ -65,12 +65,19 @@ class SharedConfig(Section):
         object.__setattr__(self, "model", model)  # frozen from here on
         return self
 
+    @property
+    def matched_filter(self) -> bool:
+        """Whether the tail begins with a matched filter; only who knows the defense resolves ``auto``."""
+        return self.model.filters(shaped=False)
+
     def hash(self) -> str:
         """SHA-256 of its canonical JSON, 64 hexadecimal digits.
 
         Of a weights file only the name counts: the two machines may keep it in different folders.
         """
-        data = self.model_dump(mode="json")
+        data = self.model_dump(mode="json", exclude={"model": {"matched_filter"}})
+        if self.matched_filter:
+            data["model"]["matched_filter"] = True
         data["model"]["weights"] = PurePath(self.model.weights).name
         return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -96,7 +103,7 @@ def shared_part(config: RunConfig) -> SharedConfig:
         seed=config.seed,
         image_size=config.dataset.image_size,
         task=config.dataset.task,
-        model=config.model,
+        model=config.model.model_copy(update={"matched_filter": config.matched_filter or "auto"}),
         schedule=config.schedule,
         release=config.release,
         privacy=SharedPrivacy(

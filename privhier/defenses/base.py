@@ -107,6 +107,14 @@ class Defense(nn.Module, ABC):
         """Whether it trains parameters of its own, now or from ``attach`` on, or puts any into the edge."""
         return next(self.parameters(), None) is not None
 
+    def members(self, name: str) -> Iterator[tuple[str, str, Defense]]:
+        """Each defense that this one is made of, with its registered name and the key it stands under.
+
+        Args:
+            name: Its own, where it is made of no others.
+        """
+        yield name, "defense", self
+
     def outlet(self, feature_shape: Sequence[int]) -> nn.Module | None:
         """A module ``(B, *feature_shape)`` to the same, between bottleneck and clip; None: nothing there.
 
@@ -169,6 +177,8 @@ class Defense(nn.Module, ABC):
         The mean over the batch, and one backward, trains everything on the edge. A record contributes
         nothing to an attribute whose label it lacks. Where records mix, each has its share of the batch's
         loss: the mean of the shares is what is minimized.
+
+        At ``strength`` 0 it is the task's cross-entropy and ``adversary_loss`` on ``z``, and no more.
         """
 
     def adversary_loss(self, z: Tensor, batch: DefenseBatch) -> Tensor:

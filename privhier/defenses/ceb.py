@@ -17,6 +17,7 @@ from privhier.defenses.base import (
     task_loss_per_record,
 )
 from privhier.defenses.nats import SAID, GaussianBottleneck, nats, shown
+from privhier.defenses.task_cells import task_cells
 from privhier.models.edge import EdgeSegment
 
 
@@ -55,7 +56,7 @@ class ConditionalEntropyBottleneck(GaussianBottleneck):
         """
         assert batch.clipped is not None
         beyond = nats(batch.clipped, self._centers(batch.task_labels), self.sigma_of(batch))
-        price = self.options.weight * batch.strength * beyond * _known(batch.task_labels)
+        price = self.options.weight * batch.strength * beyond * task_cells(batch.task_labels)[1]
         return task_loss_per_record(batch) + self.adversary_loss(batch.z, batch) + price
 
     def report(self, batch: DefenseBatch) -> dict[str, Any]:
@@ -90,10 +91,10 @@ class ConditionalEntropyBottleneck(GaussianBottleneck):
             A bound for each secret; None where no record has all labels.
         """
         beyond = nats(clipped, self._centers(task_labels), sigma).detach().double()
-        cells = torch.unique(torch.stack(list(task_labels)), dim=1, return_inverse=True)[1]
+        cells, complete = task_cells(task_labels)
         bounds: list[float | None] = []
         for secret in sensitive_labels:
-            rows = _known([*task_labels, secret])
+            rows = complete & (secret != UNKNOWN_LABEL)
             told = [column[rows].cpu().numpy() for column in (cells, secret)]
             bounds.append(float(mutual_info_score(*told) + beyond[rows].mean()) if rows.any() else None)
         return bounds
@@ -102,8 +103,3 @@ class ConditionalEntropyBottleneck(GaussianBottleneck):
         """The mean of every record, ``(B, d)``; of an unknown label any."""
         parts = [means[labels.clamp_min(0)] for means, labels in zip(self.means, task_labels, strict=True)]
         return torch.stack(parts).sum(dim=0)
-
-
-def _known(labels: Sequence[Tensor]) -> Tensor:
-    """Whether a record lacks none of these labels: bool ``(B,)``."""
-    return (torch.stack(list(labels)) != UNKNOWN_LABEL).all(dim=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from privhier.defenses.base import (
     defenses,
     task_loss_per_record,
 )
+from privhier.defenses.task_cells import task_cells
 
 _TINY = 1e-6
 """Spread below which a value of the features is not scaled up."""
@@ -57,7 +57,7 @@ class CellMeans(Defense):
         if weight == 0:
             return losses
         z = batch.z.flatten(1)
-        cells, known = _cells(batch.task_labels)
+        cells, known = task_cells(batch.task_labels)
         shares = torch.zeros_like(losses)
         if int(known.sum()) < 2:
             return losses
@@ -97,12 +97,3 @@ def between_classes(z: Tensor, cells: Tensor, labels: Tensor, known: Tensor) -> 
         between = ((own * (n.sum() - n)).sum() - across) / n.sum()
         shares[inside] = between / len(inside)
     return shares
-
-
-def _cells(labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The cell of every record, int64 ``(B,)``, and whether all its task labels are known."""
-    cells, known = torch.zeros_like(labels[0]), torch.ones_like(labels[0], dtype=torch.bool)
-    for column in labels:
-        cells = cells * (int(column.max().clamp_min(0)) + 1) + column.clamp_min(0)
-        known &= column != UNKNOWN_LABEL
-    return cells, known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,18 +9,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from privhier.defenses.adversarial import Priors
 from privhier.defenses.base import (
-    UNKNOWN_LABEL,
     AdversarialOptions,
     Defense,
     DefenseBatch,
+    DefenseData,
     DefenseOptions,
     Need,
-    classification_loss,
     defenses,
     task_loss_per_record,
 )
+from privhier.defenses.min_max import beyond_guessing
 from privhier.errors import ConfigError
+from privhier.models.edge import EdgeSegment
 
 
 class DiscoOptions(AdversarialOptions):
@@ -70,15 +71,16 @@ class Disco(Defense):
 
     The edge itself, scorer included, descends the task loss; the scorer alone also descends ``weight`` times
 
-    .. math:: \sum_k \max(0,\ \log K_k - \mathrm{CE}(a_k(z), s_k)),
+    .. math:: \sum_k \max(0,\ -\log \pi_{s_k} - \mathrm{CE}(a_k(z), s_k)),
 
-    what the adversarial exits a gain over guessing among K classes: features are learned for the task, and
-    what is pruned is chosen against the secret, as in Singh and others (2021, "DISCO: dynamic and invariant
-    sensitive channel obfuscation"), whose features never see the adversary's gradient either. Their
-    adversary's loss is unbounded: a scorer can win it by making the adversary certain of the wrong class,
-    which a fresh one reads as well as the right one. Here nothing is won beyond guessing among K classes
-    alike: of an unbalanced secret that is less than who knows the shares alone would say, as with the target
-    ``uniform`` of ``max_entropy``. The exits themselves only learn to predict, from detached features.
+    what the adversarial exits a gain, in nats, over who knows nothing but the classes' shares pi among the
+    training records: features are learned for the task, and what is pruned is chosen against the secret, as
+    in Singh and others (2021, "DISCO: dynamic and invariant sensitive channel obfuscation"), whose features
+    never see the adversary's gradient either. Their adversary's loss is unbounded: a scorer can win it by
+    making the adversary certain of the wrong class, which a fresh one reads as well as the right one. Here
+    nothing is won beyond the shares. (Beyond guessing among K classes alike, log K, the common class of an
+    unbalanced secret would be punished where nothing leaks, and what leaks of a rare one would count as
+    nothing.) The exits themselves only learn to predict, from detached features.
 
     Pruning is there from the first step: this outlet is never the identity, but its mask is all it changes.
     Which channels are 0 is a part of the release and may itself follow the secret; only noise covers it.
@@ -90,6 +92,16 @@ class Disco(Defense):
     Options: ClassVar[type[DefenseOptions]] = DiscoOptions
     options: DiscoOptions
     needs: ClassVar[frozenset[Need]] = frozenset({"map"})
+
+    def __init__(self, options: DefenseOptions | None = None) -> None:
+        super().__init__(options)
+        # Of the secrets' classes: until `attach` makes room for them and `begin` reads them, all alike.
+        self.shares: Priors | None = None
+
+    @property
+    def reads_data(self) -> bool:
+        """The classes' shares."""
+        return True
 
     @property
     def has_parameters(self) -> bool:
@@ -113,19 +125,35 @@ class Disco(Defense):
             )
         return ChannelPruner(channels, keep, self.options.hidden)
 
+    def attach(self, edge: EdgeSegment) -> None:
+        """Room for the shares."""
+        self.shares = Priors(edge)
+
+    def begin(self, edge: EdgeSegment, data: DefenseData) -> None:
+        """Read the shares off the training labels."""
+        assert self.shares is not None
+        self.shares.read(data)
+
     def loss(self, batch: DefenseBatch) -> Tensor:
-        """Task cross-entropy, the adversarial exits' own, and what they gain over guessing: ``(B,)``."""
+        """Task cross-entropy, the adversarial exits' own, and what they gain over the shares: ``(B,)``."""
         learning = task_loss_per_record(batch) + self.adversary_loss(batch.z, batch)
-        term = self.options.weight * batch.strength * gain_over_guessing(batch)
+        term = self.options.weight * batch.strength * gain_over_shares(batch, self.shares)
         return learning + term.detach() + _on(list(batch.edge.outlet.parameters()), term)
 
 
-def gain_over_guessing(batch: DefenseBatch) -> Tensor:
-    """``sum_k max(0, log K - CE_k)`` in nats of the exits: ``(B,)``, at least 0, unknown labels 0."""
+def gain_over_shares(batch: DefenseBatch, shares: Priors | None) -> Tensor:
+    """``sum_k max(0, -log pi(s_k) - CE_k)`` in nats of the exits: ``(B,)``, at least 0, unknown labels 0.
+
+    Args:
+        batch: Whose exits are asked.
+        shares: Of the classes; None: all alike, so that it is ``log K`` of which the cross-entropy is taken.
+    """
     gains = []
-    for logits, labels in zip(batch.edge.adversary_logits(batch.z), batch.sensitive_labels, strict=True):
-        gain = math.log(logits.shape[1]) - classification_loss([logits], [labels])
-        gains.append(gain.clamp_min(0) * (labels != UNKNOWN_LABEL))
+    for number, (logits, labels) in enumerate(
+        zip(batch.edge.adversary_logits(batch.z), batch.sensitive_labels, strict=True)
+    ):
+        alike = logits.new_full((logits.shape[1],), 1 / logits.shape[1])
+        gains.append(beyond_guessing(logits, labels, alike if shares is None else shares(number)))
     return torch.stack(gains).sum(0)
 
 

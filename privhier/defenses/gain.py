@@ -65,6 +65,10 @@ class Gains(Defense):
     factor. It acts through the whole edge, as well as on g. It is about features, not labels: every record
     has its term.
 
+    What arrives has other proportions than what the bottleneck made, so the cloud's tail begins with a linear
+    layer that restores them: of a vector of values the expander's own, which is a full one; of a map
+    ``models.matched_filter`` (``model.matched_filter``), which a cloud in a process of its own is told of.
+
     Args:
         options: See ``GainOptions``.
     """

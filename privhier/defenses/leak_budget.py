@@ -19,6 +19,7 @@ from privhier.defenses.base import (
     classification_loss,
     defenses,
 )
+from privhier.defenses.task_cells import task_cells
 from privhier.errors import ConfigError
 from privhier.metrics.information import entropy, information_beyond_chance
 from privhier.models.edge import EdgeSegment
@@ -170,10 +171,7 @@ class LeakBudget(AdversarialDefense):
 
 def label_floors(data: DefenseData) -> list[float]:
     """What all true task labels together say of every secret, in nats, on the records that have them all."""
-    known = torch.stack([labels != UNKNOWN_LABEL for labels in data.task_labels]).all(0)
-    cells = torch.zeros_like(data.task_labels[0])
-    for labels, classes in zip(data.task_labels, data.task_classes, strict=True):
-        cells = cells * classes + labels
+    cells, known = task_cells(data.task_labels, data.task_classes)
     floors = []
     for labels, classes in zip(data.sensitive_labels, data.sensitive_classes, strict=True):
         both = known & (labels != UNKNOWN_LABEL)

@@ -22,6 +22,7 @@ from privhier.defenses.base import (
     task_loss_per_record,
 )
 from privhier.defenses.prototypes import moved, shares_of, soft_letters
+from privhier.defenses.task_cells import task_cells
 from privhier.models.codebook import fit_codebook
 from privhier.models.edge import EdgeSegment
 from privhier.models.exits import Exit
@@ -178,12 +179,10 @@ class LettersBalance(Defense):
     def _cells(self, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The task cell of every record, or 0, and whether cell and secret are known."""
         *tasks, secret = labels
-        cells, known = torch.zeros_like(secret), secret != UNKNOWN_LABEL
-        if self.options.within_task:
-            for column, size in zip(tasks, self._task_sizes, strict=True):
-                cells = cells * size + column.clamp_min(0)
-                known = known & (column != UNKNOWN_LABEL)
-        return cells, known
+        if not self.options.within_task:
+            return torch.zeros_like(secret), secret != UNKNOWN_LABEL
+        cells, known = task_cells(tasks, self._task_sizes)
+        return cells, known & (secret != UNKNOWN_LABEL)
 
     def _joint(self, number: int, soft: Tensor, labels: list[Tensor]) -> Tensor:
         """Share of these records by letter, cell and class; shaped as the table."""

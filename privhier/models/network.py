@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from privhier.config import BottleneckConfig, ModelConfig
 from privhier.models.backbones import build_backbone
-from privhier.models.bottleneck import build_bottleneck
+from privhier.models.bottleneck import Expander, build_bottleneck
 from privhier.models.edge import EdgeSegment
 from privhier.models.exits import Exit
 from privhier.models.letter_code import LetterCode
+from privhier.models.matched_filter import MatchedFilter
 from privhier.models.split import split_backbone
 from privhier.models.tail import CloudTail
 from privhier.seeding import isolated_rng
@@ -22,6 +23,7 @@ def build_network(
     task_classes: Mapping[str, int],
     sensitive_classes: Mapping[str, int],
     seed: int,
+    matched_filter: bool = False,
 ) -> tuple[EdgeSegment, CloudTail]:
     """Build both halves on the CPU; the same arguments give the same weights.
 
@@ -34,6 +36,7 @@ def build_network(
         task_classes: Task attribute to its number of classes, in order.
         sensitive_classes: Sensitive attribute to its number of classes, in order.
         seed: The experiment's seed.
+        matched_filter: Whether the tail of a map begins with a ``MatchedFilter``; it draws nothing.
 
     Raises:
         UnknownNameError: Unknown backbone or cut.
@@ -52,6 +55,10 @@ def build_network(
     feature_shape = backbone.feature_shapes[config.cut]
     with isolated_rng(seed, "model", "bottleneck"):
         bottleneck, expander, exit_shape = build_bottleneck(config.bottleneck, feature_shape)
+
+    if matched_filter and len(exit_shape) == 3 and isinstance(expander, Expander):
+        channels, height, width = exit_shape
+        expander = Expander(MatchedFilter((channels, height, width)), *expander)
 
     def exits(kind: str, classes: Mapping[str, int]) -> dict[str, Exit]:
         built = {}

@@ -7,7 +7,7 @@ import io
 import torch
 from PIL import Image
 
-from privhier.config import BottleneckConfig
+from privhier.config import BottleneckConfig, Choice
 from privhier.datasets.base import ImageArray
 from privhier.models.backbones import build_backbone
 from privhier.models.edge import EdgeSegment
@@ -35,10 +35,16 @@ def whole_network(job: TimingJob) -> tuple[EdgeSegment, CloudTail]:
             stem=config.model.stem,
         ).stage_names
     model = config.model.model_copy(
-        update={"cut": stages[0], "bottleneck": BottleneckConfig(), "weights": "none"}
+        update={
+            "cut": stages[0],
+            "bottleneck": BottleneckConfig(),
+            "weights": "none",
+            "matched_filter": False,
+        }
     )
     return network_of(
-        config.model_copy(update={"model": model}),
+        # Undefended too: what a defense puts at the end of an edge is no part of the backbone.
+        config.model_copy(update={"model": model, "defense": Choice(name="none")}),
         config.dataset.image_size,
         job.task_classes,
         job.sensitive_classes,

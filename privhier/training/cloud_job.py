@@ -232,6 +232,7 @@ class CloudJob:
             task_classes=task_classes,
             sensitive_classes={},
             seed=self.config.seed,
+            matched_filter=self.config.matched_filter,
         )
 
     def _trainer(self) -> CloudTrainer:

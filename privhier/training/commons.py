@@ -35,7 +35,10 @@ def training_key(config: RunConfig) -> str:
     without: dict[str, Any] = dict.fromkeys(("name", "attacks", "evaluation", "report", "tracking"), True)
     if not config.warmup_epochs:  # as before the key existed: older run folders go on
         without["edge"] = {"warmup_epochs"}
+    without["model"] = {"matched_filter"}
     data = config.model_dump(mode="json", exclude={**without, **_HASHLESS})
+    if config.matched_filter:
+        data["model"]["matched_filter"] = True
     return _digest("training", data | {"training_victims": config.attacks.training_victims})
 
 

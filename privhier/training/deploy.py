@@ -1,4 +1,4 @@
-"""A trained edge, loaded from its run folder and ready to release: images in, sanitized features out."""
+"""A trained edge, loaded from its run folder and ready to release, and the tail that reads its releases."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from privhier.config.shared import load_shared
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
+from privhier.models.network import build_network
+from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights
 from privhier.privacy.noise import NoiseSource, SystemNoise
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.storage.sealed import file_digest
 from privhier.training.clip import mechanism_of
+from privhier.training.cloud_folder import CloudFolder
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import saved_config
 from privhier.training.trained import finished_training, network_of
+from privhier.uplink.frames import Hello
 
 
 class ReleasingEdge(nn.Module):
@@ -73,6 +78,40 @@ def load_edge(run: Path, *, weights: Path | None = None) -> ReleasingEdge:
         folder.sealed.check_digest(folder.edge, file_digest(weights))
     load_weights(edge, weights)
     return ReleasingEdge(edge.eval(), mechanism_of(config, facts["n_train"], folder))
+
+
+def load_tail(run: Path) -> CloudTail:
+    """The trained cloud tail: releases ``(B, *release_shape)`` in, logits of every task out.
+
+    Args:
+        run: A run folder, or the folder of ``privhier cloud``, which is all that a cloud has.
+
+    Returns:
+        In evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: Training has not finished there, or a file was altered since.
+    """
+    cloud, folder = CloudFolder(run), RunFolder(run)
+    if cloud.config.exists():
+        cloud.finished()
+        shared = load_shared(cloud.sealed.checked(cloud.config))
+        hello = Hello.decode(cloud.sealed.read_json(cloud.edges)[0].encode())
+        _, tail = build_network(
+            shared.model.model_copy(update={"weights": "none"}),
+            image_size=shared.image_size,
+            task_classes=dict(hello.task_classes),
+            sensitive_classes={},
+            seed=shared.seed,
+            matched_filter=shared.matched_filter,
+        )
+        load_weights(tail, cloud.sealed.checked(cloud.tail))
+        return tail.eval()
+    facts, config = finished_training(folder), saved_config(folder)
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": "none"})})
+    _, tail = network_of(plain, facts["image_size"], facts["task_classes"], facts["sensitive_classes"])
+    load_weights(tail, folder.sealed.checked(folder.tail))
+    return tail.eval()
 
 
 def _facts(folder: RunFolder) -> dict[str, Any]:

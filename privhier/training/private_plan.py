@@ -31,10 +31,18 @@ def check_defense(config: RunConfig, defense: Defense) -> None:
         ConfigError: It compares records, and there is DP-SGD or nobody to compare with; or under DP-SGD it
             has steps, parameters or a state of its own.
     """
-    name, private = config.defense.name, config.edge.dp_sgd is not None
+    for name, key, part in defense.members(config.defense.name):
+        _check_member(config, part, name, key)
+
+
+def _check_member(config: RunConfig, defense: Defense, name: str, where: str) -> None:
+    """``check_defense`` of one defense, which stands under the key ``where``."""
+    private, who = config.edge.dp_sgd is not None, f"the defense {name!r}"
+    if where != "defense":
+        who += f" ({where})"
     if defense.mixes_records and private:
         raise ConfigError(
-            key="defense.name",
+            key=f"{where}.name",
             value=name,
             rule="compares the records of a batch, so a record's loss depends on others; under edge.dp_sgd "
             "nothing could be claimed",
@@ -44,10 +52,10 @@ def check_defense(config: RunConfig, defense: Defense) -> None:
         raise ConfigError(
             key="training.batch_size",
             value=config.training.batch_size,
-            rule=f"must be at least 2 with the defense {name!r}, which compares the records of a batch",
+            rule=f"must be at least 2 with {who}, which compares the records of a batch",
             remedy="Set training.batch_size=2 or more, e.g. 64",
         )
-    _check_needs(config, defense)
+    _check_needs(config, defense, who, where)
     reason = None
     if defense.adversary_steps:
         reason = "takes extra adversary steps on private labels outside the one loss"
@@ -59,15 +67,22 @@ def check_defense(config: RunConfig, defense: Defense) -> None:
         reason = "keeps a state of its own that may hold private records"
     if private and reason:
         raise ConfigError(
-            key="defense",
+            key=where,
             value=name,
             rule=f"{reason}; under edge.dp_sgd nothing could be claimed",
-            remedy="Set defense.options.adversary_steps=0, choose another defense, or drop edge.dp_sgd",
+            remedy=f"Set {where}.options.adversary_steps=0, choose another defense, or drop edge.dp_sgd",
         )
 
 
-def _check_needs(config: RunConfig, defense: Defense) -> None:
-    """Refuse a run whose releases or schedule are not what the defense is made for."""
+def _check_needs(config: RunConfig, defense: Defense, who: str, where: str) -> None:
+    """Refuse a run whose releases or schedule are not what the defense is made for.
+
+    Args:
+        config: The run.
+        defense: One defense.
+        who: Names it in a message.
+        where: The key it stands under.
+    """
     kind, schedule = config.model.bottleneck.kind, config.schedule
     letters, flat = kind == "letters", kind in ("letters", "dimension")
     wrong: tuple[str, str, str, str] | None = None
@@ -87,7 +102,7 @@ def _check_needs(config: RunConfig, defense: Defense) -> None:
             "release.mechanism",
             config.release.mechanism,
             "must be gaussian, with noise,",
-            "Set release.mechanism=gaussian and release.sigma above 0, or defense.options.sigma",
+            f"Set release.mechanism=gaussian and release.sigma above 0, or {where}.options.sigma",
         )
     elif defense.finishes and (schedule.joint_epochs or not schedule.pretrain_epochs):
         wrong = (
@@ -108,7 +123,7 @@ def _check_needs(config: RunConfig, defense: Defense) -> None:
         raise ConfigError(
             key=key,
             value=value,
-            rule=f"{rule} with the defense {config.defense.name!r}",
+            rule=f"{rule} with {who}",
             remedy=f"{remedy}, or choose another defense",
         )
 

@@ -79,6 +79,7 @@ def network_of(
         task_classes=task_classes,
         sensitive_classes=sensitive_classes,
         seed=config.seed,
+        matched_filter=config.matched_filter,
     )
     with isolated_rng(config.seed, "model", "outlet"):
         outlet = build_defense(config.defense).outlet(edge.feature_shape)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from privhier.attacks.parts.metrics import discriminant
 from privhier.attacks.parts.people import split_people, verification_auc
-from privhier.attacks.verification import MetricAttack, _discriminant
+from privhier.attacks.verification import MetricAttack
 from privhier.attacks.view import AuxiliarySet, View
 
 
@@ -57,7 +58,7 @@ def test_a_learned_metric_beats_plain_cosine_on_unknown_people():
 def test_the_discriminant_whitens_the_within_person_covariance():
     releases, who = nuisance_world(np.random.default_rng(2), 200, photos=5)
     x = (releases - releases.mean(0)).astype(np.float32)
-    projected = x @ _discriminant(x, who, shrink=0.0, soft=False, repeats=1)
+    projected = x @ discriminant(x, who, shrink=0.0, soft=False, repeats=1)
     within = np.concatenate([projected[who == p] - projected[who == p].mean(0) for p in range(200)])
     covariance = within.T @ within / (1000 - 200)
     np.testing.assert_allclose(covariance, np.eye(8), atol=2e-2)

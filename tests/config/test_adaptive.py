@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 
 import pytest
 
 from privhier.assessment.victims import attribute_plan, build_attacks, check_bench
-from privhier.config import load_config, parse_config
-from privhier.config.attacks import ADAPTIVE
+from privhier.attacks.base import attacks
+from privhier.config import HASHLESS, load_config, parse_config
+from privhier.config.attacks import ADAPTIVE, ADAPTIVE_VERIFICATION
 from privhier.session import reference_config
 
 BASE = {
@@ -85,3 +88,55 @@ def test_a_reference_meets_whoever_the_run_meets():
 
 def test_a_white_box_that_was_asked_for_does_not_keep_them_out():
     assert names(made(threat_models=["curious_cloud", "white_box"])) == [*PLAIN, *ADAPTIVE]
+
+
+def people(defense="max_entropy", protocol="unknown_people", sensitive=("identity",), **attacks):
+    dataset = BASE["dataset"] | {"sensitive": list(sensitive), "identity_protocol": protocol}
+    return parse_config(copy.deepcopy(BASE) | {"dataset": dataset, "defense": defense, "attacks": attacks})
+
+
+def verifiers(config):
+    return [name for name, _ in build_attacks(config)["identity"]]
+
+
+def test_who_hides_people_meets_who_adapts_to_it_and_nobody_else_does():
+    hidden = people()
+    assert [choice.name for choice in hidden.attackers.verification] == ["metric", *ADAPTIVE_VERIFICATION]
+    assert verifiers(hidden) == ["metric", *ADAPTIVE_VERIFICATION]
+    assert hidden.attackers.threat_models == ["curious_cloud", "white_box"]
+    check_bench(hidden)
+    both = people(sensitive=("male", "identity"))
+    assert (names(both), verifiers(both)) == ([*PLAIN, *ADAPTIVE], ["metric", *ADAPTIVE_VERIFICATION])
+    for config in (people("none"), people(adaptive=False), people(threat_models=["eavesdropper"])):
+        assert config.attackers == config.attacks
+        assert verifiers(config) == ["metric"]
+    assert verifiers(people("none", adaptive=True)) == ["metric", *ADAPTIVE_VERIFICATION]
+    assert verifiers(people(protocol="known_people")) == [*PLAIN, *ADAPTIVE]  # there names are classes
+    assert made().attackers.verification == made().attacks.verification
+    assert names(reference_config(both, "open")) == names(both)
+    assert verifiers(reference_config(hidden, "open")) == verifiers(hidden)
+
+
+def test_a_verifier_that_was_named_with_options_is_not_named_twice():
+    chosen = [{"name": "fine_tune_metric", "options": {"epochs": 2}}, "metric"]
+    config = people(verification=chosen)
+    assert verifiers(config) == ["fine_tune_metric", "metric"]
+    assert build_attacks(config)["identity"][0][1].epochs == 2
+
+
+def test_the_hash_knows_of_them_where_they_run_and_only_there():
+    assert people().hash() == people(adaptive=True).hash() != people(adaptive=False).hash()
+    assert people("none").hash() == people("none", adaptive=False).hash()
+    for config, before in ((people(), False), (people(protocol="known_people"), True), (made(), True)):
+        data = config.model_dump(mode="json", exclude={**HASHLESS, "privacy": {"noise_seed"}})
+        del data["edge"]["warmup_epochs"]
+        data["attacks"]["adaptive"] = True
+        old = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        assert (config.hash() == old) is before
+
+
+@pytest.mark.parametrize("kind", ["attribute", "verification"])
+def test_every_attacker_of_these_lists_is_of_its_kind_and_holds_the_weights(kind):
+    listed = {"attribute": ADAPTIVE, "verification": ADAPTIVE_VERIFICATION}[kind]
+    for name in listed:
+        assert (attacks.get(name).kind, attacks.get(name).white_box) == (kind, True)

@@ -96,6 +96,7 @@ SHARED = {
     "model.weights": "weights/vgg11.pth",
     "model.bottleneck": {"kind": "channels", "size": 8},
     "model.exit_hidden": 8,
+    "model": {"bottleneck": {"kind": "channels", "size": 8}, "matched_filter": True},
     "schedule.pretrain_epochs": 2,
     "schedule.joint_epochs": 1,
     "schedule.cloud_epochs": 0,
@@ -141,7 +142,7 @@ def leaves(model: type, prefix: str = "") -> set[str]:
 
 def test_every_key_of_a_run_is_either_private_or_shared():
     """A key added to the configuration has to be put on one side here."""
-    sided = {*PRIVATE, *SHARED, "privacy.noise_source", "release.target_epsilon"}
+    sided = {*PRIVATE, *SHARED, "privacy.noise_source", "release.target_epsilon", "model.matched_filter"}
     sided |= {f"model.bottleneck.{key}" for key in ("kind", "size", "letters", "groups", "fit")}
     whole = {"attacks", "evaluation", "report", "tracking", "link", "runtime", "edge", "defense"}
     whole |= {"training.edge", "training.augment", "dataset.splits", "dataset.options"}

@@ -18,6 +18,7 @@ from privhier.attacks.deep_prior import DeepPriorAttack
 from privhier.attacks.embed_reconstructions import EmbedReconstructionsAttack
 from privhier.attacks.embedders.base import FaceEmbedder, embedders, resized
 from privhier.attacks.fine_tune import FineTuneAttack
+from privhier.attacks.fine_tune_metric import FineTuneMetricAttack
 from privhier.attacks.generative import GenerativeAttack
 from privhier.attacks.gradient_boosting import GradientBoostingAttack
 from privhier.attacks.inversion import InversionAttack
@@ -60,6 +61,7 @@ CASES = {
     "decensor": DecensorAttack(target="gender", epochs=10, retrain_epochs=6, width=8),
     "mixture": MixtureAttack(target="gender", mixtures=20),
     "metric": MetricAttack(target="identity", epochs=3),
+    "fine_tune_metric": FineTuneMetricAttack(target="identity", draws=6, epochs=3, width=8),
     "decoder": DecoderAttack(epochs=3, width=8, blocks=1),
     "inversion": InversionAttack(steps=40),
     "deep_prior": DeepPriorAttack(steps=60, width=8, levels=2),

@@ -304,6 +304,14 @@ def test_at_no_strength_the_trunk_learns_its_task_alone_and_the_exits_learn_on(
         assert torch.allclose(half - plain, (whole - plain) / 2, atol=1e-5)
 
 
+def test_at_no_strength_its_loss_is_the_tasks_and_the_adversaries(
+    defense: Defense, edge: EdgeSegment
+) -> None:
+    batch = replace(make_batch(edge), strength=0.0)
+    learning = task_loss_per_record(batch) + defense.adversary_loss(batch.z, batch)
+    assert torch.allclose(defense.loss(batch), learning, atol=1e-5)
+
+
 def test_own_parameters_move(defense: Defense, edge: EdgeSegment) -> None:
     assert own_parameters_move(defense, edge)
     assert defense.has_parameters or not list(defense.parameters())

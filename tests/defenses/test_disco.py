@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from privhier.config import Choice, ModelConfig
 from privhier.defenses.base import DefenseBatch, build_defense, task_loss_per_record
-from privhier.defenses.disco import ChannelPruner, Disco, gain_over_guessing
+from privhier.defenses.disco import ChannelPruner, Disco, gain_over_shares
 from privhier.errors import ConfigError
 from privhier.models.network import build_network
 from privhier.seeding import isolated_rng, torch_stream
@@ -76,7 +77,7 @@ def trains_the_scorer_alone(defense: Disco) -> bool:
     """Whether the term against the secret moves the scorer by its own gradient, and the trunk not at all."""
     weight = defense.options.weight
     trunk, _ = gradients(task_loss_per_record)
-    _, full = gradients(lambda batch: task_loss_per_record(batch) + weight * gain_over_guessing(batch))
+    _, full = gradients(lambda batch: task_loss_per_record(batch) + weight * gain_over_shares(batch, None))
     own_trunk, own_scorer = gradients(defense.loss)
     return torch.allclose(own_trunk, trunk, atol=1e-6) and torch.allclose(own_scorer, full, atol=1e-6)
 
@@ -93,11 +94,11 @@ def test_sabotage_a_term_that_reaches_the_trunk_or_helps_the_adversary():
     class Whole(Disco):
         def loss(self, batch: DefenseBatch) -> Tensor:
             learning = task_loss_per_record(batch) + self.adversary_loss(batch.z, batch)
-            return learning + self.options.weight * gain_over_guessing(batch)
+            return learning + self.options.weight * gain_over_shares(batch, None)
 
     class Helping(Disco):
         def loss(self, batch: DefenseBatch) -> Tensor:
-            return super().loss(batch) - 2 * self.options.weight * gain_over_guessing(batch)
+            return super().loss(batch) - 2 * self.options.weight * gain_over_shares(batch, None)
 
     assert not trains_the_scorer_alone(Whole())
     assert not trains_the_scorer_alone(Helping())
@@ -108,10 +109,36 @@ def test_nothing_is_won_beyond_guessing():
     edge = SimpleNamespace(adversary_logits=lambda z: [logits])
     labels = [torch.tensor([0, 0, 1, -1])]
     batch = DefenseBatch(z=logits, task_labels=[], sensitive_labels=labels, edge=edge)
-    certain, wrong, guessing, unknown = gain_over_guessing(batch).tolist()
+    certain, wrong, guessing, unknown = gain_over_shares(batch, None).tolist()
     assert certain == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-3)
     assert (wrong, unknown) == (0.0, 0.0)
     assert guessing == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_counts_is_beyond_the_classes_shares_among_the_training_records():
+    """An exit that says the shares gains nothing of any class, of a rare one as little as of a common one."""
+    edge = whole_edge()
+    defense = build_defense(Choice(name="disco"))
+    defense.attach(edge)
+    secrets = [torch.tensor([0] * 90 + [1] * 10), torch.tensor([0] * 50 + [1] * 30 + [2] * 15 + [-1] * 5)]
+    data = SimpleNamespace(sensitive_labels=secrets, sensitive_classes=[2, 3])
+    defense.begin(edge, data)
+    shares = [torch.tensor([0.9, 0.1]), torch.tensor([50, 30, 15]) / 95]
+    said = [share.log().expand(6, -1) for share in shares]
+    labels = [torch.tensor([0, 1, 0, 1, 0, -1]), torch.tensor([0, 1, 2, 2, 1, 0])]
+
+    def gains(logits: list[Tensor]) -> list[float]:
+        still = SimpleNamespace(adversary_logits=lambda z: logits)
+        batch = DefenseBatch(z=said[0], task_labels=[], sensitive_labels=labels, edge=still)
+        return gain_over_shares(batch, defense.shares).tolist()
+
+    assert gains(said) == pytest.approx([0.0] * 6, abs=1e-6)
+    more = said[0].clone()
+    more[:, 1] += 2.0  # leans to the rare class, which is still not the likelier one
+    found = gains([more, said[1]])
+    of_rare = float(torch.log_softmax(more, 1)[1, 1] - shares[0][1].log())
+    assert found == pytest.approx([0, of_rare, 0, of_rare, 0, 0], abs=1e-6)
+    assert 0 < math.exp(of_rare) * 0.1 < 0.5  # log K would have said: nothing gained
 
 
 def test_the_secrets_channel_is_pruned_and_the_tasks_is_kept():
@@ -158,5 +185,5 @@ def test_it_is_refused_without_a_map_and_under_dp_sgd(small_config):
     check("channels")
     with pytest.raises(ConfigError, match="must keep the map"):
         check("dimension")
-    with pytest.raises(ConfigError, match="trains parameters of its own"):
+    with pytest.raises(ConfigError, match="learns from private records"):
         check("channels", edge={"dp_sgd": {"noise_multiplier": 1.0}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +84,27 @@ def test_the_norm_goes_where_the_task_looks_and_more_of_it_under_the_penalty():
     assert float(g[0] - g[1:].max()) > 1
     assert 1 - share < (1 - without) / 2
     assert share > 0.9
+
+
+def test_a_channel_of_larger_gain_arrives_with_more_signal_to_the_same_noise():
+    """Shaped by the clip alone: the noise, and the norm it hides, are those of a release without gains."""
+    mechanism = ReleaseMechanism("gaussian", clip=1.0, sigma=0.05)
+    x = torch.randn(400, 3, 4, 4, generator=torch_stream(0, "map"))
+    ratios = {}
+    for name, gains in (("plain", (0.0, 0.0, 0.0)), ("shaped", (0.0, 1.5, 0.0))):
+        outlet = Gain((3, 4, 4))
+        with torch.no_grad():
+            outlet.log_gain += torch.tensor(gains)[:, None, None]
+            clipped = mechanism.clip_features(outlet(x))
+            noise = mechanism.sanitize(outlet(x), SeededNoise(0, name)).values - clipped
+        assert float(clipped.flatten(1).norm(dim=1).max()) <= 1 + 1e-6
+        assert torch.allclose(noise.std(dim=(0, 2, 3)), torch.tensor(0.05), rtol=0.05)
+        ratios[name] = clipped.square().mean(dim=(0, 2, 3)) / noise.square().mean(dim=(0, 2, 3))
+    plain, shaped = ratios["plain"], ratios["shaped"]
+    assert torch.allclose(plain, plain.mean().expand(3), rtol=0.1)
+    assert float(shaped[1] / shaped[0]) == pytest.approx(math.exp(3), rel=0.1)
+    assert float(shaped[1]) > 2 * float(plain[1])
+    assert float(shaped[0]) < float(plain[0]) / 2
 
 
 def test_it_is_refused_under_dp_sgd_and_for_letters(small_config):

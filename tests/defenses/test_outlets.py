@@ -16,6 +16,7 @@ from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.defenses.base import build_defense, defenses
 from privhier.models.inputs import normalize
+from privhier.models.matched_filter import MatchedFilter
 from privhier.privacy.noise import SeededNoise
 from privhier.seeding import torch_stream
 from privhier.training import trainer as room
@@ -31,7 +32,7 @@ ALONE = "schedule.joint_epochs=0"
 RUNS: dict[str, tuple[str, ...]] = {
     "disco": (CHANNELS, "defense.options={weight: 1.0, keep: 0.5}"),
     "erase": (ALONE,),
-    "gain": ("defense.options={weight: 0.3}",),
+    "gain": (CHANNELS, "defense.options={weight: 0.3}"),
     "reconstruction": ("defense.options={weight: 1.0, adversary_steps: 1}",),
 }
 """What a run of each needs beside its name."""
@@ -106,6 +107,10 @@ def test_a_run_trains_resumes_and_deploys_with_its_outlet(
     for key, value in resumed.edge.state_dict().items():
         assert torch.equal(value, state[key]), key
     assert np.array_equal(whole.test_releases, resumed.test_releases)
+    tail = whole.tail.state_dict()
+    assert any(isinstance(module, MatchedFilter) for module in whole.tail.modules()) is (name == "gain")
+    for key, value in resumed.tail.state_dict().items():
+        assert torch.equal(value, tail[key]), key
 
     session = session_of(config, tmp_path / "whole")
     data, deployed = session.prepared.data, load_edge(tmp_path / "whole")

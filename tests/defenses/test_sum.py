@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privhier.config import Choice, load_config
 from privhier.defenses.base import Defense, DefenseBatch, build_defense, defenses, task_loss_per_record
-from privhier.errors import ConfigError
+from privhier.errors import ConfigError, TrainingError
 from privhier.models.edge import EdgeSegment
 from privhier.seeding import isolated_rng
 from privhier.training.private_plan import check_defense
@@ -288,3 +288,61 @@ def test_it_needs_and_tells_what_its_parts_do():
     alone = build_defense(Choice(name="vib")).report(batch)
     assert both.report(batch) == alone
     assert len(alone) == 1
+
+
+PANEL = {"name": "max_entropy", "options": {"adversaries": 2, "weight": 1.5}}
+THREE = [
+    {**PANEL, "weight": 0.7},
+    {"name": "cell_means", "weight": 2.0, "options": {"weight": 0.1, "begins": 0.25}},
+    {"name": "gradient_reversal"},
+]
+
+
+def twice(defense: Defense, batch: DefenseBatch) -> Tensor:
+    """The definition: a term is what a part's loss adds to its own loss at strength 0."""
+    beside = defense._beside(batch)
+    exits = Defense.adversary_loss(defense, batch.z, beside)
+    losses = task_loss_per_record(batch) + Defense.adversary_loss(defense, batch.z, batch)
+    for weight, part in zip(defense.weights, defense.parts, strict=True):
+        idle = part.loss(replace(beside, strength=0.0))
+        losses = losses + (idle - task_loss_per_record(beside) - exits)
+        losses = losses + weight * (part.loss(beside) - idle)
+    return losses
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_every_part_is_asked_once_a_step_for_what_the_definition_asks_twice(strength, monkeypatch):
+    defense, edge = prepared("sum", parts=THREE)
+    asked: list[str] = []
+    for part in defense.parts:
+        monkeypatch.setattr(
+            part,
+            "loss",
+            lambda batch, part=part: (asked.append(type(part).__name__), type(part).loss(part, batch))[1],
+        )
+    found = {}
+    for ask in (Defense.forward, twice):
+        edge.zero_grad(set_to_none=True)
+        defense.zero_grad(set_to_none=True)
+        losses = ask(defense, replace(make_batch(edge), strength=strength))
+        losses.mean().backward()
+        named = [*edge.named_parameters(), *defense.named_parameters()]
+        found[ask] = losses.detach(), {name: p.grad.clone() for name, p in named if p.grad is not None}
+        if ask is Defense.forward:
+            assert asked == ["MaxEntropy", "CellMeans", "GradientReversal"]
+    (losses, gradients_), (wanted, wanted_gradients) = found.values()
+    assert torch.allclose(losses, wanted, atol=1e-5)
+    assert close(gradients_, wanted_gradients)
+    assert any(name.startswith("parts.0.panel") for name in gradients_)
+
+
+def test_a_part_that_gives_no_loss_a_record_is_refused_and_not_broadcast():
+    whole = type(
+        "Whole", (Recording,), {"needs": frozenset(), "__doc__": "W.", "loss": lambda s, b: b.z.sum()}
+    )
+    defenses.register("of_the_whole_batch")(whole)
+    defense, edge = prepared("sum", parts=["none", "of_the_whole_batch"])
+    with pytest.raises(
+        TrainingError, match=r"parts\[1\]\.name: 'Whole' - must give one loss a record, \(64,\)"
+    ):
+        defense.loss(make_batch(edge))

@@ -282,6 +282,38 @@ def test_the_real_tail_of_a_feature_map_can_be_logged(run: Path) -> None:
     assert tracker.failure is None
 
 
+def test_a_tail_with_a_matched_filter_reloads_without_our_code(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from privhier.config import ModelConfig
+    from privhier.models.matched_filter import MatchedFilter
+    from privhier.models.network import build_network
+
+    model = ModelConfig.model_validate({"cut": "stage1", "bottleneck": {"kind": "channels", "size": 4}})
+    sizes: dict[str, Any] = {"task_classes": {"gender": 2, "age": 4}, "sensitive_classes": {}}
+    edge, tail = build_network(model, image_size=32, seed=0, matched_filter=True, **sizes)
+    (layer,) = [module for module in tail.modules() if isinstance(module, MatchedFilter)]
+    with torch.no_grad():
+        layer.weight += 0.1 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
+    tracker = tracking.open_tracker(config(), run)
+    uri = tracker.log_tail(tail, np.zeros((2, *edge.release_shape), np.float32))
+    tracker.finish()
+    releases = np.random.default_rng(0).standard_normal((5, *edge.release_shape)).astype(np.float32)
+    with torch.no_grad():
+        expected = torch.cat(tail.eval()(torch.from_numpy(releases)), dim=1).numpy()
+    np.save(run.parent / "releases.npy", releases)
+    script = (
+        "import sys, numpy, mlflow\n"
+        "answer = mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.load(sys.argv[2]))\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'privhier'], 'our code'\n"
+        "numpy.save(sys.argv[3], answer)\n"
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{run.parent / 'mlflow.db'}")
+    command = [sys.executable, "-c", script, str(uri), run.parent / "releases.npy", run.parent / "answer.npy"]
+    subprocess.run(command, check=True, cwd=run.parent, timeout=120)
+    np.testing.assert_allclose(np.load(run.parent / "answer.npy"), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_a_tail_of_letters_reloads_and_answers_alike_on_every_letter(
     run: Path, monkeypatch: pytest.MonkeyPatch, groups: int
