@@ -11,8 +11,8 @@ demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
 	$(BIN)/privhier run configs/quickstart.yaml --out runs/demo
 
-test: $(STAMP)  ## Everything that ends within fifteen minutes on two cores
-	$(BIN)/python -m pytest -m "not slow"
+test: $(STAMP)  ## Everything that ends within ten minutes on two cores; two processes where memory allows
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: $(STAMP)  ## Minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

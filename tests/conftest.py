@@ -60,6 +60,22 @@ if _strangers():
     )
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist, too, as in tests/mutants/run.py
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of ``make test``: a choice of the user's, or the rule in ``process/count.py``.
+
+    They share the cores: what they start, too, sees how many threads are left to each.
+    """
+    from privhier.process.cores import usable_cores
+
+    rule = Path(__file__).parent / "process" / "count.py"
+    chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    count = int(chosen) if chosen else int(runpy.run_path(str(rule))["here"]())
+    if count:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    return count
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The repository's root."""
