@@ -64,6 +64,7 @@ def sweep(
     out: str | Path | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
+    device_share: float | Literal["auto"] | None = None,
     progress: bool = True,
 ) -> FinishedSweep:
     """Work on every point of a sweep that is not done yet, and write its page: ``privhier sweep``.
@@ -73,6 +74,8 @@ def sweep(
         out: The sweep folder; default: ``runs/NAME-HASH``. An existing one of this sweep goes on.
         engine: ``local``: worker processes here; ``ray``: a cluster.
         workers: Points at a time; default: as many as there are cores for.
+        device_share: The part of a CUDA device's memory that a point may fill, in (0, 1]; ``"auto"``: equal
+            parts for the workers on it, which is what local workers get by default.
         progress: Show how many points are done.
 
     Raises:
@@ -85,7 +88,9 @@ def sweep(
     folder = Path(out) if out is not None else None
     with interruptible("the same call again"), shown(progress) as report, sigterm_interrupts():
         show = None if report is None else lambda now: report(str(now), now.done + now.failed, now.total)
-        summary = run_sweep(spec, engine=engine, workers=workers, out=folder, progress=show)
+        summary = run_sweep(
+            spec, engine=engine, workers=workers, device_share=device_share, out=folder, progress=show
+        )
         page = publish(summary.folder)[0] if summary.done else None
     return FinishedSweep(summary, page)
 

@@ -26,6 +26,15 @@ def sweep(
         int | None,
         typer.Option("--workers", min=1, help="Points at a time; default: cores / threads of a point"),
     ] = None,
+    device_share: Annotated[
+        str | None,
+        typer.Option(
+            "--device-share",
+            metavar="auto|F",
+            help="Part of a CUDA device's memory a point may fill, e.g. 0.125; auto: equal parts for the "
+            "workers on it. On a CPU workers share the cores by runtime.threads",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Sweep folder; default: runs/NAME-HASH", show_default=False)
     ] = None,
@@ -36,9 +45,15 @@ def sweep(
     from privhier.sweeps.publish import publish
 
     parts = ["privhier", "sweep", str(sweep), *(["--engine", engine] if engine != "local" else [])]
-    parts += [*(["--workers", str(workers)] if workers else []), *(["--out", str(out)] if out else [])]
+    parts += [
+        *(["--workers", str(workers)] if workers else []),
+        *(["--device-share", device_share] if device_share else []),
+        *(["--out", str(out)] if out else []),
+    ]
     with interruptible(shlex.join(parts), kept=_KEPT), show_standing(console) as progress:
-        summary = run_sweep(sweep, engine=engine, workers=workers, out=out, progress=progress)
+        summary = run_sweep(
+            sweep, engine=engine, workers=workers, device_share=device_share, out=out, progress=progress
+        )
     say(*summary.lines())
     if summary.done:
         page, problem = publish(summary.folder)

@@ -12,8 +12,18 @@ from typing import Literal
 
 from privhier.config import RunConfig
 from privhier.errors import ConfigError, PrivhierError
+from privhier.process.cores import usable_cores
 from privhier.sweeps.assignment import Assignment, Ending, Engine, shares_of
-from privhier.sweeps.local import LocalEngine, default_workers
+from privhier.sweeps.device_share import (
+    Share,
+    default_workers,
+    read_share,
+    refuse_without_cuda,
+    share_of,
+    visible_devices,
+    wants_cuda,
+)
+from privhier.sweeps.local import LocalEngine
 from privhier.sweeps.progress import Show, Standing
 from privhier.sweeps.ray_engine import RayEngine
 from privhier.sweeps.search import check_search, run_search
@@ -69,6 +79,7 @@ def run_sweep(
     *,
     engine: EngineName = "local",
     workers: int | None = None,
+    device_share: str | float | None = None,
     out: Path | None = None,
     progress: Show | None = None,
 ) -> SweepSummary:
@@ -77,7 +88,9 @@ def run_sweep(
     Args:
         spec: The sweep file.
         engine: ``local``: worker processes here. ``ray``: tasks on a Ray cluster.
-        workers: Points at a time; default: as many as there are cores for.
+        workers: Points at a time; default: as many as there are cores (and shares of a device) for.
+        device_share: The part of a CUDA device that a point may fill, in (0, 1], or ``auto``: equal parts for
+            the workers on it, which is what local workers get by default.
         out: The sweep folder; default ``runs/NAME-HASH``. An existing one of this sweep goes on.
         progress: Called whenever a point begins or ends.
 
@@ -89,6 +102,7 @@ def run_sweep(
     sweep = load_sweep(spec)
     if workers is not None and workers < 1:
         raise ConfigError(key="--workers", value=workers, rule="must be at least 1", remedy="Try 2")
+    share = None if device_share is None else read_share(device_share)
     if engine not in ("local", "ray"):
         raise ConfigError(
             key="--engine", value=engine, rule="must be local or ray", remedy="Try --engine local"
@@ -99,9 +113,10 @@ def run_sweep(
         check_search()
         points = list(sweep.setting(tuple(axis.steps()[0] for axis in sweep.file.axes)))
     check_points(points)
+    crew = _plan_crew([point.config for point in points], engine, workers, share)
     folder = SweepFolder(out if out is not None else Path("runs") / f"{sweep.name}-{sweep.hash()[:10]}")
     folder.occupy(sweep)
-    run = _Run(sweep, folder, engine, workers, progress)
+    run = _Run(sweep, folder, engine, crew, progress)
     try:
         if sweep.file.search is not None:
             run.total = sweep.file.search.n_trials * len(sweep.seeds())
@@ -155,6 +170,39 @@ def check_points(points: Sequence[Point]) -> None:
             ) from error
 
 
+@dataclass(frozen=True)
+class _Crew:
+    """How many points at a time, and what each has of the machine; ``threads`` of the hungriest one."""
+
+    workers: int
+    threads: int
+    devices: int
+    cuda: bool
+    share: Share | None
+
+
+def _plan_crew(
+    configs: Sequence[RunConfig], engine: EngineName, workers: int | None, share: Share | None
+) -> _Crew:
+    """Decided before anything is written; a share that cannot be given is refused here."""
+    threads = max(int(config.runtime.threads) for config in configs)
+    cuda = any(config.runtime.device == "cuda" for config in configs)
+    if engine == "ray":  # Ray counts the cluster's devices, which need not be here
+        if not wants_cuda(configs, available=True):
+            refuse_without_cuda(share)
+            share = None
+        several = workers if workers is not None else default_workers(threads, usable_cores())
+        return _Crew(several, threads, 0, cuda, share)
+    available = visible_devices()
+    devices = available if wants_cuda(configs, available=available > 0) else 0
+    if not devices:
+        refuse_without_cuda(share)
+    wanted: Share = "auto" if share is None else share
+    if workers is None:
+        workers = default_workers(threads, usable_cores(), devices=devices, share=wanted)
+    return _Crew(workers, threads, devices, cuda, share_of(workers, devices, wanted) if devices else None)
+
+
 class _Run:
     """One start of a sweep; also what its engine reports to."""
 
@@ -163,7 +211,7 @@ class _Run:
         sweep: Sweep,
         folder: SweepFolder,
         engine: EngineName,
-        workers: int | None,
+        crew: _Crew,
         progress: Show | None,
     ) -> None:
         self.sweep, self.folder, self.progress = sweep, folder, progress
@@ -171,7 +219,7 @@ class _Run:
         self.total: int | None = None
         self.before = 0
         self._engine_name: EngineName = engine
-        self._workers = workers
+        self._crew = crew
         self._engine: Engine | None = None
         self._parent: ParentRun | None = None
         self._seconds: list[float] = []
@@ -187,7 +235,7 @@ class _Run:
         self._show()
         if not todo:
             return
-        engine = self._staff(todo)
+        engine = self._staff()
         engine.prepare()
         if self._parent is None and todo[0].config.tracking.enabled:
             self._parent = ParentRun(
@@ -262,15 +310,18 @@ class _Run:
             warnings=self._warnings,
         )
 
-    def _staff(self, points: Sequence[Point]) -> Engine:
-        if self._engine is None:
-            threads = max(int(point.config.runtime.threads) for point in points)
-            workers = self._workers if self._workers is not None else default_workers(threads)
-            if self._engine_name == "local":
-                self._engine = LocalEngine(workers, self.folder)
-            else:
-                cuda = any(point.config.runtime.device == "cuda" for point in points)
-                self._engine = RayEngine(workers, self.folder, self.sweep.file.ray, threads, cuda)
+    def _staff(self) -> Engine:
+        crew = self._crew
+        if self._engine is not None:
+            return self._engine
+        if self._engine_name == "local":
+            share = crew.share if isinstance(crew.share, float) else 1.0
+            self._engine = LocalEngine(crew.workers, self.folder, crew.devices, share)
+        else:
+            resources = self.sweep.file.ray
+            self._engine = RayEngine(
+                crew.workers, self.folder, resources, crew.threads, crew.cuda, crew.share
+            )
         return self._engine
 
     def _show(self) -> None:

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from privhier.sweeps.assignment import Assignment, Ending, Reporter, keep_error
+from privhier.sweeps.device_share import own_environment, seat_of
 from privhier.sweeps.state import SweepFolder
 
 ATTEMPTS = 3
@@ -29,6 +30,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection[object, object]
     log: Path
+    seat: int = 0
     assignment: Assignment | None = None
     since: float = 0.0
 
@@ -40,10 +42,14 @@ class LocalEngine:
     Attributes:
         workers: How many points at a time.
         folder: The sweep's; worker output goes to its ``logs/``.
+        devices: CUDA devices that the workers share out between them; 0: points compute on the CPU.
+        share: The part of a device's memory that each worker may fill, in (0, 1].
     """
 
     workers: int
     folder: SweepFolder
+    devices: int = 0
+    share: float = 1.0
     _crew: list[_Worker] = field(default_factory=list)
     _hired: int = 0
 
@@ -121,8 +127,12 @@ class LocalEngine:
             self._hired += 1
             log = self.folder.logs / f"worker-{os.getpid()}-{self._hired}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
+            taken = {worker.seat for worker in self._crew}
+            number = next(number for number in range(self.workers) if number not in taken)
+            seat = seat_of(number, self.devices, self.share)
             # Safe path: from the repository root, the folder datasets/ would shadow a library of that name.
             command = [sys.executable, "-P", "-m", "privhier.sweeps.worker", str(theirs.fileno())]
+            command += [str(seat.share)] if seat.share < 1 else []
             with theirs, log.open("wb") as output:
                 process = subprocess.Popen(
                     command,
@@ -130,8 +140,9 @@ class LocalEngine:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
+                    env=own_environment(seat, self.devices),
                 )
-            self._crew.append(_Worker(process, Connection(ours.detach()), log))
+            self._crew.append(_Worker(process, Connection(ours.detach()), log, number))
 
     def _give(self, worker: _Worker, assignment: Assignment, report: Reporter) -> None:
         worker.assignment, worker.since = assignment, time.perf_counter()
@@ -168,8 +179,3 @@ class LocalEngine:
             "seconds": round(time.perf_counter() - worker.since, 3),
         }
         return keep_error(self.folder, assignment.id, error)
-
-
-def default_workers(threads: int) -> int:
-    """As many as the machine has room for, by the threads of the hungriest point."""
-    return max(1, len(os.sched_getaffinity(0)) // max(threads, 1))

@@ -23,6 +23,7 @@ from typing import Any
 
 from privhier.errors import ConfigError, PrivhierError
 from privhier.sweeps.assignment import Assignment, Ending, Reporter, keep_error, work_on
+from privhier.sweeps.device_share import Share, limit_memory, share_of
 from privhier.sweeps.spec import Resources
 from privhier.sweeps.state import SweepFolder
 
@@ -45,6 +46,8 @@ class RayEngine:
         resources: Address of the cluster and what a point needs.
         threads: Of the hungriest point.
         cuda: Whether points ask for a GPU.
+        share: The part of a GPU that a point needs; ``auto``: the cluster's GPUs in equal parts for
+            ``workers`` points at a time. None: a whole one, or what ``ray.num_gpus`` says.
     """
 
     workers: int
@@ -52,8 +55,10 @@ class RayEngine:
     resources: Resources
     threads: int
     cuda: bool
+    share: Share | None = None
     _ray: Any = field(default=None, repr=False)
     _token: Path | None = None
+    _parts: float | None = None
 
     def run(self, assignments: Iterable[Assignment], report: Reporter) -> None:
         """See ``Engine``."""
@@ -66,7 +71,7 @@ class RayEngine:
         remote = ray.remote(max_retries=RETRIES, **needs)(_run_on_node)
         waiting = list(assignments)
         references: dict[Any, Assignment] = {
-            remote.remote(assignment, str(self._token)): assignment for assignment in waiting
+            remote.remote(assignment, str(self._token), self._gpus()): assignment for assignment in waiting
         }
         begun: set[str] = set()
         slots = self._slots(ray, needs)
@@ -83,7 +88,8 @@ class RayEngine:
                     if ending.status == "busy":
                         begun.discard(assignment.id)
                         report.put_back(assignment.id)
-                        references[remote.remote(assignment, str(self._token))] = assignment
+                        again = remote.remote(assignment, str(self._token), self._gpus())
+                        references[again] = assignment
                     else:
                         report.ended(ending)
         except BaseException:
@@ -133,6 +139,9 @@ class RayEngine:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, heard)  # Ray's own way to end knows nothing of what is half-done
         self._ray = ray
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        if self.share == "auto" and self.resources.num_gpus is None and (gpus or self.cuda):
+            self._parts = share_of(self.workers, gpus, "auto")
         self._check_room(ray)
 
     def _check_room(self, ray: Any) -> None:
@@ -169,7 +178,12 @@ class RayEngine:
         return float(self.resources.num_cpus or self.threads)
 
     def _gpus(self) -> float:
-        return float(self.resources.num_gpus if self.resources.num_gpus is not None else self.cuda)
+        """Of one GPU or more, a point: what the command line says, else the sweep file, else one on cuda."""
+        if isinstance(self.share, float):
+            return self.share
+        if self.resources.num_gpus is not None:
+            return float(self.resources.num_gpus)
+        return self._parts if self._parts is not None else float(self.cuda)
 
     def _slots(self, ray: Any, needs: dict[str, float]) -> int:
         has = ray.cluster_resources()
@@ -179,8 +193,15 @@ class RayEngine:
         return max(1, int(min(slots)))
 
 
-def _run_on_node(assignment: Assignment, token: str) -> tuple[Ending, bytes | None]:
-    """Work in the head's folder where this node sees it, else in one of its own."""
+def _run_on_node(assignment: Assignment, token: str, gpus: float = 0.0) -> tuple[Ending, bytes | None]:
+    """Work in the head's folder where this node sees it, else in one of its own.
+
+    ``gpus`` below 1 is a part of the one GPU that Ray shows this process, and bounds its memory there.
+    """
+    if 0 < gpus < 1:
+        import torch
+
+        limit_memory(gpus, torch.cuda)
     if Path(token).exists():
         return work_on(assignment), None
     return run_apart(assignment, Path(tempfile.gettempdir()) / "privhier-sweeps")

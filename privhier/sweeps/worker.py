@@ -1,7 +1,7 @@
-"""A worker of the local engine: ``python -m privhier.sweeps.worker FD``, assignments in, endings out.
+"""A worker of the local engine: ``python -m privhier.sweeps.worker FD [SHARE]``, assignments in, endings out.
 
 A process of its own and not a fork: torch's thread pools do not survive one, and the parent's main
-module need not be importable.
+module need not be importable. SHARE is the part of its CUDA device's memory that it may fill.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 
 from privhier.process.stopping import hear_sigterm
 from privhier.sweeps.assignment import Assignment, Memory, work_on
+from privhier.sweeps.device_share import limit_memory
 
 
 def main() -> None:
@@ -22,6 +23,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     hear_sigterm()
     connection: Connection[object, object] = Connection(int(sys.argv[1]))
+    if len(sys.argv) > 2:
+        import torch
+
+        limit_memory(float(sys.argv[2]), torch.cuda)
     assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, assignments), daemon=True).start()
     memory = Memory()

@@ -23,7 +23,7 @@ VERBS = {
     "audit": {"--draws", "--canaries", "--seed", "--fail-above", "--check-only"},
     "report": set(),
     "ui": {"--store", "--port"},
-    "sweep": {"--engine", "--workers", "--out"},
+    "sweep": {"--engine", "--workers", "--device-share", "--out"},
     "list": set(),
     "cloud": {
         "--listen",
