@@ -17,7 +17,9 @@ import privhier
 from privhier.cli import data, keys, link
 from privhier.cli.catalog import list_names
 from privhier.cli.certs import certs
+from privhier.cli.compare import compare
 from privhier.cli.console import console, note, say
+from privhier.cli.new import new
 from privhier.cli.plan import plan
 from privhier.cli.run import attack, audit, report, run, train
 from privhier.cli.sweep import sweep
@@ -26,11 +28,13 @@ from privhier.errors import ConfigError, OutputError, PrivhierError, PrivhierWar
 from privhier.process.stopping import interrupted, sigterm_interrupts
 
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
+    "new": (new, "synthetic --out runs/first.yaml"),
     "run": (run, "configs/debug.yaml release.sigma=0.5 --out runs/try"),
     "train": (train, "configs/debug.yaml --out runs/try"),
     "attack": (attack, "runs/try"),
     "audit": (audit, "runs/try --fail-above male:0.9 --draws 1000000 --seed 0"),
     "report": (report, "runs/try"),
+    "compare": (compare, "runs/a runs/b --csv runs/compared.csv"),
     "sweep": (sweep, "configs/sweeps/debug.yaml --workers 2 --out runs/front"),
     "cloud": (link.cloud, "configs/debug.yaml --plain --out runs/cloud"),
     "edge": (link.edge, "configs/debug.yaml --plain --out runs/edge"),

@@ -9,8 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field
 from yaml import YAMLError
 
+from privhier.config.base import Section
+from privhier.config.data import DatasetConfig
 from privhier.config.errors import validated
 from privhier.config.expressions import EXPRESSIONS, quote_calls
 from privhier.config.run import RunConfig
@@ -76,6 +79,25 @@ def read_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             rule=f"cannot be merged: {error}",
             remedy="Check the key path against the configuration file",
         ) from error
+
+
+class _DatasetOnly(Section):
+    """A file of which the data set and the seed are read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    dataset: DatasetConfig
+    seed: int = Field(0, ge=0)
+
+
+def load_dataset_section(path: str | Path, overrides: Sequence[str] = ()) -> tuple[DatasetConfig, int]:
+    """The ``dataset:`` section and the seed of a file that may hold nothing else, or faults elsewhere.
+
+    Raises:
+        ConfigError: As ``load_config``, of these two alone.
+    """
+    read = validated(_DatasetOnly, read_config(path, overrides))
+    return read.dataset, read.seed
 
 
 def _loaded(path: str | Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass, replace
@@ -20,7 +21,7 @@ from privhier.errors import ConfigError
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _REQUIRED = "(required)"
-_OPTION = re.compile(r" {8}(?P<name>\w+): (?P<text>.*)")
+_OPTION = re.compile(r" {4}(?P<name>\w+): (?P<text>.*)")
 """A line of an ``Args:`` or ``Attributes:`` block."""
 
 
@@ -97,7 +98,7 @@ def _said_of(kind: type[Any]) -> dict[str, str]:
     """What the docstrings of a class and of those it inherits from say of its options, by name."""
     said: dict[str, str] = {}
     for one in reversed(kind.__mro__):
-        lines, name = (one.__doc__ or "").expandtabs().splitlines(), ""
+        lines, name = inspect.cleandoc(one.__doc__ or "").splitlines(), ""
         inside = False
         for line in lines:
             if line.strip() in ("Args:", "Attributes:"):
@@ -105,10 +106,10 @@ def _said_of(kind: type[Any]) -> dict[str, str]:
             elif inside and (found := _OPTION.match(line)):
                 name = found["name"]
                 said[name] = found["text"].strip()
-            elif inside and name and line.startswith(" " * 12):
+            elif inside and name and line.startswith(" " * 8):
                 said[name] += f" {line.strip()}"
             elif line.strip():
-                inside = inside and line.startswith(" " * 8)
+                inside = inside and line.startswith(" " * 4)
     return said
 
 

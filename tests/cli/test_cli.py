@@ -25,6 +25,9 @@ VERBS = {
     "ui": {"--store", "--port"},
     "sweep": {"--engine", "--workers", "--out"},
     "list": set(),
+    "config": {"--defaults"},
+    "new": {"--root", "--option", "--out"},
+    "compare": {"--csv"},
     "cloud": {
         "--listen",
         "--certs",
