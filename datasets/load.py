@@ -48,11 +48,7 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
         DataError: Missing root or label file, or nothing usable left.
         OutputError: The cache folder cannot be written.
     """
-    source = build_source(config)
-    root = _root(source, config)
-    listing = source.read(root, seed=seed)
-    if source.on_disk:
-        listing = replace(listing, problems=(*listing.problems, *walk(root).problems))
+    source, root, listing = list_records(config, seed=seed)
     listing = keep_labelled(listing, _used(config, listing))
     listing = _keep_people(listing, config.min_images_per_identity)
     listing = _keep_some(listing, config.limit, seed)
@@ -92,6 +88,20 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
         identical=versions.identical,
         notices=(*versions.notices, *named),
     )
+
+
+def list_records(config: DatasetConfig, *, seed: int) -> tuple[Source, Path, Listing]:
+    """The data set, its folder and all its records before anything is chosen or decoded.
+
+    Raises:
+        UnknownNameError, ConfigError, DataError: As ``load_dataset``.
+    """
+    source = build_source(config)
+    root = _root(source, config)
+    listing = source.read(root, seed=seed)
+    if source.on_disk:
+        listing = replace(listing, problems=(*listing.problems, *walk(root).problems))
+    return source, root, listing
 
 
 def check_handed(config: DatasetConfig, dataset: FaceDataset) -> None:
@@ -215,6 +225,7 @@ def _fingerprint(config: DatasetConfig, listing: Listing, pictures: Pictures) ->
 
 
 def _nothing_left(config: DatasetConfig, problems: tuple[Problem, ...]) -> DataError:
+    problems = (*sorted(problems, key=lambda one: one.kind != "missing folder"),)
     first = f", the first: {problems[0].where} ({problems[0].reason})" if problems else ""
     counts = Counter(problem.kind for problem in problems)
     kinds = [f"{counts[one.kind]} like {one.where} ({one.reason})" for one in examples(problems, len(counts))]

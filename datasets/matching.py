@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -105,6 +105,7 @@ class _Search:
     def problems(self, label_file: str) -> Iterable[Problem]:
         lost = set(self.open)
         near = _NearMisses([path for path in self.pictures if path not in self.claimed]) if lost else None
+        yield from self._missing_folder(label_file)
         for row, path in enumerate(self.rows):
             if row in self.repeated:
                 yield Problem(path, f"repeated label row: {label_file}")
@@ -122,6 +123,25 @@ class _Search:
             example = f"{self.rows[first]} is {self.found[first]}"
             yield Problem(
                 label_file, f"matched under another spelling: {len(rows)} rows differ in {way}, as {example}"
+            )
+
+    def _missing_folder(self, label_file: str) -> Iterable[Problem]:
+        """Where most rows that found nothing lack the same folders before their names, say which."""
+        by_name = _index(self.pictures, posixpath.basename)
+        before: Counter[str] = Counter()
+        for row in self.open:
+            ends = f"/{self.rows[row].lstrip('/')}"
+            hits = [path for path in by_name.get(posixpath.basename(ends), ()) if path.endswith(ends)]
+            if len(hits) == 1:
+                before[hits[0].removesuffix(ends)] += 1
+        if not before:
+            return
+        folder, count = before.most_common(1)[0]
+        if 2 * count > len(self.open):
+            yield Problem(
+                label_file,
+                f"missing folder: {count} rows name files that lie under {folder}/: write {folder}/ before "
+                "their names",
             )
 
 

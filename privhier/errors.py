@@ -49,6 +49,10 @@ class PrivhierError(Exception):
         super().__init__(f"{self.key}: {value!r} - {self.rule}. {self.remedy}")
 
 
+class PrivhierWarning(UserWarning):
+    """Something that was settled in a way one may not expect, or that cannot be used; work goes on."""
+
+
 class ConfigError(PrivhierError):
     """A configuration key or value that is not allowed."""
 

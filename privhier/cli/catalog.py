@@ -1,4 +1,4 @@
-"""The verb ``privhier list``: what can be chosen by name, with the first line of its documentation."""
+"""The verb ``privhier list``: what can be chosen by name; of one, its documentation and options."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ KINDS = ("backbones", "datasets", "defenses", "attacks", "embedders")
 
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS))],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, in full")] = None,
 ) -> None:
-    """What can be chosen by name in a configuration."""
+    """What can be chosen by name in a configuration; of one name, its options, what it needs, its source."""
     from rich.markup import escape
     from rich.table import Table
 
+    if name is not None:
+        say("\n".join(in_full(kind, name)))
+        return
+
     table = Table("name", "what it is", box=None, pad_edge=False)
-    for name, text in describe(kind):
-        table.add_row(name, escape(text))  # a plugin's text may hold brackets
+    for one, text in describe(kind):
+        table.add_row(one, escape(text))  # a plugin's text may hold brackets
     say(table)
 
 
@@ -34,13 +39,6 @@ def describe(kind: str) -> Iterator[tuple[str, str]]:
     Raises:
         ConfigError: ``kind`` is none of ``KINDS``.
     """
-    if kind not in KINDS:
-        raise ConfigError(
-            key="list",
-            value=kind,
-            rule=f"must be one of {', '.join(KINDS)}",
-            remedy=nearest(kind, KINDS, otherwise="Try: privhier list defenses"),
-        )
     for registry in _registries(kind):
         for name in registry.names():
             text = inspect.getdoc(registry.get(name)) or ""
@@ -49,7 +47,50 @@ def describe(kind: str) -> Iterator[tuple[str, str]]:
             yield name, f"{error.rule} ({error.value}). {error.remedy}"
 
 
+def in_full(kind: str, name: str) -> list[str]:
+    """Lines on one thing that is registered: its documentation, what it needs, its options.
+
+    Raises:
+        ConfigError: ``kind`` is none of ``KINDS``.
+        UnknownNameError: No such name; the message names the nearest.
+    """
+    from privhier.cli.keys import describe as describe_key
+    from privhier.config.reference import options_of
+
+    registries = _registries(kind)
+    found = next((one for one in registries if name in one.names()), registries[0])
+    entry = found.get(name)
+    lines = [f"{kind} / {name}", "", inspect.getdoc(entry) or "It has no documentation."]
+    lines += _knowledge(entry)
+    keys = options_of(entry, ("target",)) if isinstance(entry, type) else []
+    lines += ["", "Options:" if keys else "It takes no options."]
+    for key in keys:
+        lines += [f"  {line}" for line in describe_key(key)]
+    return lines
+
+
+def _knowledge(entry: Any) -> list[str]:
+    """Under which threat models an attack runs; what a defense needs of a batch or a run."""
+    lines = []
+    if isinstance(getattr(entry, "white_box", None), bool):
+        holds = (
+            "needs the edge's weights: threat model white_box" if entry.white_box else "needs releases only"
+        )
+        lines += ["", f"Knowledge: {holds}."]
+    needs = getattr(entry, "needs", None)
+    if isinstance(needs, tuple | frozenset | set) and needs:
+        lines += ["", f"Needs: {', '.join(sorted(needs))}."]
+    return lines
+
+
 def _registries(kind: str) -> list[Registry[Any]]:
+    if kind not in KINDS:
+        raise ConfigError(
+            key="list",
+            value=kind,
+            rule=f"must be one of {', '.join(KINDS)}",
+            remedy=nearest(kind, KINDS, otherwise="Try: privhier list defenses"),
+        )
     if kind == "backbones":
         from privhier.models.staged import backbones
 

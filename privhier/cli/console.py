@@ -1,4 +1,4 @@
-"""What the command line writes: results on stdout, everything else on stderr, a bar on a terminal only."""
+"""What the command line writes: results on stdout, all else on stderr; a bar on a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def note(text: str) -> None:
 
 
 def progress_bar() -> AbstractContextManager[Report | None]:
-    """A progress bar on a terminal, silence elsewhere."""
-    return shown_progress(console)
+    """A progress bar on a terminal; elsewhere a line a phase, attack and half minute."""
+    return shown_progress(console, lines=True)

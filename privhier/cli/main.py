@@ -5,30 +5,36 @@ from __future__ import annotations
 import errno
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import privhier
-from privhier.cli import data, link
+from privhier.cli import data, keys, link
 from privhier.cli.catalog import list_names
 from privhier.cli.certs import certs
-from privhier.cli.console import console, say
+from privhier.cli.compare import compare
+from privhier.cli.console import console, note, say
+from privhier.cli.new import new
 from privhier.cli.plan import plan
 from privhier.cli.run import attack, audit, report, run, train
 from privhier.cli.sweep import sweep
 from privhier.cli.ui import ui
-from privhier.errors import ConfigError, OutputError, PrivhierError
+from privhier.errors import ConfigError, OutputError, PrivhierError, PrivhierWarning
 from privhier.process.stopping import interrupted, sigterm_interrupts
 
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
+    "new": (new, "synthetic --out runs/first.yaml"),
     "run": (run, "configs/debug.yaml release.sigma=0.5 --out runs/try"),
     "train": (train, "configs/debug.yaml --out runs/try"),
     "attack": (attack, "runs/try"),
     "audit": (audit, "runs/try --fail-above male:0.9 --draws 1000000 --seed 0"),
     "report": (report, "runs/try"),
+    "compare": (compare, "runs/a runs/b --csv runs/compared.csv"),
     "sweep": (sweep, "configs/sweeps/debug.yaml --workers 2 --out runs/front"),
     "cloud": (link.cloud, "configs/debug.yaml --plain --out runs/cloud"),
     "edge": (link.edge, "configs/debug.yaml --plain --out runs/edge"),
@@ -37,7 +43,8 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "certs": (certs, "certs --host cloud.example.org"),
     "plan": (plan, "configs/debug.yaml --bitrate 5Mbit"),
     "ui": (ui, "--store runs"),
-    "list": (list_names, "defenses"),
+    "list": (list_names, "defenses max_entropy"),
+    "config": (keys.config, "release.clip"),
 }
 """Every verb, with the arguments of an example that runs."""
 DATA_VERBS: dict[str, tuple[Callable[..., None], str]] = {
@@ -108,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _given[:] = sys.argv[1:] if arguments is None else arguments
     try:
         _check_text(_given)
-        with sigterm_interrupts():
+        with sigterm_interrupts(), noted_warnings():
             app(args=list(_given), standalone_mode=True)
     except PrivhierError as error:
         fail(error)
@@ -123,6 +130,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 remedy="Free space and go on with --resume",
             )
         )
+
+
+@contextmanager
+def noted_warnings() -> Iterator[None]:
+    """Our own warnings as one line each, without the line of code they were raised at."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, PrivhierWarning):
+            note(f"note: {message}")
+        else:
+            usual(message, category, *place)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", PrivhierWarning)
+        warnings.showwarning = show
+        yield
 
 
 def fail(error: PrivhierError) -> None:

@@ -6,7 +6,7 @@ from privhier.config.data import DatasetConfig, SplitsConfig
 from privhier.config.link import LinkConfig
 from privhier.config.network import BottleneckConfig, ModelConfig
 from privhier.config.privacy import DpSgdConfig, EdgeConfig, PrivacyConfig, ReleaseConfig
-from privhier.config.reading import load_config, parse_config, read_config
+from privhier.config.reading import load_config, load_dataset_section, parse_config, read_config
 from privhier.config.run import (
     HASHLESS,
     LEFT_OUT,
@@ -43,6 +43,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "load_config",
+    "load_dataset_section",
     "parse_config",
     "read_config",
 ]

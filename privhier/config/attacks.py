@@ -23,7 +23,9 @@ class AttacksConfig(Section):
     draws: int = Field(16, ge=1)
     """K: fresh releases of each auxiliary record the attacker trains on."""
     auxiliary: int | None = Field(4000, ge=20)
+    """Auxiliary records the attackers train on, drawn with the seed; none: all."""
     victims: int | None = Field(3000, ge=1)
+    """Test records that are attacked, drawn with the seed; none: all."""
     training_victims: int | None = Field(1000, ge=1)
     """Training records scored as victims too, with the very releases the cloud received."""
     attribute: list[Choice] = Field(
@@ -34,14 +36,18 @@ class AttacksConfig(Section):
             Choice(name="cnn"),
         ]
     )
+    """Attackers of sensitive attributes (``privhier list attacks``)."""
     adaptive: bool | Literal["auto"] = "auto"
     """Whether the attackers who adapt to a defense (``ADAPTIVE``; on unknown people
     ``ADAPTIVE_VERIFICATION``), with the threat model ``white_box`` that they need, run beside those named.
     ``auto``: where there is a defense, and neither ``attribute`` nor ``threat_models`` names others than the
     default; a defense that only obfuscates fools all others."""
     verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
+    """Attackers who tell whether two releases are of one person; they run where ``identity`` is sensitive."""
     reconstruction: list[Choice] = Field(default_factory=lambda: [Choice(name="decoder")])
+    """Attackers who rebuild the image."""
     reconstruction_victims: int = Field(256, ge=1)
+    """Victims of attackers who rebuild images in one pass."""
     optimization_victims: int = Field(64, ge=1)
     """Victims of attacks that optimize for each one anew (inversion and its kin)."""
     embedders: list[Choice] = Field(default_factory=list)
@@ -94,7 +100,9 @@ class EvaluationConfig(Section):
     """Intervals and reference networks."""
 
     bootstrap: int = Field(1000, ge=100)
+    """Draws of every interval, resampling people where they are known."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of every interval."""
     references: list[Literal["open", "open_wide"]] = Field(default_factory=list)
     """Unprotected networks trained and attacked beside: at the protected width, or without bottleneck."""
     lpips_weights: str | None = None

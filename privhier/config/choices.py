@@ -105,7 +105,7 @@ def build(
     made: T
     plain = is_dataclass(kind)  # asked here: the checker would take what passes for an instance
     if plain:
-        given = _validated(_model(kind, tuple(fixed)), choice, where)
+        given = _validated(dataclass_options(kind, tuple(fixed)), choice, where)
         try:
             made = kind(**fixed, **{name: getattr(given, name) for name in choice.options})
         except ValueError as error:
@@ -139,8 +139,16 @@ def check_options(model: type[M], options: Mapping[str, Any], where: str, *, of:
 
 
 @cache
-def _model(kind: type[Any], fixed: tuple[str, ...]) -> type[BaseModel]:
-    """The options of a dataclass as a model: strictly typed, bounded as ``option`` says."""
+def dataclass_options(kind: type[Any], fixed: tuple[str, ...] = ()) -> type[BaseModel]:
+    """The options of a dataclass as a model: strictly typed, bounded as ``option`` says.
+
+    Args:
+        kind: The dataclass.
+        fixed: Fields that are not configured.
+
+    Raises:
+        ContractError: Options of types nobody can configure.
+    """
     made: dict[str, Any] = {}
     try:
         hints = get_type_hints(kind)

@@ -14,9 +14,13 @@ class SplitsConfig(Section):
     """Shares of the groups (or images, known people) that go to each split; they sum to 1."""
 
     train: float = Field(0.5, gt=0, lt=1)
+    """Share that edge and cloud are trained on."""
     val: float = Field(0.1, gt=0, lt=1)
+    """Share that the task is watched on while training."""
     aux: float = Field(0.2, gt=0, lt=1)
+    """Share that attackers own with labels: theirs to train on."""
     test: float = Field(0.2, gt=0, lt=1)
+    """Share that task and attackers are scored on."""
 
     @model_validator(mode="after")
     def _sum(self) -> SplitsConfig:
@@ -30,6 +34,7 @@ class DatasetConfig(Section):
     """Which faces, which attributes, which split."""
 
     name: str
+    """A data set (``privhier list datasets``)."""
     root: str | None = None
     """Folder of the data set; default: the data set's folder under ``$PRIVHIER_DATA``."""
     cache: str | None = None
@@ -47,7 +52,10 @@ class DatasetConfig(Section):
     sensitive: Expressions = Field(min_length=1)
     """Attribute expressions to be hidden, e.g. ``race==0`` or ``identity``."""
     identity_protocol: Literal["unknown_people", "known_people"] = "unknown_people"
+    """``unknown_people``: no person is in two splits. ``known_people``: every person's images are in all of
+    them (identification; data sets with identities)."""
     splits: SplitsConfig = SplitsConfig()
+    """Shares of the four splits."""
     options: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     """Options of the data set itself (see ``privhier list datasets``)."""
 

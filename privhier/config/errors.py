@@ -37,7 +37,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
     more = f" ({len(others)} more such errors)" if others else ""
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
-        hint = nearest(str(location[-1]), known)
+        elsewhere = [] if len(location) > 1 else _below(model, str(location[-1]))
+        hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else nearest(str(location[-1]), known)
         return ConfigError(key=key, value=first["input"], rule=f"is not a known key{more}", remedy=hint)
     if first["type"] == "missing":
         return ConfigError(
@@ -59,6 +60,16 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[s
             continue
         model = next(_sections(field.annotation), model)
     return list(model.model_fields)
+
+
+def _below(model: type[BaseModel], name: str, prefix: str = "") -> list[str]:
+    """Keys of that name inside the sections of a file: what was put at its top by mistake."""
+    found = []
+    for key, field in model.model_fields.items():
+        for section in _sections(field.annotation):
+            found += [f"{prefix}{key}.{name}"] if name in section.model_fields else []
+            found += _below(section, name, f"{prefix}{key}.")
+    return list(dict.fromkeys(found))
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -16,6 +16,8 @@ class BottleneckConfig(Section):
     """The optional layer before the release."""
 
     kind: Literal["none", "dimension", "channels", "letters"] = "none"
+    """What is released: the whole feature map (``none``), values (``dimension``), channels of the map
+    (``channels``), or letters from a finite alphabet (``letters``)."""
     size: int | None = Field(None, ge=1)
     """Values (``dimension``) or channels (``channels``) per record; values per letter (``letters``)."""
     letters: int | Literal["auto"] | None = None
@@ -67,13 +69,17 @@ class ModelConfig(Section):
     """The split network."""
 
     backbone: str = "small_cnn"
+    """The network that is cut in two (``privhier list backbones``)."""
     cut: str = "stage2"
     """Name of the last stage on the edge."""
     norm: Literal["group", "batch"] = "group"
+    """Normalization layers: GroupNorm, or BatchNorm (refused under DP-SGD, which it breaks)."""
     stem: Literal["small", "torchvision"] = "small"
+    """First layers: ``small`` keeps the resolution of small images, ``torchvision`` is the original."""
     weights: str = "none"
     """``none``, or the path of a state dict of torchvision's own model (.pth or .safetensors)."""
     bottleneck: BottleneckConfig = BottleneckConfig()
+    """The optional layer before the release."""
     exit_hidden: int = Field(64, ge=0)
     """Hidden width of the task exit and the adversarial exits; 0: linear."""
     matched_filter: bool | Literal["auto"] = "auto"

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field
 from yaml import YAMLError
 
+from privhier.config.base import Section
+from privhier.config.data import DatasetConfig
 from privhier.config.errors import validated
 from privhier.config.expressions import EXPRESSIONS, quote_calls
 from privhier.config.run import RunConfig
-from privhier.errors import ConfigError
+from privhier.errors import ConfigError, PrivhierWarning
+
+RIVALS = (
+    ("release.sigma", "release.target_epsilon"),
+    ("edge.dp_sgd.noise_multiplier", "edge.dp_sgd.target_epsilon"),
+)
+"""Keys of which a section takes exactly one."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, merge ``key.path=value`` overrides and validate.
 
-    An override of ``dataset.name`` or ``defense.name`` drops the options that the file gives the old name.
+    An override of ``dataset.name`` or ``defense.name`` drops the options that the file gives the old name,
+    and one of ``target_epsilon`` the scale of noise that the file gives in its place (or the other way
+    round); a ``PrivhierWarning`` says so.
 
     Raises:
         ConfigError: Unreadable file, malformed override, unknown key, wrong type or broken rule.
@@ -58,6 +70,7 @@ def read_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     try:
         changes = OmegaConf.from_dotlist([_quoted(item) for item in overrides])
         _forget_options(base, changes)
+        _forget_rivals(base, changes)
         return OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(
@@ -66,6 +79,25 @@ def read_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             rule=f"cannot be merged: {error}",
             remedy="Check the key path against the configuration file",
         ) from error
+
+
+class _DatasetOnly(Section):
+    """A file of which the data set and the seed are read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    dataset: DatasetConfig
+    seed: int = Field(0, ge=0)
+
+
+def load_dataset_section(path: str | Path, overrides: Sequence[str] = ()) -> tuple[DatasetConfig, int]:
+    """The ``dataset:`` section and the seed of a file that may hold nothing else, or faults elsewhere.
+
+    Raises:
+        ConfigError: As ``load_config``, of these two alone.
+    """
+    read = validated(_DatasetOnly, read_config(path, overrides))
+    return read.dataset, read.seed
 
 
 def _loaded(path: str | Path) -> Any:
@@ -97,6 +129,22 @@ def _forget_options(base: DictConfig, changes: DictConfig) -> None:
         both = isinstance(old, DictConfig) and isinstance(new, DictConfig)
         if both and new.get("name", old.get("name")) != old.get("name"):
             old.pop("options", None)
+
+
+def _forget_rivals(base: DictConfig, changes: DictConfig) -> None:
+    """Of two keys of which a section takes one, an override of one drops the file's other, and says so."""
+    for first, second in RIVALS:
+        for new, old in ((first, second), (second, first)):
+            dropped = OmegaConf.select(base, old)
+            given = [OmegaConf.select(changes, key) is not None for key in (new, old)]
+            if given != [True, False] or dropped is None:
+                continue
+            OmegaConf.update(base, old, None)
+            warnings.warn(
+                f"{old}: {dropped} of the file is dropped: {new} is given in its place",
+                PrivhierWarning,
+                stacklevel=4,
+            )
 
 
 def parse_config(data: Any) -> RunConfig:

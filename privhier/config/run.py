@@ -37,7 +37,9 @@ class TrackingConfig(Section):
     """MLflow. The store is sqlite beside the run folder unless ``MLFLOW_TRACKING_URI`` is set."""
 
     enabled: bool = True
+    """Whether the run is logged to MLflow."""
     experiment: str = "privhier"
+    """Name of MLflow's experiment."""
 
 
 class ReportConfig(Section):
@@ -54,9 +56,11 @@ class RuntimeConfig(Section):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: CUDA where there is a card, else the CPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16``: autocast, CUDA only."""
     threads: int | Literal["auto"] = Field("auto", validate_default=True)
+    """Of the CPU; ``auto``: as many as cores may be used."""
 
     @field_validator("threads")
     @classmethod
@@ -76,21 +80,37 @@ class RunConfig(Section):
     """One run: a point on the privacy-utility tradeoff."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    """Of the run: letters, digits, ``_``, ``.`` and ``-``."""
     seed: int = Field(0, ge=0)
+    """Of everything that is drawn: weights, order, noise (under ``seeded``), attackers, intervals."""
     dataset: DatasetConfig
+    """Which faces, which attributes, which split."""
     model: ModelConfig = ModelConfig()
+    """The network, where it is cut, and what is released."""
     schedule: ScheduleConfig
+    """How many epochs of what."""
     release: ReleaseConfig = ReleaseConfig()
+    """How features become a release."""
     privacy: PrivacyConfig = PrivacyConfig()
+    """Accounting constants, label privacy, source of the noise."""
     edge: EdgeConfig = EdgeConfig()
+    """How the edge segment is trained."""
     defense: Choice = Choice(name="none")
+    """The penalty against adversaries on the edge (``privhier list defenses``)."""
     training: TrainingConfig = TrainingConfig()
+    """Batches, optimizers, augmentation."""
     attacks: AttacksConfig = AttacksConfig()
+    """Who attacks, with how much."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Intervals and reference networks."""
     report: ReportConfig = ReportConfig()
+    """What the report shows."""
     tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
     link: LinkConfig = LinkConfig()
+    """Edge and cloud as two processes."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """Device, precision, threads."""
 
     @model_validator(mode="after")
     def _precision(self) -> RunConfig:

@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, a line in a notebook, silence elsewhere."""
+"""How far something is: a bar on a terminal, a line in a notebook; lines in a file where asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -14,18 +15,27 @@ Report = Callable[[str, int, int], None]
 """Called with a description, steps done and steps in all."""
 _PAUSE = 0.2
 """Seconds between two changes of a notebook's line: each is a message to a browser."""
+BATCHES = ": batches"
+"""How a report on what is inside an epoch ends: too much for a line each."""
+_QUIET = 30.0
+"""Seconds between two lines on the same work where no terminal is: a redirected run is read afterwards."""
 
 
 @contextmanager
-def shown_progress(console: Console | None = None) -> Iterator[Report | None]:
-    """What to report to while the block runs; None where nobody watches."""
+def shown_progress(console: Console | None = None, *, lines: bool = False) -> Iterator[Report | None]:
+    """What to report to while the block runs; None where nobody watches.
+
+    Args:
+        console: Where a bar is drawn; None: stderr.
+        lines: Where there is neither notebook nor terminal, write a line a phase, attack and half minute.
+    """
     if in_notebook():
         with _line() as report:
             yield report
         return
     console = console if console is not None else Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield None
+        yield Lines(lambda text: console.print(text, markup=False, soft_wrap=True)) if lines else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -42,6 +52,52 @@ def shown_progress(console: Console | None = None) -> Iterator[Report | None]:
             bar.update(job, description=text, completed=done, total=total)
 
         yield update
+
+
+class Lines:
+    """Reports as lines: one when other work begins, one every half minute of the same.
+
+    Args:
+        write: Takes a line.
+        clock: Seconds from any moment on.
+
+    Example:
+        >>> now = iter([0.0, 10.0, 20.0, 50.0])
+        >>> report = Lines(print, clock=lambda: next(now))
+        >>> report("train: epochs", 0, 4)
+        0:00:10 train: epochs 0/4
+        >>> report("train: epochs", 1, 4)
+        >>> report("train: epochs", 2, 4)
+        0:00:50 train: epochs 2/4, about 0:00:40 left
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._began = clock()
+        self._said = self._began
+        self._seen: set[str] = set()
+        self._starts: dict[tuple[str, int], tuple[int, float]] = {}
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        """See ``Report``."""
+        now = self._clock()
+        phase = (text.partition(":")[0], total)
+        first, since = self._starts.setdefault(phase, (done, now))
+        if done < first:  # the same once more
+            self._starts[phase] = first, since = done, now
+        new = text not in self._seen and not text.endswith(BATCHES)
+        self._seen.add(text)
+        if not new and now - self._said < _QUIET:
+            return
+        self._said = now
+        left = ""
+        if first < done < total:
+            left = f", about {_clock_time((now - since) / (done - first) * (total - done))} left"
+        self._write(f"{_clock_time(now - self._began)} {text} {done}/{total}{left}")
+
+
+def _clock_time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def in_notebook() -> bool:

@@ -23,6 +23,7 @@ from privhier.models.weights import load_weights, weights_bytes
 from privhier.privacy.agreement import check_begun
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import Release, ReleaseMechanism
+from privhier.process.progress import BATCHES
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, batch_count
 from privhier.training.begun import Begun
@@ -284,7 +285,7 @@ class EdgeSide:
                     self._send(uplink, epoch, sent, waiting)
                     sent, waiting = sent + 1, []
             if self.progress is not None and number % 10 == 0:
-                self.progress(f"{phase} epoch {epoch + 1}: batches", number, total)
+                self.progress(f"{phase} epoch {epoch + 1}{BATCHES}", number, total)
         self._check(weights_text((self.edge, self.trainer.defense)), phase, epoch)
         return float(torch.stack(losses).mean())
 

@@ -25,6 +25,9 @@ VERBS = {
     "ui": {"--store", "--port"},
     "sweep": {"--engine", "--workers", "--device-share", "--out"},
     "list": set(),
+    "config": {"--defaults"},
+    "new": {"--root", "--option", "--out"},
+    "compare": {"--csv"},
     "cloud": {
         "--listen",
         "--certs",
