@@ -30,14 +30,19 @@ def nearest(value: str, known: Iterable[str], *, otherwise: str | None = None) -
         'There are none'
     """
     names = list(known)
-    lowered: dict[str, list[str]] = {}
-    for name in names:
-        lowered.setdefault(name.lower(), []).append(name)
-    close = difflib.get_close_matches(value.lower(), lowered, n=3, cutoff=0.5)
-    near = [name for match in close for name in lowered[match]][:3]
+    near = near_names(value, names)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     listed = f"Known: {', '.join(names)}" if names else "There are none"
     return f"{hint}{listed if otherwise is None else otherwise}"
+
+
+def near_names(value: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The known names nearest to one that nobody knows, the nearest first; none that are far."""
+    lowered: dict[str, list[str]] = {}
+    for name in known:
+        lowered.setdefault(name.lower(), []).append(name)
+    close = difflib.get_close_matches(value.lower(), lowered, n=most, cutoff=0.5)
+    return [name for match in close for name in lowered[match]][:most]
 
 
 class Registry(Generic[T]):

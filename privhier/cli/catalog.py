@@ -54,7 +54,7 @@ def in_full(kind: str, name: str) -> list[str]:
         ConfigError: ``kind`` is none of ``KINDS``.
         UnknownNameError: No such name; the message names the nearest.
     """
-    from privhier.cli.keys import describe as describe_key
+    from privhier.cli.keys import key_lines
     from privhier.config.reference import options_of
 
     registries = _registries(kind)
@@ -65,7 +65,7 @@ def in_full(kind: str, name: str) -> list[str]:
     keys = options_of(entry, ("target",)) if isinstance(entry, type) else []
     lines += ["", "Options:" if keys else "It takes no options."]
     for key in keys:
-        lines += [f"  {line}" for line in describe_key(key)]
+        lines += [f"  {line}" for line in key_lines(key)]
     return lines
 
 

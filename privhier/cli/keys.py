@@ -26,14 +26,14 @@ def config(
         return
     keys = reference.find(key) if key else [one for one in reference.reference() if "." not in one.path]
     if len(keys) == 1:
-        say(*describe(keys[0]))
+        say(*key_lines(keys[0]))
         return
-    say(*(line for one in keys for line in (*describe(one), "")))
+    say(*(line for one in keys for line in (*key_lines(one), "")))
     if not key:
         say("A section's keys: privhier config SECTION. All defaults: privhier config --defaults")
 
 
-def describe(key: object) -> list[str]:
+def key_lines(key: object) -> list[str]:
     """Lines on one key: name, type and default; its meaning, indented."""
     from textwrap import wrap
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from privhier.config.base import Choice
 from privhier.config.choices import dataclass_options
 from privhier.config.run import RunConfig
 from privhier.errors import ConfigError
+from privhier.registry import near_names
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _REQUIRED = "(required)"
@@ -119,7 +119,7 @@ def nearest_keys(path: str, known: list[str]) -> str:
     for key in known:
         leaves.setdefault(key.rpartition(".")[2], []).append(key)
     last = path.rpartition(".")[2]
-    close = [last] if last in leaves else difflib.get_close_matches(last, leaves, n=3, cutoff=0.6)
+    close = [last] if last in leaves else near_names(last, leaves)
     near = [key for leaf in close for key in leaves[leaf]][:4]
     return f"Did you mean {' or '.join(near)}?" if near else "See privhier config"
 

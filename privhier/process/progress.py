@@ -17,6 +17,8 @@ _PAUSE = 0.2
 """Seconds between two changes of a notebook's line: each is a message to a browser."""
 BATCHES = ": batches"
 """How a report on what is inside an epoch ends: too much for a line each."""
+_PATIENCE = 5.0
+"""Seconds before the first line: what is over by then needs none."""
 _QUIET = 30.0
 """Seconds between two lines on the same work where no terminal is: a redirected run is read afterwards."""
 
@@ -55,7 +57,7 @@ def shown_progress(console: Console | None = None, *, lines: bool = False) -> It
 
 
 class Lines:
-    """Reports as lines: one when other work begins, one every half minute of the same.
+    """Reports as lines: one when other work begins, one every half minute of the same, none at first.
 
     Args:
         write: Takes a line.
@@ -85,6 +87,8 @@ class Lines:
         first, since = self._starts.setdefault(phase, (done, now))
         if done < first:  # the same once more
             self._starts[phase] = first, since = done, now
+        if now - self._began < _PATIENCE:
+            return
         new = text not in self._seen and not text.endswith(BATCHES)
         self._seen.add(text)
         if not new and now - self._said < _QUIET:

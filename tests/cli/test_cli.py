@@ -113,7 +113,8 @@ def refused(capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
     assert caught.value.code == 2
-    message = " ".join(capsys.readouterr().err.split())
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
+    message = " ".join(" ".join(lines).split())
     assert message.startswith("error: ")
     return message
 

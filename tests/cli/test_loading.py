@@ -48,6 +48,6 @@ def test_every_verb_has_its_example():
                 yield f"{before} {name}", verb.epilog
 
     found = dict(verbs(get_command(app), "privhier"))
-    assert len(found) == 16
+    assert len(found) == 19
     for name, epilog in found.items():
         assert epilog.startswith(f"Example: {name} ")
