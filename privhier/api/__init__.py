@@ -3,7 +3,7 @@
 Everything here checks, writes and prints what the command line does, and raises the same typed errors.
 """
 
-from privhier.api.finished import FinishedRun, FinishedSweep, compare, load_edge, open_run
+from privhier.api.finished import FinishedRun, FinishedSweep, compare, load_edge, load_tail, open_run
 from privhier.api.given import load_config
 from privhier.api.running import run, sweep
 
@@ -13,6 +13,7 @@ __all__ = [
     "compare",
     "load_config",
     "load_edge",
+    "load_tail",
     "open_run",
     "run",
     "sweep",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from privhier.attacks.view import View
     from privhier.session import Session
     from privhier.sweeps.job import SweepSummary
-    from privhier.training.deploy import ReleasingEdge
+    from privhier.training.deploy import ReleasingEdge, TrainedTail
 
 
 class FinishedRun:
@@ -82,14 +82,10 @@ class FinishedRun:
         """
         import torch
 
-        given, size = _pixels(images), self.config.dataset.image_size
-        if given.dtype != np.uint8 or given.ndim != 4 or given.shape[1:] != (3, size, size):
-            raise DataError(
-                key="images",
-                value=f"{given.dtype} {given.shape}",
-                rule=f"must be uint8 (B, 3, {size}, {size})",
-                remedy="Resize and convert them as the run's data set was; channels come first",
-            )
+        from privhier.training.deploy import check_images
+
+        given = _pixels(images)
+        check_images(given, self.config.dataset.image_size)  # before the network is loaded
         sent: npt.NDArray[Any] = self.edge(torch.from_numpy(given)).payload()
         return sent
 
@@ -254,6 +250,19 @@ def load_edge(run: str | Path) -> ReleasingEdge:
     from privhier.training import deploy
 
     return deploy.load_edge(Path(run))
+
+
+def load_tail(run: str | Path) -> TrainedTail:
+    """The trained cloud tail of a run folder, or of the folder of ``privhier cloud``.
+
+    ``load_tail(run).predict(load_edge(run)(images))`` names the likeliest class of every task.
+
+    Raises:
+        CheckpointError: Training has not finished there, or a file was altered since.
+    """
+    from privhier.training import deploy
+
+    return deploy.load_trained_tail(Path(run))
 
 
 def compare(runs: Iterable[FinishedRun | str | Path], *, every: bool = False) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class TrainingData:
         sensitive_classes: Sensitive attribute to its number of classes, in column order.
         splits: Record numbers of each split.
         persons: int64 ``(N,)``, one number a person, -1 where not known; None where nobody is.
+        task_class_names: Task attribute to its classes' names, in the order of their numbers; may lack some.
     """
 
     images: ImageArray
@@ -34,6 +35,7 @@ class TrainingData:
     sensitive_classes: Mapping[str, int]
     splits: Splits
     persons: Tensor | None = None
+    task_class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:

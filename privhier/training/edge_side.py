@@ -241,6 +241,7 @@ class EdgeSide:
             "training": training_key(self.config),
             "task_classes": dict(self.data.task_classes),
             "sensitive_classes": dict(self.data.sensitive_classes),
+            "task_class_names": {name: list(names) for name, names in self.data.task_class_names.items()},
             "network": self.edge.describe(),
         }
 

@@ -71,6 +71,7 @@ def prepare(config: RunConfig, dataset: FaceDataset) -> Prepared:
         task_classes={name: len(labels[name].classes) for name in chosen.task},
         sensitive_classes=classes,
         splits=splits,
+        task_class_names={name: list(labels[name].classes) for name in chosen.task},
         persons=None if dataset.identity is None else torch.from_numpy(dataset.identity),
     )
     return Prepared(data=data, labels=labels, dataset=dataset)

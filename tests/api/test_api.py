@@ -403,3 +403,49 @@ def test_progress_is_a_line_in_a_notebook(monkeypatch):
     with progress.shown_progress() as report:
         report("epoch", 3, 3)
     assert shown == ["starting", "epoch 3/3", ""]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 3, 16, 16), np.float32),
+        np.zeros((2, 3, 17, 16), np.uint8),
+        np.zeros((3, 16, 16), np.uint8),
+        np.zeros((2, 16, 16, 3), np.uint8),
+        [[1, 2]],
+    ],
+    ids=["float", "size", "rank", "channels last", "list"],
+)
+def test_a_deployed_edge_refuses_what_it_would_release_wrongly(done, wrong):
+    edge = ph.load_edge(done.folder)
+    assert edge.image_size == 16
+    with pytest.raises(DataError, match=r"must be uint8 \(B, 3, 16, 16\)"):
+        edge(wrong)
+
+
+def test_a_deployed_tail_names_the_class_of_what_its_edge_releases(done):
+    edge, tail = ph.load_edge(done.folder), ph.load_tail(done.folder)
+    images = done.faces.images[:6]
+    release = edge(images)
+    found, shares = tail.predict(release), tail.probabilities(release.payload())
+    assert tail.classes == {"smiling": ["not smiling", "smiling"]}
+    assert set(found["smiling"]) <= set(tail.classes["smiling"])
+    assert shares["smiling"].shape == (6, 2)
+    np.testing.assert_allclose(shares["smiling"].sum(1), 1, atol=1e-6)
+    named = [tail.classes["smiling"][row.argmax()] for row in shares["smiling"]]
+    assert found["smiling"].tolist() == named
+    for wrong in (np.zeros((2, 5)), np.zeros(4), np.full((2, 4), np.nan)):
+        with pytest.raises(DataError, match=r"must be finite, of shape \(B, 4\)"):
+            tail.predict(wrong)
+
+
+def test_a_tail_of_a_folder_from_before_names_has_numbers(done, monkeypatch):
+    import privhier.training.deploy as deploy
+
+    finished = deploy.finished_training
+
+    def without(folder):
+        return {key: value for key, value in finished(folder).items() if key != "task_class_names"}
+
+    monkeypatch.setattr(deploy, "finished_training", without)
+    assert ph.load_tail(done.folder).classes == {"smiling": ["0", "1"]}

@@ -36,7 +36,9 @@ def row(monkeypatch, edge, kind, wire, *, claimed=0.3, sigma=0.3, clip=1.0, nois
     """The audit's row for an edge whose noise has ``sigma`` where ``claimed`` is claimed."""
     mechanism = ReleaseMechanism(kind, clip, sigma, wire)
     monkeypatch.setattr(
-        reload_module, "load_edge", lambda run: ReleasingEdge(edge, mechanism, noise and noise())
+        reload_module,
+        "load_edge",
+        lambda run: ReleasingEdge(edge, mechanism, noise and noise(), image_size=SIZE),
     )
     return audit_reload(Path("run"), kind=kind, scale=claimed, image_size=SIZE)
 
