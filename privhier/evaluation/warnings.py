@@ -79,7 +79,7 @@ def _guessing(utility: Mapping[str, TaskUtility], whose: str) -> Iterator[str]:
                     f"{_interval(at.auc.low, at.auc.high)}, balanced accuracy "
                     f"{_interval(accuracy.low, accuracy.high)}, {len(scores.classes)} classes. Its leakage "
                     "says nothing about a network that works; try more epochs (schedule), a longer warm-up "
-                    "(edge.warmup_epochs), less noise or a smaller defense.options.weight"
+                    "(edge.warmup_epochs), less noise or a lighter defense (defense.options)"
                 )
 
 

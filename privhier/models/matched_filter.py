@@ -22,40 +22,45 @@ class MatchedFilter(nn.Module):
     is :math:`\Sigma (\Sigma + \sigma^2 I)^{-1}`, and no convolution either. The tail learns it from what goes
     up.
 
-    One full layer over the flattened map would grow with its square. ``MOST`` weights at most are spent, on
-    the first of these that fits:
+    It is a gain for every value, a layer that mixes values, in units of their number, and a bias:
+    :math:`y = x' + V x' / k + b` with :math:`x' = g x`. A full layer over the flattened map would grow with
+    its square, so V holds ``MOST`` weights at most, and mixes the first of these k values that fit:
 
-    - the whole map: one full layer over all :math:`C h w` values, up to 1,024 of them;
+    - the whole map, up to 1,024 values: one full layer;
     - place by place: at each of the :math:`h w` positions a layer of its own over its C channels;
-    - value by value: one weight for each value, :math:`C h w` in all (the one form that ``MOST`` does not
-      bound; it is as large as one record's map).
+    - nothing: gains and biases alone, which are as many as two maps hold values.
 
-    It draws nothing at random: a tail with it starts out as the same function as the tail without.
+    Gains are learned as fast as anything in the tail; of V a step of Adam moves an answer by k weights at
+    once, which is why it is counted in k (Yang and others, 2022, "Tensor programs V"). It draws nothing at
+    random: a tail with it starts out as the same function as the tail without.
 
     Args:
         shape: ``(C, h, w)``.
+
+    Attributes:
+        width: k.
     """
 
     def __init__(self, shape: FeatureShape) -> None:
         super().__init__()
         channels, values = shape[0], math.prod(shape)
-        fitting = (width for width in (values, channels) if values * width <= MOST)
-        self.width = next(fitting, 1)
+        self.width = next((width for width in (values, channels) if values * width <= MOST), 1)
         blocks = values // self.width
-        self.weight = nn.Parameter(torch.eye(self.width).repeat(blocks, 1, 1))
+        self.gain = nn.Parameter(torch.ones(blocks, self.width))
         self.bias = nn.Parameter(torch.zeros(blocks, self.width))
+        if self.width > 1:
+            self.mixing = nn.Parameter(torch.zeros(blocks, self.width, self.width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(B, C, h, w)`` to the same shape."""
         count, channels, height, width = x.shape
         # Places before channels, so that the channels of a place are one block.
-        blocks = x.permute(0, 2, 3, 1).reshape(count, -1, self.width)
-        if self.width == 1:
-            filtered = blocks * self.weight[:, 0] + self.bias
-        else:
-            filtered = torch.einsum("bgi,gij->bgj", blocks, self.weight) + self.bias
+        scaled = x.permute(0, 2, 3, 1).reshape(count, -1, self.width) * self.gain
+        filtered = scaled + self.bias
+        if self.width > 1:
+            filtered = filtered + torch.einsum("bgi,gij->bgj", scaled, self.mixing) / self.width
         return filtered.reshape(count, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
     def extra_repr(self) -> str:
         """How many layers there are, and how wide."""
-        return f"blocks={len(self.weight)}, width={self.width}"
+        return f"blocks={len(self.gain)}, width={self.width}"

@@ -23,7 +23,7 @@ def test_it_is_the_identity_at_first_and_of_bounded_size(shape, width):
     assert made.width == width
     assert torch.equal(made(x), x)
     values = math.prod(shape)
-    assert sum(p.numel() for p in made.parameters()) <= max(MOST, values) + values
+    assert sum(p.numel() for p in made.parameters()) <= MOST + 2 * values
 
 
 def blocks_of(shape: tuple[int, int, int], width: int) -> list[list[tuple[int, int, int]]]:
@@ -40,13 +40,14 @@ def test_it_is_a_linear_layer_on_every_block_of_values(shape, width, monkeypatch
     monkeypatch.setattr("privhier.models.matched_filter.MOST", allowed)
     made = MatchedFilter(shape)
     with torch.no_grad(), isolated_rng(0, "weights"):
-        made.weight.normal_()
-        made.bias.normal_()
+        for parameter in made.parameters():
+            parameter.normal_()
     x = torch.randn(4, *shape, generator=torch_stream(0, "x"))
     found, expected = made(x), torch.zeros(4, *shape)
     for number, block in enumerate(blocks_of(shape, width)):
-        inside = torch.stack([x[:, c, i, j] for c, i, j in block], dim=1)
-        outside = inside @ made.weight[number] + made.bias[number]
+        inside = torch.stack([x[:, c, i, j] for c, i, j in block], dim=1) * made.gain[number]
+        mixed = inside @ made.mixing[number] / width if width > 1 else 0
+        outside = inside + mixed + made.bias[number]
         for column, (c, i, j) in enumerate(block):
             expected[:, c, i, j] = outside[:, column]
     assert made.width == width

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from privhier.config import RunConfig, load_config
+from privhier.config import Choice, RunConfig, load_config
 from privhier.errors import ConfigError, PrivhierError
 from privhier.models.network import build_network
 from privhier.planner.counting import count_cloud, count_edge, count_operations, count_whole, saved_bytes
@@ -229,3 +229,11 @@ def test_the_whole_network_is_the_backbone_without_a_bottleneck(config):
     )
     assert len(list(edge.bottleneck)) == len(list(tail.expander)) == 0
     assert len(list(reference.bottleneck)) > 0
+
+
+def test_the_whole_network_holds_nothing_of_a_defense(config):
+    """Neither an outlet, which may not even fit a map this wide, nor the filter that undoes it."""
+    defended = config.model_copy(update={"defense": Choice(name="gain")})
+    edge, tail = whole_network(job(defended, matched_filter=True))
+    assert isinstance(edge.outlet, nn.Identity)
+    assert len(list(tail.expander)) == 0

@@ -294,7 +294,7 @@ def test_a_tail_with_a_matched_filter_reloads_without_our_code(
     edge, tail = build_network(model, image_size=32, seed=0, matched_filter=True, **sizes)
     (layer,) = [module for module in tail.modules() if isinstance(module, MatchedFilter)]
     with torch.no_grad():
-        layer.weight += 0.1 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
+        layer.mixing += torch.randn(layer.mixing.shape, generator=torch.Generator().manual_seed(0))
     tracker = tracking.open_tracker(config(), run)
     uri = tracker.log_tail(tail, np.zeros((2, *edge.release_shape), np.float32))
     tracker.finish()
