@@ -15,6 +15,8 @@ from privhier.defenses.base import Defense, DefenseBatch
 from privhier.errors import TrainingError
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
+from privhier.models.layout import pays, use_channels_last
+from privhier.models.slices import in_slices, slice_size
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import isolated_rng
@@ -60,6 +62,12 @@ class EdgeTrainer:
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
+        self._slice: int | None = None
+        if config.edge.dp_sgd is None:  # Opacus wants one forward, and layers of its own
+            if pays(config.runtime.channels_last, config.model.backbone, device):
+                use_channels_last(edge.trunk)
+            size = config.dataset.image_size
+            self._slice = slice_size(edge.trunk, torch.zeros(1, 3, size, size, device=device))
         with isolated_rng(config.seed, "init", "defense", "attach"):
             defense.attach(edge)  # it may make parameters of the edge's shapes
         self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
@@ -135,7 +143,7 @@ class EdgeTrainer:
     def features(self, images: Tensor) -> Tensor:
         """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
         with self._autocast():
-            z: Tensor = self.edge.features(images)
+            z = in_slices(self.edge.features, images, self._slice)
         return z.float()
 
     def sanitized(self, z: Tensor, noise: NoiseSource) -> Release:
