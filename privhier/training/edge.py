@@ -17,6 +17,7 @@ from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
 from privhier.models.layout import pays, use_channels_last
 from privhier.models.slices import in_slices, slice_size
+from privhier.models.span import span
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import isolated_rng
@@ -110,8 +111,10 @@ class EdgeTrainer:
         loss = (self.defense_loss(batch) + self.code_loss(z)).mean()
         rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        with span("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        with span("optimizer"):
+            self.optimizer.step()
         self._train_adversary(batch, rate)
         if self.defense.reads_data:
             with torch.no_grad(), isolated_rng(self._seed, "defense", "step", self.steps):
@@ -137,12 +140,16 @@ class EdgeTrainer:
     ) -> Tensor:
         """These records' images as the edge sees them: float32 ``(B, 3, S, S)``, augmented and normalized."""
         options = self._training.augment
-        pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
-        return normalize(pixels.to(self.device, non_blocking=True))
+        with span("indexing"):
+            pixels = data.pixels(records)
+        with span("augmentation"):
+            pixels = augment(pixels, options.flip, options.shift, augmentation)
+        with span("normalization"):
+            return normalize(pixels.to(self.device, non_blocking=True))
 
     def features(self, images: Tensor) -> Tensor:
         """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
-        with self._autocast():
+        with self._autocast(), span("forward"):
             z = in_slices(self.edge.features, images, self._slice)
         return z.float()
 
@@ -151,7 +158,8 @@ class EdgeTrainer:
         mechanism = self.mechanism
         if self.share < 1:  # pre-training: what it makes is sent nowhere
             mechanism = softened(mechanism, self.share)
-        return sanitized(self.edge, mechanism, z, noise)
+        with span("release and noise"):
+            return sanitized(self.edge, mechanism, z, noise)
 
     def batch(
         self, data: TrainingData, records: IntArray, images: Tensor, z: Tensor, release: Release
@@ -177,7 +185,8 @@ class EdgeTrainer:
 
     def defense_loss(self, batch: DefenseBatch) -> Tensor:
         """One loss a record, ``(B,)``; raises ``TrainingError`` where the defense gives anything else."""
-        losses = self.defense.loss(batch)
+        with span("defense"):
+            losses = self.defense.loss(batch)
         if not isinstance(losses, Tensor) or losses.shape != (len(batch.z),):
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise TrainingError(
