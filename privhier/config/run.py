@@ -28,7 +28,7 @@ HASHLESS: dict[str, Any] = {
     "tracking": True,
     "link": True,
     "dataset": {"root", "cache"},
-    "runtime": {"threads", "device", "channels_last"},
+    "runtime": {"threads", "device", "channels_last", "resident"},
 }
 """What the hash leaves out: paths, report, tracking, link, and what only changes last digits."""
 
@@ -59,6 +59,9 @@ class RuntimeConfig(Section):
     channels_last: bool | Literal["auto"] = "auto"
     """Whether the edge's maps lie pixel by pixel while it is trained; ``auto``: where that was measured to be
     faster (``privhier.models.layout.FASTEST``), and never under ``edge.dp_sgd``."""
+    resident: bool | Literal["auto"] = "auto"
+    """Whether all pixels lie on the CUDA device while the edge is trained; ``auto``: where they take at most
+    half of its free memory. Else batches are read ahead into pinned memory. On a CPU: neither."""
     threads: int | Literal["auto"] = Field("auto", validate_default=True)
 
     @field_validator("threads")
@@ -97,8 +100,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _precision(self) -> RunConfig:
-        if self.edge.dp_sgd is not None and self.runtime.precision == "bfloat16":
-            raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
+        chosen = self.edge.dp_sgd
+        if chosen is not None and chosen.mode == "ghost" and self.runtime.precision == "bfloat16":
+            raise ValueError(
+                "runtime.precision must be float32 under edge.dp_sgd.mode=ghost: its norms are of another "
+                "backward than the gradients that are added up; bfloat16 rounds the two apart"
+            )
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
+from privhier.training.resident import Pixels
 from privhier.training.warmup import warmup
 
 REHEARSAL = ReleaseMechanism("none")
@@ -63,6 +64,8 @@ class EdgeTrainer:
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
+        self._pixels: Pixels | None = None
+        self._resident = config.runtime.resident
         self._slice: int | None = None
         if config.edge.dp_sgd is None:  # Opacus wants one forward, and layers of its own
             if pays(config.runtime.channels_last, config.model.backbone, device):
@@ -140,12 +143,14 @@ class EdgeTrainer:
     ) -> Tensor:
         """These records' images as the edge sees them: float32 ``(B, 3, S, S)``, augmented and normalized."""
         options = self._training.augment
+        if self._pixels is None:
+            self._pixels = Pixels(data, self.device, self._resident)
         with span("indexing"):
-            pixels = data.pixels(records)
+            pixels = self._pixels.of(data, records)
         with span("augmentation"):
             pixels = augment(pixels, options.flip, options.shift, augmentation)
         with span("normalization"):
-            return normalize(pixels.to(self.device, non_blocking=True))
+            return normalize(pixels)
 
     def features(self, images: Tensor) -> Tensor:
         """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
@@ -215,6 +220,12 @@ class EdgeTrainer:
     def batches(self, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
         """The batches of one epoch: disjoint, and together all records."""
         return shuffled_batches(records, self._training.batch_size, self._seed, phase, epoch)
+
+    def loaded(self, data: TrainingData, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
+        """``batches``, whose pixels are read ahead of the training where they are not at hand."""
+        if self._pixels is None:
+            self._pixels = Pixels(data, self.device, self._resident)
+        return self._pixels.batches(self.batches(records, phase, epoch))
 
     def _train_adversary(self, batch: DefenseBatch, rate: float) -> None:
         """Extra steps of the adversarial exits alone: the trunk gets no gradient from them."""

@@ -268,7 +268,7 @@ class EdgeSide:
             self.ledger.charge_steps(self.trainer.event(phase, epoch))
         waiting: list[tuple[IntArray, Release]] = []
         sent = 0
-        for number, records in enumerate(self.trainer.batches(train, phase, epoch)):
+        for number, records in enumerate(self.trainer.loaded(self.data, train, phase, epoch)):
             turn = self.trainer.turn(phase)
             augmentation = self.draws.augmentation(phase, epoch, turn, records)
             if uplink is None:

@@ -22,6 +22,7 @@ MOVABLE = (
     "runtime.threads",
     "runtime.device",
     "runtime.channels_last",
+    "runtime.resident",
     "report.pictures",
     "tracking.enabled",
 )

@@ -433,6 +433,7 @@ def test_what_may_differ_in_a_finished_run_is_in_no_hash(run):
     plain = saved_config(RunFolder(run))
     given = {"dataset.root": "x", "dataset.cache": "y", "runtime.threads": 3, "runtime.device": "cpu"}
     given |= {"report.pictures": "none", "tracking.enabled": False, "runtime.channels_last": False}
+    given |= {"runtime.resident": False}
     assert set(given) == set(MOVABLE)
     changed = saved_config(RunFolder(run), [f"{key}={value}" for key, value in given.items()])
     assert changed.report.pictures == "none"
