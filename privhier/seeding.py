@@ -47,7 +47,12 @@ def isolated_rng(seed: int, *names: str | int) -> Iterator[None]:
     The global CPU and CUDA generators are seeded inside and put back as they were on exit. Threads take
     turns, so keep the block short.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    cuda = torch.cuda.is_available()
+    devices = list(range(torch.cuda.device_count())) if cuda else []
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(stream_seed(seed, *names))
+        drawn = stream_seed(seed, *names)
+        # As torch.manual_seed does it, which without CUDA walks the stack for a driver that never comes.
+        torch.default_generator.manual_seed(drawn)
+        if cuda:
+            torch.cuda.manual_seed_all(drawn)
         yield

@@ -21,9 +21,17 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; default: runs/NAME-HASH", show_default=False)
 ]
 
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Write OUT/profile: where the time of an epoch of each phase goes")
+]
+
 
 def run(
-    config: ConfigArgument, overrides: Overrides = None, out: OutOption = None, resume: ResumeOption = False
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    profile: ProfileOption = False,
 ) -> None:
     """The main job: train, attack, account, log to MLflow, write the report."""
     from privhier import session as job
@@ -35,12 +43,17 @@ def run(
     command = _command("run", config, overrides, folder)
     with interruptible(f"{command} --resume"), progress_bar() as progress:
         session = job.open_session(resolved, folder, resume=resume, progress=progress)
+        session.profile = profile
         result = job.run(session, command=command)
-    say(*summarize(result), f"report: {session.folder.report}")
+    say(*summarize(result), f"report: {session.folder.report}", *_profiles(session.folder.profile, profile))
 
 
 def train(
-    config: ConfigArgument, overrides: Overrides = None, out: OutOption = None, resume: ResumeOption = False
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    profile: ProfileOption = False,
 ) -> None:
     """Train only: edge, cloud and the unprotected references; `attack` goes on from there."""
     from privhier import session as job
@@ -51,8 +64,13 @@ def train(
     command = _command("train", config, overrides, folder)
     with interruptible(f"{command} --resume"), progress_bar() as progress:
         session = job.open_session(resolved, folder, resume=resume, progress=progress)
+        session.profile = profile
         job.train(session)
-    say(f"trained: {folder}", f"next:    privhier attack {folder}")
+    say(
+        f"trained: {folder}",
+        f"next:    privhier attack {folder}",
+        *_profiles(session.folder.profile, profile),
+    )
 
 
 def attack(run: RunArgument, overrides: Moved = None) -> None:
@@ -157,6 +175,14 @@ def report(run: RunArgument, overrides: Moved = None) -> None:
         result = Result.of_run(session.folder.sealed, session.folder.result)
         path = job.report(session, result, trained, command=f"privhier report {run}")
     say(f"report: {path}")
+
+
+def _profiles(folder: Path, asked: bool) -> list[str]:
+    """What to say of the profiles of a training."""
+    tables = sorted(folder.glob("*.md")) if asked else []
+    if asked and not tables:
+        return ["profile: nothing was trained, so there is nothing to profile"]
+    return [f"profile: {path}" for path in tables]
 
 
 def _folder(config: RunConfig, given: Path | None) -> Path:

@@ -28,7 +28,7 @@ HASHLESS: dict[str, Any] = {
     "tracking": True,
     "link": True,
     "dataset": {"root", "cache"},
-    "runtime": {"threads", "device"},
+    "runtime": {"threads", "device", "channels_last", "resident"},
 }
 """What the hash leaves out: paths, report, tracking, link, and what only changes last digits."""
 
@@ -51,14 +51,20 @@ class ReportConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Where and how it runs. Threads and device change last digits only: they are not in the hash, and a run
-    that goes on with others says so in its warnings.
+    """Where and how it runs. Threads, device and layout change last digits only: they are not in the
+    hash, and a run that goes on with others says so in its warnings.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: CUDA where there is a card, else the CPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16``: autocast, CUDA only."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Whether the edge's maps lie pixel by pixel while it is trained; ``auto``: where that was measured to be
+    faster (``privhier.models.layout.FASTEST``), and never under ``edge.dp_sgd``."""
+    resident: bool | Literal["auto"] = "auto"
+    """Whether all pixels lie on the CUDA device while the edge is trained; ``auto``: where they take at most
+    half of its free memory. Else batches are read ahead into pinned memory. On a CPU: neither."""
     threads: int | Literal["auto"] = Field("auto", validate_default=True)
     """Of the CPU; ``auto``: as many as cores may be used."""
 
@@ -114,8 +120,21 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _precision(self) -> RunConfig:
-        if self.edge.dp_sgd is not None and self.runtime.precision == "bfloat16":
-            raise ValueError("runtime.precision must be float32 under edge.dp_sgd: norms are clipped exactly")
+        chosen = self.edge.dp_sgd
+        if chosen is not None and chosen.mode == "ghost" and self.runtime.precision == "bfloat16":
+            raise ValueError(
+                "runtime.precision must be float32 under edge.dp_sgd.mode=ghost: its norms are of another "
+                "backward than the gradients that are added up; bfloat16 rounds the two apart"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layout(self) -> RunConfig:
+        if self.edge.dp_sgd is not None and self.runtime.channels_last is True:
+            raise ValueError(
+                "runtime.channels_last must be auto or false under edge.dp_sgd: gradients of single records "
+                "are found by Opacus' own layers"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from privhier.models.exits import Exit
 from privhier.models.letter_code import LetterCode
+from privhier.models.span import span
 
 
 class EdgeSegment(nn.Module):
@@ -84,11 +85,13 @@ class EdgeSegment(nn.Module):
 
     def task_logits(self, z: Tensor) -> list[Tensor]:
         """Task exits on ``z (B, *feature_shape)``: one ``(B, K)`` per task attribute, in order."""
-        return [head(z) for head in self.task_exits]
+        with span("exits"):
+            return [head(z) for head in self.task_exits]
 
     def adversary_logits(self, z: Tensor) -> list[Tensor]:
         """Adversarial exits on ``z (B, *feature_shape)``: one ``(B, K)`` per sensitive attribute."""
-        return [head(z) for head in self.adversarial_exits]
+        with span("exits"):
+            return [head(z) for head in self.adversarial_exits]
 
     def forward(self, x: Tensor) -> Tensor:
         """Same as ``features``."""

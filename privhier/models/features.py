@@ -9,6 +9,10 @@ from torch import Tensor
 
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
+from privhier.models.slices import FEWEST, in_slices
+
+_AT_ONCE = 2 * FEWEST
+"""Records that go through together on a CPU, whose maps then stay in its cache."""
 
 
 @torch.no_grad()
@@ -34,8 +38,9 @@ def edge_features(
     was_training = edge.training
     edge.eval()
     parts, features = [], edge.features if outlet else edge.inner_features
+    size = _AT_ONCE if device.type == "cpu" else None
     for start in range(0, len(records), batch_size):
         pixels = torch.from_numpy(np.ascontiguousarray(images[records[start : start + batch_size]]))
-        parts.append(features(normalize(pixels.to(device))).float().cpu())
+        parts.append(in_slices(features, normalize(pixels.to(device)), size).float().cpu())
     edge.train(was_training)
     return torch.cat(parts)

@@ -157,6 +157,7 @@ class DpSgd:
             else:
                 losses.sum().backward()  # type: ignore[no-untyped-call]
                 self._check_gradients(len(losses))
+                self._widen()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self._after = {name: value.detach().clone() for name, value in self._edge.state_dict().items()}
@@ -213,6 +214,11 @@ class DpSgd:
 
     def _count(self, optimizer: DPOptimizer) -> None:
         self.steps += 1
+
+    def _widen(self) -> None:
+        """Make per-record gradients float32 before their norms are taken, or the bound would be off."""
+        for parameter in self.parameters:
+            parameter.grad_sample = _sample(parameter).float()  # type: ignore[attr-defined]
 
     def _check_untouched(self) -> None:
         now = self._edge.state_dict()

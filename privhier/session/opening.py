@@ -43,12 +43,14 @@ class Session(Subject):
         timing: Wall seconds by stage, filled as they end.
         commons: What the runs of a sweep have in common; None: nothing.
         nesting: The MLflow run this one belongs to.
+        profile: Whether to write where the time of its training's epochs goes.
     """
 
     mechanism: ReleaseMechanism
     timing: dict[str, float] = field(default_factory=dict)
     commons: Commons | None = None
     nesting: Nesting | None = None
+    profile: bool = False
     _holding: bool = False
 
     def reference(self, name: str) -> Session:

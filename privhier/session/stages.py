@@ -90,6 +90,7 @@ def _train(session: Session, tracker: Tracker | None) -> Trained:
                         keep=session.victims.training,
                         on_epoch=on_epoch,
                         progress=session.progress,
+                        profile=folder.profile if session.profile else None,
                     ).run()
     for name in config.evaluation.references:
         reference = session.reference(name)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from privhier.config.shared import SharedConfig
 from privhier.datasets.base import FloatArray, IntArray
 from privhier.errors import UplinkError
+from privhier.models.span import span
 from privhier.models.tail import CloudTail
 from privhier.privacy.labels import corrected_cross_entropy
 from privhier.seeding import isolated_rng, torch_stream
@@ -94,15 +95,17 @@ class CloudTrainer:
         which interruption a step is taken.
         """
         self.tail.train()
-        with isolated_rng(self._config.seed, "dropout", "tail", self.steps):
+        with span("tail"), isolated_rng(self._config.seed, "dropout", "tail", self.steps):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
                 logits = self.tail(payload.to(self.device).float())
             loss = mean_task_loss(logits, labels.to(self.device), self._flips)
             self._check(loss_text(loss.detach()))
             set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            with span("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
+            with span("optimizer"):
+                self.optimizer.step()
         self.steps += 1
         self.last_loss = loss.detach()
 
@@ -120,7 +123,9 @@ class CloudTrainer:
             order = torch.randperm(len(labels), generator=generator).numpy()
         losses = []
         for rows in ordered_batches(order, self._config.batch_size):
-            self.train_step(torch.from_numpy(payload[rows]), torch.from_numpy(labels[rows]))
+            with span("loading"):
+                batch = torch.from_numpy(payload[rows]), torch.from_numpy(labels[rows])
+            self.train_step(*batch)
             losses.append(self.last_loss)
         return float(torch.stack(losses).mean())
 

@@ -15,11 +15,15 @@ from privhier.defenses.base import Defense, DefenseBatch
 from privhier.errors import TrainingError
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import augment, normalize
+from privhier.models.layout import pays, use_channels_last
+from privhier.models.slices import in_slices, slice_size
+from privhier.models.span import span
 from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, shuffled_batches
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
+from privhier.training.resident import Pixels
 from privhier.training.warmup import warmup
 
 REHEARSAL = ReleaseMechanism("none")
@@ -60,6 +64,14 @@ class EdgeTrainer:
         self._seed = config.seed
         self._training = config.training
         self._bfloat16 = config.runtime.precision == "bfloat16"
+        self._pixels: Pixels | None = None
+        self._resident = config.runtime.resident
+        self._slice: int | None = None
+        if config.edge.dp_sgd is None:  # Opacus wants one forward, and layers of its own
+            if pays(config.runtime.channels_last, config.model.backbone, device):
+                use_channels_last(edge.trunk)
+            size = config.dataset.image_size
+            self._slice = slice_size(edge.trunk, torch.zeros(1, 3, size, size, device=device))
         with isolated_rng(config.seed, "init", "defense", "attach"):
             defense.attach(edge)  # it may make parameters of the edge's shapes
         self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
@@ -102,8 +114,10 @@ class EdgeTrainer:
         loss = (self.defense_loss(batch) + self.code_loss(z)).mean()
         rate = self.set_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        with span("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        with span("optimizer"):
+            self.optimizer.step()
         self._train_adversary(batch, rate)
         if self.defense.reads_data:
             with torch.no_grad(), isolated_rng(self._seed, "defense", "step", self.steps):
@@ -129,13 +143,19 @@ class EdgeTrainer:
     ) -> Tensor:
         """These records' images as the edge sees them: float32 ``(B, 3, S, S)``, augmented and normalized."""
         options = self._training.augment
-        pixels = augment(data.pixels(records), options.flip, options.shift, augmentation)
-        return normalize(pixels.to(self.device, non_blocking=True))
+        if self._pixels is None:
+            self._pixels = Pixels(data, self.device, self._resident)
+        with span("indexing"):
+            pixels = self._pixels.of(data, records)
+        with span("augmentation"):
+            pixels = augment(pixels, options.flip, options.shift, augmentation)
+        with span("normalization"):
+            return normalize(pixels)
 
     def features(self, images: Tensor) -> Tensor:
         """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
-        with self._autocast():
-            z: Tensor = self.edge.features(images)
+        with self._autocast(), span("forward"):
+            z = in_slices(self.edge.features, images, self._slice)
         return z.float()
 
     def sanitized(self, z: Tensor, noise: NoiseSource) -> Release:
@@ -143,7 +163,8 @@ class EdgeTrainer:
         mechanism = self.mechanism
         if self.share < 1:  # pre-training: what it makes is sent nowhere
             mechanism = softened(mechanism, self.share)
-        return sanitized(self.edge, mechanism, z, noise)
+        with span("release and noise"):
+            return sanitized(self.edge, mechanism, z, noise)
 
     def batch(
         self, data: TrainingData, records: IntArray, images: Tensor, z: Tensor, release: Release
@@ -169,7 +190,8 @@ class EdgeTrainer:
 
     def defense_loss(self, batch: DefenseBatch) -> Tensor:
         """One loss a record, ``(B,)``; raises ``TrainingError`` where the defense gives anything else."""
-        losses = self.defense.loss(batch)
+        with span("defense"):
+            losses = self.defense.loss(batch)
         if not isinstance(losses, Tensor) or losses.shape != (len(batch.z),):
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise TrainingError(
@@ -198,6 +220,12 @@ class EdgeTrainer:
     def batches(self, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
         """The batches of one epoch: disjoint, and together all records."""
         return shuffled_batches(records, self._training.batch_size, self._seed, phase, epoch)
+
+    def loaded(self, data: TrainingData, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
+        """``batches``, whose pixels are read ahead of the training where they are not at hand."""
+        if self._pixels is None:
+            self._pixels = Pixels(data, self.device, self._resident)
+        return self._pixels.batches(self.batches(records, phase, epoch))
 
     def _train_adversary(self, batch: DefenseBatch, rate: float) -> None:
         """Extra steps of the adversarial exits alone: the trunk gets no gradient from them."""

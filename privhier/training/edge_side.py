@@ -19,6 +19,7 @@ from privhier.errors import NonFiniteError, TrainingError
 from privhier.metrics.classification import balanced_accuracy, macro_auc
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
+from privhier.models.span import span
 from privhier.models.weights import load_weights, weights_bytes
 from privhier.privacy.agreement import check_begun
 from privhier.privacy.ledger import Ledger
@@ -114,7 +115,8 @@ class EdgeSide:
 
         After the last one a defense's closed forms are fitted, and letters found, where there are any.
         """
-        loss = self._epoch("pretrain", epoch, uplink=None)
+        with span("loop"):
+            loss = self._epoch("pretrain", epoch, uplink=None)
         if epoch + 1 == self.config.schedule.pretrain_epochs:
             own, rest = (self.config, self.data, self.edge), (self.mechanism, self.draws)
             finish_defense(*own, self.trainer.defense, *rest, device=self.device)
@@ -124,7 +126,8 @@ class EdgeSide:
     def joint(self, epoch: int, uplink: Uplink) -> float:
         """Charge and run one joint epoch, keep a snapshot of the edge; returns the mean loss."""
         self.releaser.charge("train", "joint", epoch, len(self.data.splits.train))
-        loss = self._epoch("joint", epoch, uplink=uplink)
+        with span("loop"):
+            loss = self._epoch("joint", epoch, uplink=uplink)
         self.folder.sealed.write(self.folder.snapshot(epoch), weights_bytes(self.edge))
         return loss
 
@@ -159,14 +162,14 @@ class EdgeSide:
     def metrics(self, phase: str, epoch: int) -> Metrics:
         """The task exit on validation records, through noise that stays on the edge."""
         val = self.data.splits.val
-        z = edge_features(self.edge, self.data.images, val, device=self.device)
-        with self._finite(phase, epoch), torch.no_grad():
-            z = sanitized(
-                self.edge, self.mechanism, z, self.draws.noise(f"{phase} val", epoch, 0, val)
-            ).values
-        logits = edge_exit_logits(self.edge, z, device=self.device)
-        self._check(logits_text(logits), phase, epoch)
-        return self.task_metrics("edge_exit", logits)
+        with span("metrics"):
+            z = edge_features(self.edge, self.data.images, val, device=self.device)
+            with self._finite(phase, epoch), torch.no_grad():
+                noise = self.draws.noise(f"{phase} val", epoch, 0, val)
+                z = sanitized(self.edge, self.mechanism, z, noise).values
+            logits = edge_exit_logits(self.edge, z, device=self.device)
+            self._check(logits_text(logits), phase, epoch)
+            return self.task_metrics("edge_exit", logits)
 
     def task_metrics(self, place: str, logits: list[torch.Tensor]) -> Metrics:
         """AUC and balanced accuracy of every task on the validation records, from their logits."""
@@ -267,7 +270,7 @@ class EdgeSide:
             self.ledger.charge_steps(self.trainer.event(phase, epoch))
         waiting: list[tuple[IntArray, Release]] = []
         sent = 0
-        for number, records in enumerate(self.trainer.batches(train, phase, epoch)):
+        for number, records in enumerate(self.trainer.loaded(self.data, train, phase, epoch)):
             turn = self.trainer.turn(phase)
             augmentation = self.draws.augmentation(phase, epoch, turn, records)
             if uplink is None:
@@ -310,4 +313,5 @@ class EdgeSide:
     def _send(self, uplink: Uplink, epoch: int, batch: int, parts: list[tuple[IntArray, Release]]) -> None:
         records = np.concatenate([part for part, _ in parts])
         released = [part for _, part in parts]
-        self.releaser.send(uplink, "train", "joint", epoch, batch, records, released, self.data)
+        with span("uplink"):
+            self.releaser.send(uplink, "train", "joint", epoch, batch, records, released, self.data)

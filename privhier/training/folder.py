@@ -106,6 +106,11 @@ class RunFolder:
         return self.root / "resumed.json"
 
     @property
+    def profile(self) -> Path:
+        """Where the time of its epochs went, where that was asked for."""
+        return self.root / "profile"
+
+    @property
     def attacks(self) -> Path:
         """One file per finished attack."""
         return self.root / "attacks"

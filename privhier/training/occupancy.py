@@ -21,6 +21,8 @@ MOVABLE = (
     "dataset.cache",
     "runtime.threads",
     "runtime.device",
+    "runtime.channels_last",
+    "runtime.resident",
     "report.pictures",
     "tracking.enabled",
 )
@@ -60,6 +62,8 @@ def saved_config(folder: RunFolder, overrides: Sequence[str] = ()) -> RunConfig:
     data = read_config(folder.sealed.checked(folder.config), overrides)
     if isinstance(data, dict) and isinstance(edge := data.get("edge"), dict):
         edge.setdefault("warmup_epochs", 0)  # a folder from before the key existed was not warmed up
+    if isinstance(data, dict) and isinstance(runtime := data.get("runtime"), dict):
+        runtime.setdefault("channels_last", False)  # nor trained on maps laid out otherwise
     config = parse_config(data)
     if folder.sealed.bound("config") != config.hash():
         raise altered(folder.config, "is not the configuration that this folder belongs to")
@@ -151,13 +155,13 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def note_resumed(folder: RunFolder, config: RunConfig) -> None:
-    """Write down that a run goes on with another number of threads or on another device than before."""
+    """Write down that a run goes on with other threads, another device or another layout than before."""
     if not folder.sealed.lists(folder.config):
         return
     before = saved_config(folder)
     changed = [
         f"runtime.{name}={getattr(config.runtime, name)} (before: {getattr(before.runtime, name)})"
-        for name in ("threads", "device")
+        for name in ("threads", "device", "channels_last")
         if getattr(config.runtime, name) != getattr(before.runtime, name)
     ]
     if changed:

@@ -12,12 +12,12 @@ from privhier.config import OptimizerConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam (decoupled weight decay, Loshchilov and Hutter, 2019) or SGD with momentum."""
+    """Adam (decoupled weight decay, Loshchilov and Hutter, 2019) or SGD with momentum; one kernel a step."""
     if config.name == "sgd":
         return torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
         )
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:

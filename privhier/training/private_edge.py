@@ -124,6 +124,10 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 yield records[drawn]
         self._close(phase, epoch, counts)
 
+    def loaded(self, data: TrainingData, records: IntArray, phase: str, epoch: int) -> Iterator[IntArray]:
+        """``batches``, one at a time: the next one is told to the optimizer as it is drawn."""
+        return self.batches(records, phase, epoch)
+
     def poisson(self, records: IntArray, phase: str, epoch: int) -> Iterator[list[int]]:
         """The logical batches of a pre-training epoch over ``records``, by position.
 
@@ -233,6 +237,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
         """Per-record gradients against autograd, on three records, at the defense's full weight."""
         few = data.splits.train[:3]
         warm, self.share = self.share, 1.0
+        low, self._bfloat16 = self._bfloat16, False  # what is looked for does not hide in last digits
         with no_draws(self.device):
             batch, losses = self._made_up(data, few)
             self._check_alone(batch, losses)
@@ -246,7 +251,7 @@ class PrivateEdgeTrainer(EdgeTrainer):
                 "a record's loss must not depend on the labels of other records, in its batch or not",
             )
         self.dp.check(losses)
-        self._checked, self.share = True, warm
+        self._checked, self.share, self._bfloat16 = True, warm, low
 
     def _made_up(self, data: TrainingData, records: IntArray) -> tuple[DefenseBatch, Tensor]:
         """The same noise and augmentation every time; nothing of it is trained on or released."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from privhier.config import RunConfig
 from privhier.config.phases import phases_of
 from privhier.config.shared import shared_part
 from privhier.datasets.base import FloatArray, IntArray
+from privhier.models.span import span
 from privhier.models.weights import weights_bytes
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.release import ReleaseMechanism
@@ -24,6 +27,7 @@ from privhier.training.edge import EdgeTrainer
 from privhier.training.edge_side import EdgeSide, Metrics, Progress
 from privhier.training.folder import RunFolder
 from privhier.training.labels import flips
+from privhier.training.profiling import Profiling
 from privhier.training.release import Collector, Releaser
 from privhier.training.trained import Trained, build_model, load_trained
 from privhier.uplink.local import LocalUplink
@@ -46,6 +50,7 @@ class Trainer:
         keep: Training records whose releases the curious cloud keeps for the attack bench.
         on_epoch: Called with phase, epoch and metrics after every epoch.
         progress: Called with a description, steps done and steps in all.
+        profile: Where to write where the time of one epoch of each phase goes; None: nowhere.
     """
 
     def __init__(
@@ -59,9 +64,10 @@ class Trainer:
         keep: IntArray,
         on_epoch: OnEpoch | None = None,
         progress: Progress | None = None,
+        profile: Path | None = None,
     ) -> None:
         self.config, self.data, self.folder, self.device, self.keep = config, data, folder, device, keep
-        self.on_epoch, self.progress = on_epoch, progress
+        self.on_epoch, self.progress, self._profile = on_epoch, progress, profile
         edge, tail = build_model(config, data)
         self.side = EdgeSide(config, data, mechanism, folder, edge, device=device, progress=progress)
         schedule = config.schedule
@@ -111,16 +117,20 @@ class Trainer:
         """Run what is left of the schedule, release the test split, write the weights."""
         phases = phases_of(self.config.schedule)
         done = self._restore()
+        profiling = Profiling(self._profile, phases[done:], self.device) if self._profile else None
         for number, (phase, epoch) in enumerate(phases):
             if number < done:
                 continue
             self._report_progress(phases, number)
-            metrics = self._steps[phase](epoch)
-            if metrics:
-                self.history.append({"phase": phase, "epoch": epoch, **metrics})
-                if self.on_epoch is not None:
-                    self.on_epoch(phase, epoch, metrics)
-            self._save(number + 1)
+            with profiling.epoch(phase, epoch) if profiling else nullcontext():
+                metrics = self._steps[phase](epoch)
+                if metrics:
+                    self.history.append({"phase": phase, "epoch": epoch, **metrics})
+                    if self.on_epoch is not None:
+                        with span("MLflow"):
+                            self.on_epoch(phase, epoch, metrics)
+                with span("checkpoint"):
+                    self._save(number + 1)
         self._report_progress(phases, len(phases))
         self._finish()
         return load_trained(self.config, self.data, self.folder)

@@ -17,8 +17,8 @@ import privhier
 from privhier.cli.main import app, main
 
 VERBS = {
-    "run": {"--out", "--resume"},
-    "train": {"--out", "--resume"},
+    "run": {"--out", "--resume", "--profile"},
+    "train": {"--out", "--resume", "--profile"},
     "attack": set(),
     "audit": {"--draws", "--canaries", "--seed", "--fail-above", "--check-only"},
     "report": set(),
@@ -83,6 +83,7 @@ def test_flags_are_frozen_and_help_has_an_example(verb):
         "--no-out",
         "--no-resume",
         "--no-plain",
+        "--no-profile",
     }
     example = page[page.index("Example:") :]
     assert f"privhier {verb}" in example

@@ -33,7 +33,7 @@ from privhier.storage.sealed import Sealed
 from privhier.training.cloud_folder import CloudFolder, check_folder
 from privhier.training.deploy import load_edge
 from privhier.training.folder import RunFolder
-from privhier.training.occupancy import MOVABLE, saved_config
+from privhier.training.occupancy import MOVABLE, resumptions, saved_config
 from privhier.training.trained import load_trained
 from privhier.training.trainer import Trainer
 
@@ -337,6 +337,16 @@ def test_a_resume_with_other_threads_goes_on_and_says_so(repository, stopped, tm
     assert any("runtime.threads=2 (before: 1)" in warning for warning in result.warnings)
 
 
+def test_a_folder_from_before_layouts_goes_on_and_says_so(repository, stopped, tmp_path):
+    run = RunFolder(Path(shutil.copytree(stopped, tmp_path / "run")))
+    data = yaml.safe_load(run.config.read_text())
+    del data["runtime"]["channels_last"]
+    run.sealed.write(run.config, yaml.safe_dump(data, sort_keys=False))
+    assert saved_config(run).runtime.channels_last is False
+    job.open_session(config_of(repository), run.root, resume=True)
+    assert resumptions(run) == ["runtime.channels_last=auto (before: False)"]
+
+
 def test_a_resume_on_other_images_is_refused(repository, tmp_path, finished, monkeypatch):
     """The same configuration hash, other pictures: releases of them would be free in the ledger."""
     faces = tmp_path / "faces"
@@ -422,7 +432,8 @@ def test_a_cloud_folder_of_another_configuration_names_the_keys(repository, tmp_
 def test_what_may_differ_in_a_finished_run_is_in_no_hash(run):
     plain = saved_config(RunFolder(run))
     given = {"dataset.root": "x", "dataset.cache": "y", "runtime.threads": 3, "runtime.device": "cpu"}
-    given |= {"report.pictures": "none", "tracking.enabled": False}
+    given |= {"report.pictures": "none", "tracking.enabled": False, "runtime.channels_last": False}
+    given |= {"runtime.resident": False}
     assert set(given) == set(MOVABLE)
     changed = saved_config(RunFolder(run), [f"{key}={value}" for key, value in given.items()])
     assert changed.report.pictures == "none"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from opacus.optimizers import DPOptimizer
 
 from privhier.config import RunConfig, parse_config
 from privhier.datasets.load import load_dataset
@@ -20,6 +21,7 @@ from privhier.privacy.events import StepEvent
 from privhier.privacy.guarantees import CURIOUS_CLOUD
 from privhier.privacy.ledger import Ledger
 from privhier.seeding import torch_stream
+from privhier.training.draws import EdgeDraws
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.occupancy import occupy
@@ -170,6 +172,41 @@ def test_extra_adversary_steps_are_refused(tmp_path):
         make_trainer(config, tmp_path)
 
 
+def test_bfloat16_stays_in_the_trunk_and_the_bound_holds_exactly(tmp_path, monkeypatch):
+    """On a CPU the very code of CUDA: ``pick_device`` alone keeps bfloat16 off it."""
+    config = make_config(
+        runtime={"precision": "bfloat16", "threads": 1}, edge={"dp_sgd": DP_SGD | {"max_grad_norm": 0.01}}
+    )
+    trainer = make_trainer(config, tmp_path)
+    edge, seen, sums = private(trainer), [], []
+    clip = DPOptimizer.clip_and_accumulate
+
+    def watched(self: DPOptimizer) -> None:
+        seen.extend(sample.dtype for sample in self.grad_samples)
+        clip(self)
+        sums.append(float(torch.cat([p.summed_grad.flatten() for p in self.params]).double().norm()))
+
+    monkeypatch.setattr(DPOptimizer, "clip_and_accumulate", watched)
+    inside = []
+    convolution = next(m for m in edge.edge.trunk.modules() if isinstance(m, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda _, inputs, output: inside.append(output.dtype))
+    draws, train = EdgeDraws(config), trainer.data.splits.train
+    for turn in range(6):
+        records = train[turn : turn + 1]
+        noise, moved = (
+            draws.noise("pretrain", 0, turn, records),
+            draws.augmentation("pretrain", 0, turn, records),
+        )
+        release, loss = edge.step(trainer.data, records, noise, augmentation=moved)
+        assert release.values.dtype == loss.dtype == torch.float32
+    assert torch.bfloat16 in inside
+    assert set(seen) == {torch.float32}
+    assert len(sums) == 6
+    assert 0.0099 < max(sums) <= 0.01 * (1 + 1e-6)
+    assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in edge.edge.parameters())
+    assert edge.executed == []
+
+
 def test_a_batch_as_large_as_the_data_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"training\.batch_size"):
         make_trainer(make_config(training__batch_size=500), tmp_path)
@@ -178,8 +215,10 @@ def test_a_batch_as_large_as_the_data_is_refused(tmp_path):
 def test_identity_exits_bfloat16_and_state_of_a_defense_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="number of training people"):
         make_trainer(make_config(dataset__sensitive=["identity"]), tmp_path / "identity")
-    with pytest.raises(ConfigError, match="float32 under"):
-        make_config(runtime={"precision": "bfloat16", "threads": 1})
+    with pytest.raises(ConfigError, match=r"float32 under edge\.dp_sgd\.mode=ghost"):
+        make_config(
+            runtime={"precision": "bfloat16", "threads": 1}, edge={"dp_sgd": DP_SGD | {"mode": "ghost"}}
+        )
     trainer = make_trainer(make_config(), tmp_path)
     trainer.edge.defense.register_buffer("centers", torch.zeros(3))
     with pytest.raises(ConfigError, match="may hold private records"):

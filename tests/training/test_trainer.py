@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from privhier.config import RunConfig, parse_config
+from privhier.config import Choice, EdgeConfig, RunConfig, parse_config
 from privhier.datasets.load import load_dataset
-from privhier.errors import CheckpointError, GuaranteeError
+from privhier.defenses.base import build_defense
+from privhier.errors import CheckpointError, ConfigError, GuaranteeError
 from privhier.privacy.ledger import Ledger
 from privhier.training import release as release_room
 from privhier.training.cloud import CloudTrainer
 from privhier.training.deploy import load_edge
+from privhier.training.edge import EdgeTrainer
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
-from privhier.training.trained import Trained, load_trained
+from privhier.training.trained import Trained, build_model, load_trained
 from privhier.training.trainer import Trainer
 from privhier.uplink import outgoing as outgoing_room
 from privhier.uplink.codec import encode
@@ -71,6 +73,30 @@ def test_every_regime_releases_as_often_as_it_says(tmp_path, pretrain, joint, cl
     assert trained.uplink["records"] == releases * sum(map(len, (splits.train, splits.val, splits.test)))
     assert len(trained.history) == pretrain + joint + cloud
     assert np.isfinite(trained.test_releases).all()
+
+
+def test_layout_and_slices_change_last_digits_only_and_keep_out_of_dp_sgd(tmp_path):
+    config = make_config(2, 0, 1)
+    found = []
+    for name in ("auto", "false", "whole"):
+        layout = "auto" if name == "auto" else False
+        runtime = config.runtime.model_copy(update={"channels_last": layout})
+        job = trainer(config.model_copy(update={"runtime": runtime}), tmp_path / name)
+        kinds = {type(module).__name__ for module in job.edge.edge.trunk.modules()}
+        assert ("ChannelsLastGroupNorm" in kinds) == (name == "auto")
+        job.edge._slice = None if name == "whole" else 16
+        found.append(weights(job.run()))
+    assert not same(found[0], found[2])
+    for ours in found[:2]:
+        for a, b in zip(ours, found[2], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02)
+    private = config.model_copy(update={"edge": EdgeConfig(dp_sgd={"noise_multiplier": 1.0})})
+    edge, _ = build_model(private, job.data)
+    defense = build_defense(Choice(name="none"))
+    EdgeTrainer(private, edge, defense, job.mechanism, total_steps=1, device=CPU)
+    assert not any(type(module).__name__ == "ChannelsLastGroupNorm" for module in edge.modules())
+    with pytest.raises(ConfigError, match=r"runtime\.channels_last must be auto or false under edge\.dp_sgd"):
+        small_config(edge={"dp_sgd": {"noise_multiplier": 1.0}}, runtime={"channels_last": True})
 
 
 def test_the_training_victims_releases_are_what_the_cloud_received(tmp_path, monkeypatch):
