@@ -40,7 +40,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trainer import Trainer
 
-SECRET, DRAWS = "male", 4
+SECRET, DRAWS = "male", 2
 KINDS = ("nn", "rf", "gb", "lr", "svm", "knn")
 CONFIG: dict[str, Any] = {
     "name": "peers",

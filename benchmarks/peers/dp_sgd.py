@@ -38,7 +38,7 @@ from privhier.training.prepare import build_mechanism
 from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.trained import build_model
 
-SIZE, BATCH, RECORDS, STEPS = 64, 32, 192, 6
+SIZE, BATCH, RECORDS, STEPS = 32, 32, 128, 5
 LR, NOISE, SIGMA, CLIP = 0.05, 1e-3, 0.05, 1.0
 NETWORKS = (("small_cnn", "stage2"), ("resnet18", "layer1"))
 WITHIN = 0.02

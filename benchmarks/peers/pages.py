@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from harness import Row, Strength
 
@@ -59,12 +61,43 @@ def strengths_table(rows: Sequence[Strength]) -> str:
     return head + "".join(lines)
 
 
-def page(rows: Sequence[Row], strengths: Sequence[Strength], skipped: Sequence[str], threads: int) -> str:
-    """The whole page."""
+@dataclass
+class Found:
+    """What one comparison found.
+
+    Attributes:
+        machine: Where.
+        times, strengths: Its rows.
+        skipped: What could not be compared, a line each.
+    """
+
+    machine: str
+    times: list[Row] = field(default_factory=list)
+    strengths: list[Strength] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Found:
+        """From what ``dataclasses.asdict`` gave, read back from JSON."""
+        strengths = [
+            Strength(
+                **{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()}
+            )
+            for one in stored["strengths"]
+        ]
+        return cls(stored["machine"], [Row(**one) for one in stored["times"]], strengths, stored["skipped"])
+
+
+def page(everything: Mapping[str, Found]) -> str:
+    """The whole page, from what each comparison found."""
+    rows = [row for found in everything.values() for row in found.times]
+    strengths = [row for found in everything.values() for row in found.strengths]
+    skipped = [line for found in everything.values() for line in found.skipped]
+    machines = "; ".join(dict.fromkeys(found.machine for found in everything.values()))
     parts = [
         "# Beside the peers\n\nWritten by `benchmarks/peers/run.py`; how each comparison is made stands in "
         "`benchmarks/peers/README.md`.\n\n"
-        f"Machine: {machine(threads)}. On both sides: {versions_of(*COMMON)}. Others used this machine at "
+        f"Machine: {machines}. On both sides: {versions_of(*COMMON)}. Others used this machine at "
         "the same time: ratios of alternating pairs count, seconds do not.\n",
     ]
     peers = sorted({row.versions for row in (*rows, *strengths)})
@@ -74,25 +107,26 @@ def page(rows: Sequence[Row], strengths: Sequence[Strength], skipped: Sequence[s
         parts.append(f"\n## Times\n\nRatio: {said}.\n\n{times_table(rows)}")
     if strengths:
         said = "95 % intervals from the same 1,000 resamples of the victims on both sides"
-        parts.append(f"\n## Strengths\n\n{said}.\n\n{strengths_table(strengths)}")
+        parts.append(f"\n## Strengths\n\nLarger is stronger; {said}.\n\n{strengths_table(strengths)}")
     if skipped:
         parts.append("\n## Not compared\n\n" + "".join(f"- {line}\n" for line in skipped))
     return "".join(parts)
 
 
-def table(rows: Sequence[Row], strengths: Sequence[Strength]) -> str:
+def table(everything: Mapping[str, Found]) -> str:
     """The same as comma-separated values."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["kind", "what", "peer", "versions", "measure", "value", "low", "high", "ours", "theirs"])
-    for row in rows:
-        numbers = (row.ratio, row.low, row.high, row.ours, row.theirs)
-        writer.writerow(["time", row.what, row.peer, row.versions, row.unit, *(f"{n:.6g}" for n in numbers)])
-    for one in strengths:
-        numbers = (*one.gap, one.ours[0], one.theirs[0])
-        writer.writerow(
-            ["strength", one.what, one.peer, one.versions, one.score, *(f"{n:.6g}" for n in numbers)]
-        )
+    for found in everything.values():
+        for row in found.times:
+            numbers = (row.ratio, row.low, row.high, row.ours, row.theirs)
+            cells = [row.what, row.peer, row.versions, row.unit]
+            writer.writerow(["time", *cells, *(f"{n:.6g}" for n in numbers)])
+        for one in found.strengths:
+            numbers = (*one.gap, one.ours[0], one.theirs[0])
+            cells = [one.what, one.peer, one.versions, one.score]
+            writer.writerow(["strength", *cells, *(f"{n:.6g}" for n in numbers)])
     return out.getvalue()
 
 

@@ -1,18 +1,20 @@
-"""Everything beside its peers, in one run: a page and a table under ``benchmarks/results``.
+"""Everything beside its peers: a page and a table under ``benchmarks/results``.
 
     .peers/bin/python benchmarks/peers/run.py [NAME ...] [--pairs N] [--out FOLDER]
 
 Runs in the environment that ``benchmarks/peers/install.py`` makes. A peer that is not installed is named as
-not compared; a pair that did not do the same ends the run.
+not compared; a pair that did not do the same ends the run. What an earlier run found of others stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import privhier as privhier  # before torch: it limits how long OpenMP's threads spin
@@ -20,7 +22,7 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 # isort: split
 import torch
 from harness import MissingError, Row, Strength
-from pages import page, strengths_table, table, times_table
+from pages import Found, machine, page, strengths_table, table, times_table
 
 NAMES = ("inversion", "decoder", "shadows", "dp_sgd", "lira", "membership", "attribute")
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -53,32 +55,46 @@ def main() -> int:
         "The `probability`",
     ):
         warnings.filterwarnings("ignore", message=f"\\s*{text}")
-    times: list[Row] = []
-    strengths: list[Strength] = []
-    skipped: list[str] = []
+    for name in arguments.names or NAMES:
+        found = compared(name, arguments.pairs)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write(arguments.out, name, found)
+    print(f"written: peers.md, peers.csv and peers.json in {arguments.out.name}/")
+    return 0
+
+
+def compared(name: str, pairs: int) -> Found:
+    """One comparison, printed row by row."""
+    found = Found(machine=machine(THREADS))
 
     def skip(line: str) -> None:
         print(f"not compared: {line}", flush=True)
-        skipped.append(line)
+        found.skipped.append(line)
 
-    for name in arguments.names or NAMES:
-        try:
-            for row in comparisons(name)(arguments.pairs, skip):
-                if isinstance(row, Row):
-                    times.append(row)
-                    print(times_table([row]).splitlines()[-1], flush=True)
-                else:
-                    strengths.append(row)
-                    print(strengths_table([row]).splitlines()[-1], flush=True)
-        except ModuleNotFoundError as error:
-            skip(f"{name}: {error.name} is not installed (make peers)")
-        except MissingError as error:
-            skip(f"{name}: {error}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "peers.md").write_text(page(times, strengths, skipped, THREADS))
-    (arguments.out / "peers.csv").write_text(table(times, strengths))
-    print(f"written: peers.md and peers.csv in {arguments.out.name}/")
-    return 0
+    try:
+        for row in comparisons(name)(pairs, skip):
+            if isinstance(row, Row):
+                found.times.append(row)
+                print(times_table([row]).splitlines()[-1], flush=True)
+            else:
+                found.strengths.append(row)
+                print(strengths_table([row]).splitlines()[-1], flush=True)
+    except ModuleNotFoundError as error:
+        skip(f"{name}: {error.name} is not installed (make peers)")
+    except MissingError as error:
+        skip(f"{name}: {error}")
+    return found
+
+
+def write(out: Path, name: str, found: Found) -> None:
+    """Put one comparison in the place of its earlier self, and write page and table anew."""
+    store = out / "peers.json"
+    stored = json.loads(store.read_text()) if store.exists() else {}
+    stored[name] = asdict(found)
+    store.write_text(json.dumps(stored, indent=1) + "\n")
+    everything = {one: Found.read(stored[one]) for one in NAMES if one in stored}
+    (out / "peers.md").write_text(page(everything))
+    (out / "peers.csv").write_text(table(everything))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,12 @@ def digest_of(network: nn.Module) -> str:
     return digest(value.detach().numpy() for value in network.state_dict().values())
 
 
+def shapes_of(network: nn.Module) -> str:
+    """Digest of the names and shapes of a network's parameters: the same network, whatever it starts from."""
+    found = [f"{name} {tuple(value.shape)}" for name, value in network.named_parameters()]
+    return digest([np.array(found)])
+
+
 @dataclass(frozen=True)
 class Scene:
     """Victims' releases and what it takes to invert them.

@@ -30,7 +30,7 @@ from privhier.training.folder import RunFolder
 from privhier.training.prepare import build_mechanism, prepare
 from privhier.training.trainer import Trainer
 
-SHADOWS = 16
+SHADOWS = 12
 PART = "tail"
 CONFIG: dict[str, Any] = {
     "name": "peers",
@@ -39,15 +39,15 @@ CONFIG: dict[str, Any] = {
         "image_size": 32,
         "task": ["smiling"],
         "sensitive": ["male"],
-        "options": {"images": 800, "identities": 400},
+        "options": {"images": 640, "identities": 320},
         "splits": {"train": 0.25, "val": 0.1, "aux": 0.35, "test": 0.3},
     },
     "model": {"backbone": "small_cnn", "cut": "stage2", "bottleneck": {"kind": "dimension", "size": 16}},
-    "schedule": {"joint_epochs": 25},
+    "schedule": {"joint_epochs": 20},
     "release": {"mechanism": "gaussian", "sigma": 0.02},
     "defense": {"name": "none"},
     "training": {"batch_size": 32, "augment": {"flip": False, "shift": 0}},
-    "attacks": {"membership_candidates": 400},
+    "attacks": {"membership_candidates": 320},
 }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import json
 import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -201,12 +202,14 @@ def test_the_page_and_the_table(load, harness, stub):
     pages = load("pages")
     row = compared(harness, stub("ours", 2.0), stub("peer", 5.0), wanted=3.0)
     one = strength(harness, np.array([0, 1]), np.array([0, 1]), np.array([0, 1]))
-    page = pages.page([row], [one], ["somebody: it is not installed"], 1)
+    found = pages.Found(pages.machine(1), [row], [one], ["somebody: it is not installed"])
+    assert pages.Found.read(json.loads(json.dumps(asdict(found)))) == found
+    page = pages.page({"it": found})
     assert "| it | peer | 2.50 (2.50 to 2.50) |" in page
     assert "NOT reached: 3 wanted" in page
     assert "- somebody: it is not installed" in page
     assert platform.node() not in page
-    read = list(csv.DictReader(io.StringIO(pages.table([row], [one]))))
+    read = list(csv.DictReader(io.StringIO(pages.table({"it": found}))))
     assert [line["kind"] for line in read] == ["time", "strength"]
     assert float(read[0]["value"]) == 2.5
 
@@ -240,6 +243,15 @@ def test_a_peer_that_is_not_installed_is_named(load, monkeypatch, tmp_path, caps
     assert run.main() == 0
     assert "not compared: attribute: art is not installed (make peers)" in capsys.readouterr().out
     assert "art is not installed" in (tmp_path / "peers.md").read_text()
+
+
+def test_a_later_run_of_one_comparison_keeps_the_others(load, harness, stub, tmp_path):
+    run, pages = load("run"), load("pages")
+    for name, seconds in (("lira", 2.0), ("decoder", 3.0), ("lira", 4.0)):
+        row = replace(compared(harness, stub("ours", 1.0), stub("peer", seconds)), what=name)
+        run.write(tmp_path, name, pages.Found(pages.machine(1), [row]))
+    read = list(csv.DictReader(io.StringIO((tmp_path / "peers.csv").read_text())))
+    assert [(line["what"], float(line["value"])) for line in read] == [("decoder", 3.0), ("lira", 4.0)]
 
 
 def test_our_inversion_as_the_comparison_runs_it(load, harness):
