@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo test test-slow fuzz faults corrupt mutants lint typecheck bench clean
+.PHONY: demo test test-slow fuzz faults corrupt mutants lint typecheck bench peers clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -48,10 +48,14 @@ bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/certificates.py
 	$(BIN)/python benchmarks/defenses.py
 
+peers:  ## Ours beside its peers, in an environment of their own; ratios in one run
+	$(PYTHON) benchmarks/peers/install.py
+	OMP_NUM_THREADS=1 .peers/bin/python benchmarks/peers/run.py
+
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist runs *.egg-info
+	rm -rf $(VENV) .peers build dist runs *.egg-info
