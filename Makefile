@@ -12,7 +12,7 @@ demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	$(BIN)/privhier run configs/quickstart.yaml --out runs/demo
 
 test: $(STAMP)  ## Everything that ends within ten minutes on two cores; two processes where memory allows
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## Minutes and gigabytes
 	$(BIN)/python -m pytest -m slow

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,13 +19,8 @@ from typer.core import TyperCommand
 from privhier.cli import main as cli
 from privhier.process.stopping import hear_sigterm, sigterm_interrupts
 
+free_port = runpy.run_path(str(Path(__file__).parents[1] / "process" / "ports.py"))["free_port"]
 FOREVER = ["schedule.pretrain_epochs=5000", "runtime.threads=1"]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def stopped(

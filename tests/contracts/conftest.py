@@ -135,7 +135,7 @@ class World:
         return 1 - error / constant
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world_for():
     """``world_for(attack, ...)``: the world of the attack's threat model.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import socket
 import sqlite3
@@ -22,6 +23,7 @@ from privhier.tracking import tracker as tracking
 from privhier.tracking.audit import _stores
 from privhier.tracking.sqlite import patient, sqlite_path, sqlite_uri
 
+free_port = runpy.run_path(str(Path(__file__).parents[1] / "process" / "ports.py"))["free_port"]
 ODD = ["plain", "a b", "what?", "what?mode=ro", "50%", "%41", "%2Fx", "#1", "a&b=c", "日本", "a@b:c"]
 ODD += ['Zoë\'s "runs"']
 
@@ -282,11 +284,8 @@ def test_a_page_that_ends_by_itself_is_an_error(tmp_path: Path, monkeypatch: pyt
     server.write_text("#!/bin/sh\nexit 3\n")
     server.chmod(0o755)
     monkeypatch.setattr(tracking_store.sys, "executable", str(server))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with pytest.raises(TrackingError, match="ended by itself") as caught:
-        tracking.serve_ui(tmp_path, port=port)
+        tracking.serve_ui(tmp_path, port=free_port())
     assert caught.value.value == 3
 
 
@@ -310,10 +309,7 @@ def test_closing_the_page_ends_the_processes_the_server_started(
 
     interrupted: list[bool] = []
     monkeypatch.setattr(subprocess.Popen, "wait", closed)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    tracking.serve_ui(tmp_path, port=port)
+    tracking.serve_ui(tmp_path, port=free_port())
     worker = int(marker.read_text())
     state = Path(f"/proc/{worker}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -41,6 +41,7 @@ from privhier.training.folder import RunFolder
 from privhier.uplink.codec import decode
 from privhier.uplink.journal import Journal
 
+free_port = runpy.run_path(str(Path(__file__).parents[1] / "process" / "ports.py"))["free_port"]
 PATIENCE = 90.0
 CONFIG: RunConfig = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"](
     "faults",
@@ -142,12 +143,6 @@ class Pair:
         with ExitStack() as stack:
             job = open_edge(self.config, self.root / "edge", resume=True, stack=stack, report=say)
             run_edge(job, f"127.0.0.1:{self.through or self.port}", credentials=None, report=say)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Proxy:
