@@ -35,15 +35,19 @@ class Certified(Part):
     """
 
     balanced_accuracy: float | None = None
+    """Mean recall over the classes."""
     auc: float | None = None
+    """Of every one-vs-rest AUC."""
     verification_auc: float | None = None
     """Of pairs of different people who agree in the task labels."""
     top1: float | None = None
     """Of naming one of so many people; needs no confidence."""
     confidence: float = Field(gt=0, lt=1)
+    """Of all bounds together."""
     n: int = Field(ge=0)
     """Untouched test records (for people: pairs) behind it."""
     people: int = Field(ge=0)
+    """Different people among them."""
 
 
 class Headline(Part):
@@ -53,10 +57,15 @@ class Headline(Part):
     """
 
     metric: Metric
+    """Which score it is."""
     records: Records
+    """Whose records it was reached on."""
     attack: str
+    """Who reached it."""
     threat_model: str = "curious_cloud"
+    """What that attacker held."""
     score: Score
+    """What was reached."""
     floor: Score | None = None
     """The same score of attackers who are given the true task labels only, on the same records."""
     excess: Score | None = None

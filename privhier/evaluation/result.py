@@ -138,13 +138,19 @@ class AttributeLeakage(Part):
     """One sensitive attribute."""
 
     classes: list[str]
+    """Names of the classes, by number."""
     worst: WorstAttack
+    """The best attacker who reads no task labels."""
     attacks: list[AttackScores]
+    """Every such attacker."""
     refused: dict[str, str] = Field(default_factory=dict)
     """Attackers that do not apply, with the reason."""
     majority: float
+    """Share of the largest class among the scored records."""
     raw_image_attack: WorstAttack | None = None
+    """The same attackers on the images themselves."""
     ceiling: Ceilings | None = None
+    """What no attacker on these releases exceeds if the guarantee is true."""
     attacks_with_labels: list[AttackScores] = Field(default_factory=list)
     """Attackers who also read the victims' task labels."""
     worst_with_labels: WorstAttack | None = None
@@ -191,18 +197,28 @@ class GuaranteeRow(Part):
     """One (epsilon, delta) statement; ``epsilon`` null: none."""
 
     name: str
+    """What is claimed."""
     adversary: str
+    """Against whom."""
     adjacency: str
+    """Which two inputs it compares, in words."""
     unit: str
+    """Whose: a record or a person."""
     epsilon: float | None
+    """Rounded up; null: none is claimed."""
     delta: float | None
+    """0: a pure epsilon."""
     covers: list[str]
+    """What the claim is about."""
     does_not_cover: list[str]
+    """What it says nothing of."""
     note: str = ""
+    """A remark; empty: none."""
     allows: float | None = Field(None, ge=0.5, le=1)
     """Best balanced accuracy at telling the two inputs apart, rounded up; null without an epsilon, and in
     results written before it existed."""
     measure: Literal["epsilon", "maximal_leakage"] = "epsilon"
+    """What the row's number is."""
     nats: float | None = Field(None, ge=0)
     """Of a row of maximal leakage: L; P(guess) is at most e^L times the best blind guess. Null: no bound."""
 
@@ -283,22 +299,33 @@ class Result(Part):
     """Everything a run claims."""
 
     schema_: Literal["privhier.result/1"] = Field(SCHEMA, alias="schema")
+    """Name and version of this format."""
     name: str
+    """Of the run."""
     config_hash: str
+    """SHA-256 of the configuration, without what changes no number."""
     git: dict[str, Any]
+    """Commit of the code, and whether it was altered."""
     seed: int
+    """Of the run."""
     dataset: dict[str, Any]
     """name, fingerprint, n, problems, identity_protocol, split sizes, groups."""
     release: dict[str, Any]
     """mechanism, clip, sigma, shape, values, releases_per_record, noise_source, quantize."""
     utility: dict[str, TaskUtility]
+    """By task attribute."""
     utility_mean: UtilityMean
+    """Over the tasks."""
     leakage: dict[str, AttributeLeakage]
+    """By sensitive attribute."""
     reconstruction: dict[str, Reconstruction]
+    """By attack."""
     references: dict[str, ReferenceRun] = Field(default_factory=dict)
+    """Unprotected networks, by name."""
     by_group: dict[str, dict[str, GroupScores]] = Field(default_factory=dict)
     """Sensitive attribute (not identity) to class: who pays. Empty in results written before it existed."""
     threat_models: list[ThreatModelRow] = Field(default_factory=list)
+    """What the attackers of each held."""
     property_inference: dict[str, list[PropertyInference]] = Field(default_factory=dict)
     """By sensitive attribute: what the releases of training records say of the whole training set."""
     label_inference: dict[str, AttributeLeakage] = Field(default_factory=dict)
@@ -306,9 +333,13 @@ class Result(Part):
     membership: Membership | None = None
     """Null where no membership attack was asked for, and in results written before there were any."""
     guarantees: list[GuaranteeRow]
+    """All statements, and what they do not cover."""
     uplink: UplinkTotals
+    """What went up."""
     warnings: list[str] = Field(default_factory=list)
+    """In words."""
     timing: dict[str, float]
+    """Seconds, by phase and attack."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -16,11 +16,17 @@ class RandomDraws(Section):
     """Seeded draws; more of them (a larger ``n``) keep the first ones."""
 
     low: float
+    """Lower end."""
     high: float
+    """Upper end."""
     n: int = Field(ge=1)
+    """How many."""
     log: bool = False
+    """Even on a logarithmic scale."""
     integer: bool = False
+    """Rounded to whole numbers, each once."""
     seed: int = Field(0, ge=0)
+    """Of these draws."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RandomDraws:
@@ -47,10 +53,15 @@ class Axis(Section):
     """One axis: a ``key`` with ``values`` or ``random`` draws, or a ``name`` with ``variants``."""
 
     key: str | None = None
+    """The configuration key that ``values`` or ``random`` are for."""
     name: str | None = None
+    """What the axis is called; axes of variants need one, others are called after their key."""
     values: list[Any] | None = None
+    """The values one after the other."""
     random: RandomDraws | None = None
+    """Seeded draws instead."""
     variants: dict[str, dict[str, Any]] | None = None
+    """Names to the keys that each sets together, as ``key.path: value``."""
 
     @model_validator(mode="before")
     @classmethod

@@ -26,7 +26,9 @@ class Search(Section):
     """A multi-objective search over the axes instead of their full grid (extra ``optuna``)."""
 
     n_trials: int = Field(ge=1)
+    """Points that are tried, each with every seed."""
     seed: int = Field(0, ge=0)
+    """Of the search itself."""
     generation: int = Field(8, ge=1)
     """Trials suggested at a time: what is suggested next does not depend on who finishes first."""
 
@@ -46,14 +48,23 @@ class SweepFile(Section):
     """The file as it is written."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    """Of the sweep: letters, digits, ``_``, ``.`` and ``-``."""
     base: str | None = None
+    """A run's configuration, as a path relative to this file; this or ``config``."""
     config: dict[str, Any] | None = None
+    """The same, written out here."""
     overrides: dict[str, Any] = Field(default_factory=dict)
+    """What every point has otherwise than the base, as ``key.path: value``."""
     axes: list[Axis] = Field(default_factory=list)
+    """What the points differ in: every step of one axis with every step of the others."""
     seeds: list[int] | None = Field(None, min_length=1)
+    """Every setting runs with each of them; null: the base's own."""
     family: str = "defense.name"
+    """What groups points on the page: a configuration key, or an axis by its name."""
     search: Search | None = None
+    """Look for the front instead of running the whole grid."""
     ray: Resources = Resources()
+    """For ``--engine ray``."""
     sweep_hash: str | None = None
     """Written into a sweep folder's own ``sweep.yaml``; not read."""
 
