@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from privhier.attacks.base import Attack, AttackResult, Kind, attacks
-from privhier.attacks.fine_tune import AveragedExits, reading, renewed_exit
+from privhier.attacks.parts.edge_exits import AveragedExits, reading, renewed_exit
 from privhier.attacks.parts.features import FeatureMap
 from privhier.attacks.parts.fitting import FitPlan, affordable_epochs, apply_in_blocks, fit, take
 from privhier.attacks.parts.fresh_noise import FreshReleases, fresh_classifier

@@ -20,7 +20,7 @@ from privhier.defenses.base import (
     defenses,
     task_loss_per_record,
 )
-from privhier.defenses.min_max import beyond_guessing
+from privhier.defenses.nats import beyond_guessing
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 

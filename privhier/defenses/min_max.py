@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from privhier.defenses.adversarial import (
     Target,
     mean_over_adversaries,
 )
-from privhier.defenses.base import UNKNOWN_LABEL, DefenseBatch, DefenseData, DefenseOptions, defenses
+from privhier.defenses.base import DefenseBatch, DefenseData, DefenseOptions, defenses
+from privhier.defenses.nats import beyond_guessing
 from privhier.models.edge import EdgeSegment
 
 
@@ -76,16 +76,3 @@ class MinMax(AdversarialDefense):
                 mean_over_adversaries([beyond_guessing(logits, labels, shares) for logits in answers])
             )
         return torch.stack(excess).sum(0)
-
-
-def beyond_guessing(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-    r""":math:`\max(0, \log p_s - \log \pi_s)` in nats, ``(B,)``: 0 where guessing does as well, or unknown.
-
-    Args:
-        logits: ``(B, K)``.
-        labels: int64 ``(B,)``, in [0, K) or -1.
-        shares: ``(K,)``, summing to 1; a class that occurs nowhere counts as one of a million.
-    """
-    losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=UNKNOWN_LABEL)
-    guessed = -shares.clamp_min(1e-6).log()[labels.clamp_min(0)]
-    return F.relu(guessed - losses) * (labels != UNKNOWN_LABEL)

@@ -1,14 +1,15 @@
-"""What bottlenecks share that count, in nats, what a release says through its Gaussian noise."""
+"""What is counted in nats: what a release says through its Gaussian noise, what an adversary wins."""
 
 from __future__ import annotations
 
 import math
 from typing import ClassVar
 
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from privhier.defenses.base import Defense, DefenseBatch, DefenseOptions, Need
+from privhier.defenses.base import UNKNOWN_LABEL, Defense, DefenseBatch, DefenseOptions, Need
 
 SAID = "one release of the final edge says {}at most, in nats (a mean over validation records)"
 """Under which a bound stands in the result: an estimate of it, for one release, without a confidence."""
@@ -56,3 +57,16 @@ def nats(features: Tensor, centers: Tensor | float, sigma: float) -> Tensor:
 def shown(value: float) -> float:
     """A bound in nats as it is reported: rounded up, to four places."""
     return math.ceil(value * 1e4) / 1e4
+
+
+def beyond_guessing(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+    r""":math:`\max(0, \log p_s - \log \pi_s)` in nats, ``(B,)``: 0 where guessing does as well, or unknown.
+
+    Args:
+        logits: ``(B, K)``.
+        labels: int64 ``(B,)``, in [0, K) or -1.
+        shares: ``(K,)``, summing to 1; a class that occurs nowhere counts as one of a million.
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none", ignore_index=UNKNOWN_LABEL)
+    guessed = -shares.clamp_min(1e-6).log()[labels.clamp_min(0)]
+    return F.relu(guessed - losses) * (labels != UNKNOWN_LABEL)

@@ -5,7 +5,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from privhier.attacks.fine_tune import AveragedExits, FineTuneAttack, own_exit, renewed_exit
+from privhier.attacks.fine_tune import FineTuneAttack
+from privhier.attacks.parts.edge_exits import AveragedExits, own_exit, renewed_exit
 from privhier.attacks.parts.fresh_noise import FreshReleases, side_by_side
 from privhier.attacks.parts.nets import stack_releases
 from privhier.attacks.threat_models import white_box

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from privhier.config import Choice
 from privhier.defenses.base import DefenseBatch, build_defense
-from privhier.defenses.min_max import MinMax, beyond_guessing
+from privhier.defenses.min_max import MinMax
+from privhier.defenses.nats import beyond_guessing
 from privhier.errors import ConfigError
 from privhier.models.edge import EdgeSegment
 from privhier.seeding import isolated_rng
