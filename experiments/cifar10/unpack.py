@@ -3,9 +3,9 @@
     python experiments/cifar10/unpack.py                      # from $PRIVHIER_DATA/cifar10/cifar10_jpeg.zip
     python experiments/cifar10/unpack.py cifar10_jpeg.zip --to runs/cifar10_images
 
-The zip holds ``train/CLASS/NNNN.jpg``, ``test/CLASS/NNNN.jpg`` and ``labels.csv``, whose ``vehicle`` is a matter
-of the class, so that no defense could hide it. ``classes.csv`` has ``bright`` instead: whether the image's mean
-luminance is above the median of all.
+The zip holds ``train/CLASS/NNNN.jpg``, ``test/CLASS/NNNN.jpg`` and ``labels.csv``, whose ``vehicle`` is a
+matter of the class, so that no defense could hide it. ``classes.csv`` has ``bright`` instead: whether the
+image's mean luminance is above the median of all.
 """
 
 from __future__ import annotations
