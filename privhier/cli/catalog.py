@@ -61,7 +61,7 @@ def in_full(kind: str, name: str) -> list[str]:
     found = next((one for one in registries if name in one.names()), registries[0])
     entry = found.get(name)
     lines = [f"{kind} / {name}", "", inspect.getdoc(entry) or "It has no documentation."]
-    lines += _knowledge(entry)
+    lines += [text for line in knowledge(entry) for text in ("", line)]
     keys = options_of(entry, ("target",)) if isinstance(entry, type) else []
     lines += ["", "Options:" if keys else "It takes no options."]
     for key in keys:
@@ -69,18 +69,29 @@ def in_full(kind: str, name: str) -> list[str]:
     return lines
 
 
-def _knowledge(entry: Any) -> list[str]:
+def knowledge(entry: Any) -> list[str]:
     """Under which threat models an attack runs; what a defense needs of a batch or a run."""
     lines = []
     if isinstance(getattr(entry, "white_box", None), bool):
         holds = (
             "needs the edge's weights: threat model white_box" if entry.white_box else "needs releases only"
         )
-        lines += ["", f"Knowledge: {holds}."]
+        lines.append(f"Knowledge: {holds}.")
     needs = getattr(entry, "needs", None)
     if isinstance(needs, tuple | frozenset | set) and needs:
-        lines += ["", f"Needs: {', '.join(sorted(needs))}."]
+        lines.append(f"Needs: {', '.join(sorted(needs))}.")
     return lines
+
+
+def entries(kind: str) -> Iterator[tuple[str, Any]]:
+    """Name and entry of everything registered of ``kind``, by registry; broken plugins are left out.
+
+    Raises:
+        ConfigError: ``kind`` is none of ``KINDS``.
+    """
+    for registry in _registries(kind):
+        for name in registry.names():
+            yield name, registry.get(name)
 
 
 def _registries(kind: str) -> list[Registry[Any]]:

@@ -15,6 +15,7 @@ import torch
 
 from privhier import session as job
 from privhier.audit import audit as audit_module
+from privhier.audit import fits as fits_module
 from privhier.audit import letter_reload as reload_module
 from privhier.audit.audit import audit_run, read_claim
 from privhier.audit.fits import Fit, fitted_row, lumped
@@ -270,7 +271,11 @@ def test_noise_off_in_evaluation_shows_in_the_evaluation_rows_alone(finished, mo
 
 
 def reload_row(finished, monkeypatch, change):
-    """The row of a reload that ``change`` tampers with: it gets a loaded edge and gives one back."""
+    """The row of a reload that ``change`` tampers with: it gets a loaded edge and gives one back.
+
+    Its note names all that is wrong: which three are worst is chance where six are as wrong as each other.
+    """
+    monkeypatch.setattr(fits_module, "_NAMED", 100)
     monkeypatch.setattr(reload_module, "load_edge", lambda run: change(load_edge(run)))
     return audit_letter_reload(finished, claim_of(finished).letters, image_size=16)
 
@@ -292,6 +297,7 @@ def test_a_reload_with_less_noise_is_caught(finished, monkeypatch, how):
 
     note = reload_row(finished, monkeypatch, change).note
     assert "evaluation mode: answers" in note
+    assert "training mode: answers" in note
 
 
 def test_noise_off_in_evaluation_mode_of_a_reloaded_edge_is_caught(finished, monkeypatch):

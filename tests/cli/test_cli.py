@@ -211,11 +211,11 @@ def test_ctrl_c_keeps_the_state_and_prints_how_to_go_on(repository, tmp_path, nu
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=dict(os.environ), preexec_fn=hear_ctrl_c
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(number)
-        _, message = process.communicate(timeout=60)
+        _, message = process.communicate(timeout=240)
     message = " ".join(message.split())
     assert process.returncode == 2
     assert "Ctrl-C" in message

@@ -46,7 +46,7 @@ def stopped(
             assert time.monotonic() < deadline, process.kill()
             time.sleep(0.05)
         (os.killpg if group else os.kill)(process.pid, number)
-        text, _ = process.communicate(timeout=120)
+        text, _ = process.communicate(timeout=240)
     return process.returncode, " ".join(text.split())
 
 
@@ -133,7 +133,7 @@ def test_it_is_answered_while_the_program_is_loaded(tmp_path: Path) -> None:
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=240)
     assert process.returncode == 2
     assert said.startswith("error: Ctrl-C: 'interrupted'")
     assert "Start it again: privhier run 'a b.yaml' --out there" in said

@@ -46,7 +46,7 @@ def probe(tmp_path, monkeypatch) -> Path:
 
 
 def start(*command: object) -> None:
-    subprocess.run([sys.executable, "-P", *map(str, command)], check=False, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-P", *map(str, command)], check=False, capture_output=True, timeout=240)
 
 
 def test_the_setting_is_a_valid_one_and_is_here():
@@ -91,7 +91,7 @@ def test_every_verb_sees_it(probe, repository, tmp_path, verb):
 
 def test_the_installed_command_sees_it(probe):
     command = Path(sys.executable).with_name("privhier")
-    subprocess.run([command, "list", "attacks"], check=False, capture_output=True, timeout=60)
+    subprocess.run([command, "list", "attacks"], check=False, capture_output=True, timeout=240)
     assert probe.read_text().split() == [OURS]
 
 
@@ -102,7 +102,7 @@ def test_workers_of_sweeps_and_timers_see_it(probe, module):
         command = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
         theirs.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     assert probe.read_text().split() == [OURS]
 
 
@@ -114,7 +114,7 @@ def test_shadow_models_processes_see_it(probe):
         ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin) as pool,
         pytest.raises(BrokenProcessPool),
     ):
-        pool.submit(os.getpid).result(timeout=60)
+        pool.submit(os.getpid).result(timeout=240)
     assert probe.read_text().split() == [OURS]
 
 

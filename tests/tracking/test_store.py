@@ -272,7 +272,7 @@ def test_the_page_refuses_a_port_that_is_taken(tmp_path: Path) -> None:
             "--port",
             str(port),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 2
     assert f"--port: {port}" in done.stderr
     assert "in use" in " ".join(done.stderr.split())
