@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,11 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def test_every_block_has_a_language_that_is_checked_here(repository):
     for name in ("README.md", "CONTRIBUTING.md"):
-        assert {language for language, _ in BLOCK.findall((repository / name).read_text())} <= {"", "python"}
+        found = BLOCK.findall((repository / name).read_text())
+        assert {language for language, _ in found} <= {"", "python", "toml"}
+        for language, text in found:
+            if language == "toml":
+                assert tomllib.loads(text)["project"]["entry-points"]["privhier.defenses"]
 
 
 def test_the_readmes_python_runs(repository, smaller_debug, tmp_path, monkeypatch):
