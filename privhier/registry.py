@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from privhier.errors import ContractError, PrivhierError, UnknownNameError
+from privhier.errors import ContractError, PrivhierError, PrivhierWarning, UnknownNameError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -51,8 +52,9 @@ class Registry(Generic[T]):
     An entry is registered by the decorator ``@registry.register("name")`` where it is defined; one import
     line in the room's ``builtin.py`` makes it known. Third parties add entries through the entry-point
     group ``privhier.<kind>`` (for instance ``privhier.defenses``); the entry point's name is the
-    registered name. One that does not load, or breaks the contract, is reported when it is asked for,
-    and hides nobody else.
+    registered name. One that does not load, or breaks the contract, is reported by a ``PrivhierWarning`` at
+    the first look and by an error when it is asked for, and hides nobody else. The same object may be
+    registered twice; a class of ``__main__`` defined anew, as in a notebook, takes the place of the old.
 
     Args:
         kind: Plural noun of what is registered, e.g. ``"backbones"``.
@@ -135,7 +137,9 @@ class Registry(Generic[T]):
     def _add(self, name: str, entry: T) -> None:
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise self._refusal(name, "is no name: letters, digits, - and _", "Give it such a name")
-        if name in self._entries:
+        if name in self._entries and self._entries[name] is entry:
+            return
+        if name in self._entries and not _again(self._entries[name], entry):
             raise self._refusal(name, "is registered twice", "Give one of the two another name")
         faults = [] if self._check is None else list(self._check(entry))
         if faults:
@@ -159,9 +163,7 @@ class Registry(Generic[T]):
             raise
         for point in entry_points(group=f"privhier.{self.kind}"):
             try:
-                entry = point.load()
-                if self._entries.get(point.name) is not entry:  # the decorator may have done it already
-                    self._add(point.name, entry)
+                self._add(point.name, point.load())
             except (Exception, SystemExit) as error:  # whatever a stranger's module raises: it is reported
                 what = error.rule if isinstance(error, PrivhierError) else f"{type(error).__name__}: {error}"
                 owner = point.dist.name if point.dist is not None else "its package"
@@ -171,6 +173,13 @@ class Registry(Generic[T]):
                     rule=f"cannot be used: {what}",
                     remedy=f"Mend {owner}, or uninstall it; everything else works without it",
                 )
+                warnings.warn(str(self._broken[point.name]), PrivhierWarning, stacklevel=3)
+
+
+def _again(old: object, new: object) -> bool:
+    """Whether a class is one of a notebook (or a script's) that was defined anew under the same name."""
+    places = [(getattr(one, "__module__", ""), getattr(one, "__qualname__", "")) for one in (old, new)]
+    return places[0] == places[1] and places[0][0] == "__main__"
 
 
 def offered(name: str, package: str, builtin: Sequence[str], also: Mapping[str, str]) -> Any:

@@ -29,7 +29,7 @@ from privhier.config.choices import build, option
 from privhier.datasets.listing import Listing, Source
 from privhier.datasets.registry import datasets
 from privhier.defenses.base import AdversarialOptions, Defense, DefenseOptions, defenses
-from privhier.errors import ConfigError, ContractError, PrivhierError, UnknownNameError
+from privhier.errors import ConfigError, ContractError, PrivhierError, PrivhierWarning, UnknownNameError
 from privhier.models.staged import backbones
 from privhier.registry import Registry, nearest
 
@@ -438,6 +438,23 @@ def test_a_name_is_taken_once():
         defenses.register("none")(Whole)
 
 
+def test_the_same_object_may_be_registered_twice():
+    for _ in range(2):
+        assert defenses.register("whole")(Whole) is Whole
+    assert defenses.get("whole") is Whole
+
+
+def test_a_class_that_a_notebook_defines_anew_takes_the_old_ones_place():
+    first, second = (type("Whole", (Whole,), {"__doc__": "Says it."}) for _ in range(2))
+    for one in (first, second):
+        one.__module__ = "__main__"
+        defenses.register("mine")(one)
+    assert defenses.get("mine") is second
+    other = type("Other", (Whole,), {"__doc__": "Says it.", "__module__": "__main__"})
+    with pytest.raises(ContractError, match="registered twice"):
+        defenses.register("mine")(other)
+
+
 # Plugins
 
 
@@ -480,6 +497,8 @@ def leaves() -> Any:
 )
 def test_a_broken_plugin_breaks_nobody_else(plugins, broken, text):
     registry = plugins("attacks", theirs=broken, good=attack_class)
+    with pytest.warns(PrivhierWarning, match=r"entry point theirs of privhier\.attacks: .* Mend theirs"):
+        registry.names()
     assert {"mlp", "good"} <= set(registry.names())
     assert "theirs" not in registry.names()
     assert {"mlp", "good"} <= set(names_of("attribute"))
@@ -499,6 +518,8 @@ def test_a_broken_plugin_breaks_nobody_else(plugins, broken, text):
 def test_a_plugin_cannot_take_a_known_name(plugins):
     before = defenses.get("none")
     registry = plugins("defenses", none=lambda: Whole)
+    with pytest.warns(PrivhierWarning, match="entry point none"):
+        registry.names()
     assert registry.get("none") is before
     assert "registered twice" in registry.broken()["none"].rule
 
