@@ -85,7 +85,7 @@ def ours(view: View, data: str) -> Contender:
 
         def work() -> Report:
             made = decode_victims(view, PLAN)
-            said = f"SSIM part included, epoch {made.epoch} of {made.epochs} kept"
+            said = f"epoch {made.epoch} of {made.epochs} kept"
             return lambda: Outcome(network, data, -made.validation, PLAN.epochs, said)
 
         return work
@@ -114,7 +114,7 @@ def in_art(view: View, data: str) -> Contender:
                     records.maps[train], records.images[train], batch_size=PLAN.batch, nb_epochs=PLAN.epochs
                 )
             with torch.no_grad():
-                whole.eval()(torch.from_numpy(as_maps(view.releases)))
+                whole.eval()(torch.from_numpy(np.array(as_maps(view.releases))))
             return lambda: Outcome(network, data, records.loss(whole), PLAN.epochs)
 
         return work

@@ -109,7 +109,7 @@ class Row:
         ratio: Median over pairs of the peer's time over ours: above 1, ours is faster.
         low, high: The smallest and the largest of the pairs.
         wall: The median ratio by the clock on the wall.
-        wanted: What the ratio should be at least; NaN: it is only stated.
+        wanted: What the ratio should be at least; None: it is only stated.
         note: Losses reached, quality.
     """
 
@@ -124,13 +124,13 @@ class Row:
     high: float
     wall: float
     pairs: int
-    wanted: float
+    wanted: float | None
     note: str
 
     @property
     def verdict(self) -> str:
         """Whether what was wanted was reached; who is faster where nothing was."""
-        if np.isnan(self.wanted):
+        if self.wanted is None:
             return "ours faster" if self.low > 1 else "ours slower" if self.high < 1 else "even"
         return "reached" if self.ratio >= self.wanted else f"NOT reached: {self.wanted:.2g} wanted"
 
@@ -154,7 +154,7 @@ def compare(
     unit: str,
     pairs: int,
     rule: Rule,
-    wanted: float = float("nan"),
+    wanted: float | None = None,
     warm: bool = True,
 ) -> Row:
     """Time ours and a peer in alternating pairs, each pair checked by ``rule``.
@@ -216,7 +216,7 @@ class Strength:
     theirs: tuple[float, float, float]
     gap: tuple[float, float, float]
     n: int
-    seconds: tuple[float, float] = (float("nan"), float("nan"))
+    seconds: tuple[float, float]
 
     @property
     def verdict(self) -> str:
@@ -235,8 +235,8 @@ def strength(
     ours: Array,
     theirs: Array,
     truth: Array,
+    seconds: tuple[float, float],
     draws: int = 1000,
-    seconds: tuple[float, float] = (float("nan"), float("nan")),
 ) -> Strength:
     """Both scores on the same victims, with intervals from the same resamples of them.
 
@@ -249,8 +249,8 @@ def strength(
         ours: ``(n, ...)``, what ours says of each victim.
         theirs: The same of the peer.
         truth: ``(n,)``.
-        draws: Resamples; those with one class alone are drawn again.
         seconds: Ours and theirs.
+        draws: Resamples; those with one class alone are drawn again.
 
     Raises:
         UnequalError: Other victims than ours.

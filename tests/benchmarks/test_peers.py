@@ -17,6 +17,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 Load = Callable[[str], ModuleType]
 
@@ -175,7 +176,15 @@ def share(said, truth):
 
 def strength(harness, ours, theirs, truth):
     return harness.strength(
-        "it", "peer", versions="peer 1", score="share", of=share, ours=ours, theirs=theirs, truth=truth
+        "it",
+        "peer",
+        versions="peer 1",
+        score="share",
+        of=share,
+        ours=ours,
+        theirs=theirs,
+        truth=truth,
+        seconds=(1.0, 2.0),
     )
 
 
@@ -297,3 +306,30 @@ def test_shadow_outputs_are_the_same_for_all(load):
     assert mine.shape == (80,)
     outcome = lira.contender("ours", case, lambda case: mine).start()()()
     assert 0 < outcome.loss < 0.6
+
+
+def test_the_decoder_that_both_train_is_the_same_one(load):
+    decoder, scenes = load("decoder"), load("scene")
+    scene = scenes.inversion_scene("small_cnn", "stage1", size=16, victims=2, auxiliary=40)
+    records = decoder.Records(scene.view)
+    network = decoder.ImagesAlone(decoder._fresh(scene.view, records))
+    before = records.loss(network)
+    network.decoder.fit_start(records.maps[records.split.train], records.images[records.split.train])
+    assert records.loss(network) < before
+    assert scenes.shapes_of(network.decoder) == scenes.shapes_of(decoder._fresh(scene.view, records))
+    assert scenes.shapes_of(network.decoder) != scenes.shapes_of(network)
+
+
+def test_our_shadow_models_as_the_comparison_trains_them(load, monkeypatch):
+    shadows = load("shadows")
+    for name, value in {"SIZE": 16, "POOL": 40, "MODELS": 2, "EPOCHS": 2, "BATCH": 10}.items():
+        monkeypatch.setattr(shadows, name, value)
+    pool = shadows.Pool.drawn()
+    outcome = shadows.ours(pool).start()()()
+    assert (outcome.data, outcome.work) == (pool.data, 2)
+    assert 0 < outcome.loss < 2
+    labels = torch.eye(4)[torch.from_numpy(pool.task + 2 * pool.secret)]
+    logits = torch.zeros(len(labels), 6)
+    assert float(shadows.Three()(logits, labels)) == pytest.approx(3 * np.log(2))
+    right = torch.cat([torch.eye(2)[torch.from_numpy(one)] for one in (pool.task, pool.secret, pool.task)], 1)
+    assert float(shadows.Three()(100 * right, labels)) == pytest.approx(0, abs=1e-6)
