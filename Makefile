@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo test test-slow fuzz faults corrupt mutants lint typecheck bench peers clean
+.PHONY: demo gpu test test-slow fuzz faults corrupt mutants lint typecheck bench peers clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -29,6 +29,11 @@ corrupt: $(STAMP)  ## 300 damaged folders, every verb on each: no silent differe
 mutants: $(STAMP)  ## Break the mechanisms' source in one place after another: every mutant must be killed by its test
 	$(BIN)/python tests/mutants/run.py
 
+gpu: $(STAMP)  ## CUDA tests and images a second on the card at hand: benchmarks/results/gpu.md
+	$(BIN)/python benchmarks/gpu.py --check
+	$(BIN)/python -m pytest -m cuda
+	$(BIN)/python benchmarks/gpu.py
+
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +46,7 @@ typecheck: $(STAMP)  ## mypy strict and the doctests, on the built package
 
 bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/dp_sgd_loop.py
 	$(BIN)/python benchmarks/cached_loading.py
 	$(BIN)/python benchmarks/sweep_workers.py
 	$(BIN)/python benchmarks/sweep_page.py

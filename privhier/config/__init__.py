@@ -14,6 +14,7 @@ from privhier.config.run import (
     RunConfig,
     RuntimeConfig,
     TrackingConfig,
+    hashless,
 )
 from privhier.config.training import AugmentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 
@@ -42,6 +43,7 @@ __all__ = [
     "SplitsConfig",
     "TrackingConfig",
     "TrainingConfig",
+    "hashless",
     "load_config",
     "load_dataset_section",
     "parse_config",

@@ -33,6 +33,11 @@ HASHLESS: dict[str, Any] = {
 """What the hash leaves out: paths, report, tracking, link, and what only changes last digits."""
 
 
+def hashless(runtime: RuntimeConfig) -> dict[str, Any]:
+    """``HASHLESS``, and what is as it was before there was a key for it: older run folders go on."""
+    return HASHLESS | {"runtime": HASHLESS["runtime"] | (set() if runtime.compile else {"compile"})}
+
+
 class TrackingConfig(Section):
     """MLflow. The store is sqlite beside the run folder unless ``MLFLOW_TRACKING_URI`` is set."""
 
@@ -65,6 +70,9 @@ class RuntimeConfig(Section):
     resident: bool | Literal["auto"] = "auto"
     """Whether all pixels lie on the CUDA device while the edge is trained; ``auto``: where they take at most
     half of its free memory. Else batches are read ahead into pinned memory. On a CPU: neither."""
+    compile: bool = False
+    """Whether the edge's layers run through torch.compile, which fuses them and rounds otherwise. Part of the
+    hash where it is set; not under ``edge.dp_sgd``."""
     threads: int | Literal["auto"] = Field("auto", validate_default=True)
     """Of the CPU; ``auto``: as many as cores may be used."""
 
@@ -138,6 +146,16 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _compiled(self) -> RunConfig:
+        if self.edge.dp_sgd is not None and self.runtime.compile:
+            raise ValueError(
+                "runtime.compile must be false under edge.dp_sgd: what is compiled passes Opacus' hooks by"
+            )
+        if self.runtime.channels_last is True and self.runtime.compile:
+            raise ValueError("runtime.channels_last must be auto or false under runtime.compile")
+        return self
+
+    @model_validator(mode="after")
     def _batch_norm(self) -> RunConfig:
         if self.model.norm == "batch" and self.training.batch_size == 1:
             raise ValueError(
@@ -200,7 +218,7 @@ class RunConfig(Section):
 
     def hash(self) -> str:
         """SHA-256 of everything that can change more of a number than its last digits; see ``HASHLESS``."""
-        skipped = dict(HASHLESS)
+        skipped = hashless(self.runtime)
         if self.privacy.noise_seed is None:  # as before the key existed: older run folders go on
             skipped["privacy"] = {"noise_seed"}
         if not self.warmup_epochs:

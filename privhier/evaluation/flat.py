@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from privhier.evaluation.headline import headline
+from privhier.evaluation.headline import AREAS, certified_value, headline
 from privhier.evaluation.leakage_parts import Excess
 from privhier.evaluation.result import (
     AttackScores,
@@ -19,6 +20,7 @@ from privhier.evaluation.result import (
     WorstAttack,
 )
 from privhier.evaluation.warnings import loud
+from privhier.privacy.guarantees import OWN_RELEASES
 
 _OPERATORS = (("==", "_eq_"), ("!=", "_ne_"), (">=", "_ge_"), ("<=", "_le_"), (">", "_gt_"), ("<", "_lt_"))
 
@@ -105,6 +107,26 @@ def reconstruction_metrics(scores: Reconstruction) -> dict[str, float]:
         else:
             _add(metrics, name, value)
     return metrics
+
+
+def top_metrics(result: Result) -> dict[str, float]:
+    """What a page of many runs is read by: ``utility``, ``leakage``, ``excess``, ``certified``, ``epsilon``.
+
+    Of several secrets the largest each: headlines that are areas under a curve (a top-1 accuracy is another
+    scale), and a certificate only where every secret has one. An epsilon only where there is one.
+    """
+    tops = {name: headline(leakage) for name, leakage in result.leakage.items()}
+    areas = {name: top for name, top in tops.items() if top is not None and top.metric in AREAS}
+    found: dict[str, float | None] = {
+        "utility": None if result.utility_mean.auc is None else result.utility_mean.auc.value,
+        "leakage": max((top.score.value for top in areas.values()), default=None),
+        "excess": max((top.excess.value for top in areas.values() if top.excess is not None), default=None),
+        "epsilon": next((row.epsilon for row in result.guarantees if row.name == OWN_RELEASES), None),
+    }
+    bounds = [certified_value(result.leakage[name], top.metric) for name, top in areas.items()]
+    known = [bound for bound in bounds if bound is not None]
+    found["certified"] = max(known) if known and len(known) == len(result.leakage) else None
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def result_metrics(result: Result) -> dict[str, float]:

@@ -65,7 +65,7 @@ class _Normalize(torch.autograd.Function):
         return _map(torch.addcmul(_spread(shift, width), centered, _spread(factor, width)), x.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         centered, weight, scale = ctx.saved_tensors
         groups, width = ctx.groups, ctx.width

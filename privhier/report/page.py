@@ -32,6 +32,7 @@ from privhier.evaluation.headline import (
 from privhier.evaluation.points import Estimate
 from privhier.evaluation.result import GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
+from privhier.evaluation.statement import may_say
 from privhier.evaluation.warnings import loud
 from privhier.figures.style import Drawing
 from privhier.privacy.guarantees import OWN_RELEASES
@@ -146,6 +147,7 @@ def render(
         metric_names=METRIC_NAMES,
         headline=headline,
         urgent=loud(result.warnings),
+        may_say=may_say(result),
         two_promises=TWO_PROMISES if mixed_promises(g.delta for g in result.guarantees if g.epsilon) else "",
         image_scores=_image_scores(result),
         simulated=config.privacy.noise_source == "seeded",

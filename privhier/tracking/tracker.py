@@ -30,8 +30,10 @@ from privhier.evaluation.flat import (
     reconstruction_metrics,
     result_metrics,
     result_tags,
+    top_metrics,
 )
 from privhier.evaluation.result import AttackScores, Reconstruction, Result
+from privhier.evaluation.statement import may_say
 from privhier.storage.files import whole_file
 from privhier.storage.sealed import altered, read_json
 from privhier.tracking.model import log_model
@@ -280,8 +282,8 @@ class MlflowTracker:
         become tags.
         """
         with self._guard("log_result"):
-            self._metrics(self.run_id, result_metrics(result), 0)
-            tags = result_tags(result)
+            self._metrics(self.run_id, {**top_metrics(result), **result_metrics(result)}, 0)
+            tags = {**result_tags(result), "mlflow.note.content": "\n\n".join(may_say(result))}
             for key, text in tags.items():
                 self._client.set_tag(self.run_id, key, text[:_VALUE])
             if "warning" in self._client.get_run(self.run_id).data.tags.keys() - tags.keys():

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privhier.config import HASHLESS, RunConfig
+from privhier.config import RunConfig, hashless
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import Sealed
 from privhier.training.folder import RunFolder
 
-_HASHLESS: dict[str, Any] = {name: HASHLESS[name] for name in ("dataset", "runtime")}
 # The ledger next to last: a folder that has one, but no training.json, has work of its own in it.
 _FILES = ("edge.safetensors", "tail.safetensors", "history.json", "ledger.jsonl", "training.json")
 _WHERE_PRESENT = ("clip.json", "sent_labels.npy")
@@ -36,7 +35,7 @@ def training_key(config: RunConfig) -> str:
     if not config.warmup_epochs:  # as before the key existed: older run folders go on
         without["edge"] = {"warmup_epochs"}
     without["model"] = {"matched_filter"}
-    data = config.model_dump(mode="json", exclude={**without, **_HASHLESS})
+    data = config.model_dump(mode="json", exclude={**without, **_where(config)})
     if config.matched_filter:
         data["model"]["matched_filter"] = True
     return _digest("training", data | {"training_victims": config.attacks.training_victims})
@@ -50,7 +49,7 @@ def reference_key(reference: RunConfig) -> str:
 def raw_image_key(config: RunConfig) -> str:
     """Hash of what determines attacks on raw images, but for the attackers (each names its own file)."""
     sizes = {name: getattr(config.attacks, name) for name in ("auxiliary", "victims", "training_victims")}
-    parts = config.model_dump(mode="json", include={"dataset", "runtime", "seed"}, exclude=_HASHLESS)
+    parts = config.model_dump(mode="json", include={"dataset", "runtime", "seed"}, exclude=_where(config))
     return _digest("raw_image", parts | sizes)
 
 
@@ -145,6 +144,12 @@ def _take(source: Path, target: Path, sealed: Sealed) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     sealed.adopt(temporary, target)
+
+
+def _where(config: RunConfig) -> dict[str, Any]:
+    """What says where and how a run is computed, and is in no hash."""
+    left_out = hashless(config.runtime)
+    return {name: left_out[name] for name in ("dataset", "runtime")}
 
 
 def _digest(kind: str, data: Mapping[str, Any]) -> str:

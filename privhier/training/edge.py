@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from privhier.privacy.noise import NoiseSource
 from privhier.privacy.release import Release, ReleaseMechanism
 from privhier.seeding import isolated_rng
 from privhier.training.batches import TrainingData, shuffled_batches
+from privhier.training.compiled import compiled
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.training.resident import Pixels
 from privhier.training.warmup import warmup
@@ -67,11 +68,9 @@ class EdgeTrainer:
         self._pixels: Pixels | None = None
         self._resident = config.runtime.resident
         self._slice: int | None = None
+        self._forward: Callable[[Tensor], Tensor] = edge.features
         if config.edge.dp_sgd is None:  # Opacus wants one forward, and layers of its own
-            if pays(config.runtime.channels_last, config.model.backbone, device):
-                use_channels_last(edge.trunk)
-            size = config.dataset.image_size
-            self._slice = slice_size(edge.trunk, torch.zeros(1, 3, size, size, device=device))
+            self._lay_out(config)
         with isolated_rng(config.seed, "init", "defense", "attach"):
             defense.attach(edge)  # it may make parameters of the edge's shapes
         self.optimizer = build_optimizer([*edge.parameters(), *defense.parameters()], config.training.edge)
@@ -155,7 +154,7 @@ class EdgeTrainer:
     def features(self, images: Tensor) -> Tensor:
         """One forward through the edge: float32 ``(B, *feature_shape)``, in the graph, not sanitized."""
         with self._autocast(), span("forward"):
-            z = in_slices(self.edge.features, images, self._slice)
+            z = in_slices(self._forward, images, self._slice)
         return z.float()
 
     def sanitized(self, z: Tensor, noise: NoiseSource) -> Release:
@@ -238,6 +237,16 @@ class EdgeTrainer:
             self.adversary_optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.adversary_optimizer.step()
+
+    def _lay_out(self, config: RunConfig) -> None:
+        """Choose how the edge is computed: compiled, or in slices of maps laid out as is faster."""
+        if config.runtime.compile:
+            self._forward = compiled(self.edge.features)
+            return
+        if pays(config.runtime.channels_last, config.model.backbone, self.device):
+            use_channels_last(self.edge.trunk)
+        size = config.dataset.image_size
+        self._slice = slice_size(self.edge.trunk, torch.zeros(1, 3, size, size, device=self.device))
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ from privhier.training.commons import training_key
 from privhier.training.draws import EdgeDraws
 from privhier.training.edge import EdgeTrainer, edge_exit_logits, sanitized
 from privhier.training.finish import begin_defense, finish_defense, report_of
-from privhier.training.finite import exploded, logits_text, loss_text, weights_text
+from privhier.training.finite import LossWatch, exploded, logits_text, weights_text
 from privhier.training.folder import RunFolder
 from privhier.training.labels import labels_to_send
 from privhier.training.private_edge import PrivateEdgeTrainer
@@ -268,6 +268,7 @@ class EdgeSide:
         total = batch_count(len(train), self.config.training.batch_size)
         if isinstance(self.trainer, PrivateEdgeTrainer):
             self.ledger.charge_steps(self.trainer.event(phase, epoch))
+        watch = LossWatch(self.device)
         waiting: list[tuple[IntArray, Release]] = []
         sent = 0
         for number, records in enumerate(self.trainer.loaded(self.data, train, phase, epoch)):
@@ -280,7 +281,7 @@ class EdgeSide:
             started = time.perf_counter()
             with isolated_rng(seed, "dropout", phase, epoch, number), self._finite(phase, epoch):
                 release, loss = self.trainer.step(self.data, records, noise, augmentation=augmentation)
-            self._check(loss_text(loss), phase, epoch)
+            self._check(watch.see(loss), phase, epoch)
             self.compute_seconds += time.perf_counter() - started
             losses.append(loss)
             if uplink is not None:
@@ -290,6 +291,7 @@ class EdgeSide:
                     sent, waiting = sent + 1, []
             if self.progress is not None and number % 10 == 0:
                 self.progress(f"{phase} epoch {epoch + 1}{BATCHES}", number, total)
+        self._check(watch.look(), phase, epoch)
         self._check(weights_text((self.edge, self.trainer.defense)), phase, epoch)
         return float(torch.stack(losses).mean())
 

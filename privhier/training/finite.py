@@ -12,6 +12,8 @@ from torch import nn
 from privhier.errors import TrainingError
 
 Side = Literal["edge", "cloud"]
+LOOK_EVERY = 16
+"""Steps between two looks at the loss where a look makes a device wait."""
 
 
 def exploded(side: Side, lr: float, what: str, where: str) -> TrainingError:
@@ -36,6 +38,33 @@ def loss_text(loss: torch.Tensor) -> str | None:
     """What to say of a loss that is not finite; None where it is."""
     value = float(loss)
     return None if math.isfinite(value) else f"the loss is {value}"
+
+
+class LossWatch:
+    """Looks at losses for one that is not finite: each at once, or on a device several together.
+
+    A look waits for the device; between two looks it is kept busy. Nothing leaves the edge unseen: features
+    that are to be released are looked at by themselves.
+
+    Args:
+        device: Where the losses are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.every = 1 if device.type == "cpu" else LOOK_EVERY
+        self._waiting: list[torch.Tensor] = []
+
+    def see(self, loss: torch.Tensor) -> str | None:
+        """Take the next loss; what to say of one that is not finite, if it is time to look."""
+        self._waiting.append(loss)
+        return self.look() if len(self._waiting) >= self.every else None
+
+    def look(self) -> str | None:
+        """Look at all that were not looked at yet: what to say of the first that is not finite."""
+        values = torch.stack(self._waiting).tolist() if self._waiting else []
+        self._waiting.clear()
+        bad = next((value for value in values if not math.isfinite(value)), None)
+        return None if bad is None else f"the loss is {bad}"
 
 
 def weights_text(modules: Iterable[nn.Module]) -> str | None:

@@ -18,6 +18,7 @@ from privhier.errors import ConfigError, DataError
 from privhier.privacy.accounting import solve_answer, solve_sigma
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training.batches import TrainingData
+from privhier.training.compiled import check_compiles
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,11 @@ def _letters(config: RunConfig, letters: int) -> ReleaseMechanism:
 
 
 def pick_device(config: RunConfig) -> torch.device:
-    """The device to compute on; ``cuda`` where there is none, or bfloat16 on a CPU, is refused."""
+    """The device to compute on.
+
+    Raises:
+        ConfigError: ``cuda`` where there is none, bfloat16 on a CPU, or a device that compiles nothing.
+    """
     wanted = config.runtime.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
@@ -142,4 +147,7 @@ def pick_device(config: RunConfig) -> torch.device:
             rule="is for CUDA only (on a CPU it is many times slower)",
             remedy="Set runtime.precision=float32",
         )
-    return torch.device(name)
+    device = torch.device(name)
+    if config.runtime.compile:
+        check_compiles(device)
+    return device

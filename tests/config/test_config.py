@@ -122,6 +122,7 @@ def test_hash_ignores_paths_tracking_and_what_only_changes_last_digits():
     assert parse_config(minimal(runtime__channels_last=True)).hash() == base.hash()
     assert parse_config(minimal(runtime__resident=True)).hash() == base.hash()
     assert parse_config(minimal(runtime__precision="bfloat16")).hash() != base.hash()
+    assert parse_config(minimal(runtime__compile=True)).hash() != base.hash()
 
 
 def test_hash_ignores_the_link_and_knows_the_noise_seed():
@@ -144,7 +145,7 @@ def test_a_run_without_a_noise_seed_has_the_hash_it_had_before_the_key_existed()
     ):
         del data[section][key]
     del data["tracking"], data["link"], data["report"]
-    for key in ("threads", "device", "channels_last", "resident"):
+    for key in ("threads", "device", "channels_last", "resident", "compile"):
         del data["runtime"][key]
     wanted = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
     assert parse_config(minimal(runtime__threads=2)).hash() == wanted

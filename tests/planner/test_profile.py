@@ -76,8 +76,10 @@ def test_sgd_with_momentum_keeps_one_value_a_weight_and_dp_sgd_one_gradient_a_re
     optimizer = config.training.edge.model_copy(update={"name": "sgd"})
     training = config.training.model_copy(update={"edge": optimizer})
     private = config.edge.model_validate({"dp_sgd": {"noise_multiplier": 1.0, "physical_batch_size": 8}})
-    plain = TimingJob(config.model_copy(update={"training": training}), *CLASSES, 1)
-    hooked = TimingJob(config.model_copy(update={"training": training, "edge": private}), *CLASSES, 1)
+    alike = config.runtime.model_copy(update={"channels_last": False})  # as under DP-SGD in any case
+    config = config.model_copy(update={"training": training, "runtime": alike})
+    plain = TimingJob(config, *CLASSES, 1)
+    hooked = TimingJob(config.model_copy(update={"edge": private}), *CLASSES, 1)
     found = []
     for chosen in (plain, hooked):
         edge, _ = network_of(chosen.config, 32, *CLASSES)
