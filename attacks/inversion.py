@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from privhier.attacks.base import Attack, AttackResult, Kind, attacks
+from privhier.attacks.parts.descent import descent
 from privhier.attacks.parts.matching import (
     Misfit,
     affordable_steps,
-    descend,
     image_errors,
     inverted_in_batches,
     mean_image,
@@ -22,16 +22,13 @@ from privhier.attacks.parts.matching import (
     stops_at,
     total_variation,
 )
+from privhier.attacks.parts.room import bytes_per_image, room_for
 from privhier.attacks.view import IntArray, View
 from privhier.config.choices import option
 from privhier.seeding import numpy_stream
 
 _STOPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of the steps at which the attacker looks at its own images: under noise an earlier stop may win."""
-_BETAS = (0.8, 0.9)
-"""Adam's; its usual memory of a thousand squared gradients keeps early, large ones and stalls here."""
-_LEVELS = 4
-"""Of the pyramid: pixels, and maps of a half, a quarter and an eighth of the image's side."""
 
 
 @attacks.register("inversion")
@@ -54,7 +51,7 @@ class InversionAttack(Attack):
         weights: Weights of total variation that are tried, in nats per unit of mean slope.
         restarts: Starts per image: the first from the auxiliary mean image, the others from own images;
             the lowest own loss is kept.
-        batch: Images optimized at a time.
+        batch: Images optimized at a time; 0: as many as memory has room for (``parts/room.py``).
         max_gmacs: Bound on the forward cost of one start of one image, in 10^9 multiply-accumulates.
     """
 
@@ -65,7 +62,7 @@ class InversionAttack(Attack):
     learning_rate: float = option(0.02, low=1e-7)
     weights: tuple[float, ...] = option((3.0, 10.0, 30.0, 100.0), low=0.0)
     restarts: int = option(1, low=1)
-    batch: int = option(32, low=1)
+    batch: int = option(0, low=0)
     max_gmacs: int = option(100, low=1)
 
     def run(self, view: View) -> AttackResult:
@@ -88,7 +85,8 @@ class InversionAttack(Attack):
         def inverted(part: Tensor) -> tuple[Tensor, Tensor]:
             return self.invert(view, misfit, part, starts, weight, steps, stop)
 
-        images, losses = inverted_in_batches(view, self.batch, inverted)
+        batch = self.batch or room_for(bytes_per_image(misfit, view.image_shape), view.device)
+        images, losses = inverted_in_batches(view, batch, inverted)
         return AttackResult(
             reconstructions=images,
             own_loss=losses,
@@ -156,46 +154,13 @@ class InversionAttack(Attack):
     ) -> list[Tensor]:
         """The iterates (b, 3, H, W) after each of ``stops`` steps of a descent of ``steps``."""
         rng = numpy_stream(view.seed, "attack", "inversion", "states")
-        pyramid = _Pyramid(start, len(releases))
-        optimizer = torch.optim.Adam(pyramid.maps, self.learning_rate, betas=_BETAS)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        kept = [pyramid.image().detach()] if stops[0] == 0 else []
-        for step in range(1, stops[-1] + 1):
-            x = pyramid.image()
-            prior = misfit.tempering((step - 1) / steps) * weights * total_variation(x)
-            loss = (misfit(x, releases, misfit.states(rng)) + prior).sum()
-            descend(optimizer, loss)
-            schedule.step()
-            pyramid.clamp()
-            if step in stops:
-                kept.append(pyramid.image().detach())
-        return kept
-
-
-class _Pyramid:
-    """Images (b, 3, H, W) as a start plus maps of full, half, quarter ... size, bilinearly enlarged."""
-
-    def __init__(self, start: Tensor, images: int) -> None:
-        self._start = start.expand(images, *start.shape)
-        height, width = start.shape[1:]
-        sizes = [(height // 2**level, width // 2**level) for level in range(_LEVELS)]
-        self.maps = [
-            torch.zeros(images, len(start), *size, device=start.device, requires_grad=True)
-            for size in sizes
-            if min(size) >= 1
-        ]
-
-    def image(self) -> Tensor:
-        """The sum, differentiable in the maps."""
-        size = self._start.shape[2:]
-        coarse = [
-            nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=False)
-            for values in self.maps[1:]
-        ]
-        return torch.stack([self._start + self.maps[0], *coarse]).sum(dim=0)
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Bring the sum back into [0, 1] through the finest map."""
-        x = self.image()
-        self.maps[0] += x.clamp(0, 1) - x
+        return descent(
+            misfit,
+            releases,
+            start,
+            weights,
+            rate=self.learning_rate,
+            steps=steps,
+            stops=stops,
+            states=lambda: misfit.states(rng),
+        )

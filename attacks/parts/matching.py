@@ -55,6 +55,20 @@ def total_variation(x_bchw: Tensor) -> Tensor:
     return (down**2 + right**2 + _SLOPE_FLOOR).sqrt().mean(dim=(1, 2, 3))
 
 
+def total_variation_slope(x_bchw: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of ``(weights * total_variation(x)).sum()`` in x: same shape; ``weights (b,)``."""
+    down = x_bchw[..., 1:, :-1] - x_bchw[..., :-1, :-1]
+    right = x_bchw[..., :-1, 1:] - x_bchw[..., :-1, :-1]
+    each = (weights / down[0].numel()).view(-1, 1, 1, 1)
+    share = each * (down.square() + right.square() + _SLOPE_FLOOR).rsqrt()
+    down, right = down * share, right * share
+    slope = torch.zeros_like(x_bchw)
+    slope[..., :-1, :-1] = -(down + right)
+    slope[..., 1:, :-1] += down
+    slope[..., :-1, 1:] += right
+    return slope
+
+
 def image_errors(guess: Tensor, truth: Tensor) -> Tensor:
     """By which an attacker chooses on its own images, ``(b,)``: mean absolute error + (1 - SSIM) / 2."""
     return (guess - truth).abs().mean(dim=(1, 2, 3)) + 0.5 * (1 - window_ssim(guess, truth))
@@ -111,7 +125,7 @@ class Misfit:
     def __init__(self, view: View, train: IntArray) -> None:
         self._view = view
         box = weights_of(view)
-        self.releases_per_record = len(box.edges)
+        self.releases_per_record, self.most_states, self.device = len(box.edges), _STATES, view.device
         with torch.no_grad():
             clean = self.predict(pixels(view.aux.images, train[:_SCALE_ROWS], view.device))
         mechanism = box.mechanism
@@ -165,6 +179,13 @@ class Misfit:
             return -(likely * wanted).flatten(1).sum(dim=1) / (share * self._values)
         squares = (self.predict(x, states) - wanted).square().flatten(1).sum(dim=1)
         return squares / (2 * self.variance * share * self._values)
+
+    def slope(self, x: Tensor, releases: Tensor, states: Sequence[int] | None = None) -> Tensor:
+        """The gradient of the misfit's sum in x, same shape: of the edge's weights nothing is asked for."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self(x, releases, states).sum(), x)
+        return slope
 
     def tempering(self, progress: float) -> float:
         """Factor at least 1 on a prior, falling to 1 over the descent's first 70 %; progress in [0, 1].

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from privhier.config.data import DatasetConfig
-from privhier.datasets.load import load_dataset
+from privhier.datasets.load import DRAW_CHUNK, build_source
 from privhier.seeding import numpy_stream
 
 
@@ -37,8 +37,10 @@ def main() -> None:
             "options": {"images": asked.images, "identities": max(10, asked.images // 20)},
         }
     )
-    faces = load_dataset(config, seed=asked.seed)
-    own = {name: np.asarray(column) for name, column in faces.attributes.items()}
+    listing = build_source(config).read(Path(), seed=asked.seed)
+    assert listing.render is not None
+    assert listing.identity is not None
+    own = {name: np.asarray(column) for name, column in listing.attributes.items()}
     turned = numpy_stream(asked.seed, "celeba", "mouth").random(asked.images) < 0.2
     flags = {
         "Attractive": (own["glasses"] == 0) & (own["hat"] == 0),
@@ -50,15 +52,17 @@ def main() -> None:
     pictures = asked.folder / "img_align_celeba"
     pictures.mkdir(parents=True)
     names = [f"{number + 1:06d}.jpg" for number in range(asked.images)]
-    for name, image in zip(names, faces.images, strict=True):
-        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(pictures / name, quality=95)
+    for start in range(0, asked.images, DRAW_CHUNK):  # CelebA's number of faces would be 2.5 GB at once
+        chosen = np.arange(start, min(start + DRAW_CHUNK, asked.images), dtype=np.int64)
+        for row, image in zip(chosen.tolist(), listing.render(chosen, asked.size), strict=True):
+            face = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+            face.save(pictures / names[row], quality=95)
     rows = [
         " ".join([name, *("1" if flag[row] else "-1" for flag in flags.values())])
         for row, name in enumerate(names)
     ]
     _write(asked.folder / "list_attr_celeba.txt", [str(asked.images), " ".join(flags), *rows])
-    assert faces.identity is not None
-    people = faces.identity.tolist()
+    people = listing.identity.tolist()
     pairs = list(zip(names, people, strict=True))
     _write(asked.folder / "identity_CelebA.txt", [f"{name} {person + 1}" for name, person in pairs])
     last = max(people)

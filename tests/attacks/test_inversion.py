@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from privhier.attacks.inversion import InversionAttack
-from privhier.attacks.parts.matching import Misfit, affordable_steps, image_errors, own_cases, total_variation
+from privhier.attacks.parts import descent as loop
+from privhier.attacks.parts import room
+from privhier.attacks.parts.descent import Pyramid, descent
+from privhier.attacks.parts.matching import (
+    Misfit,
+    affordable_steps,
+    image_errors,
+    own_cases,
+    total_variation,
+    total_variation_slope,
+)
 from privhier.attacks.parts.white_box import predicted_releases
 
 QUICK = InversionAttack(steps=120, weights=(3.0, 100.0))
@@ -73,6 +83,82 @@ def test_batches_change_nothing(scene):
     whole = replace(QUICK, steps=20, weights=(3.0,)).run(world.view)
     parts = replace(QUICK, steps=20, weights=(3.0,), batch=4).run(world.view)
     np.testing.assert_allclose(whole.reconstructions, parts.reconstructions, atol=1e-3)
+
+
+def test_the_priors_slope_is_its_gradient():
+    x = torch.rand(3, 3, 9, 7, requires_grad=True)
+    weights = torch.tensor([0.0, 2.0, 30.0])
+    (expected,) = torch.autograd.grad((weights * total_variation(x)).sum(), x)
+    torch.testing.assert_close(total_variation_slope(x.detach(), weights), expected)
+
+
+def test_a_step_is_that_of_adam_through_the_sum_of_maps():
+    """Against autograd through bilinear enlargement and torch's plain Adam, clamps included."""
+    start = torch.rand(3, 17, 12)
+    goal = torch.rand(2, 3, 17, 12) * 1.4 - 0.2
+    fast = Pyramid(start, 2)
+    maps = [torch.zeros(2, 3, 17 // 2**n, 12 // 2**n, requires_grad=True) for n in range(4)]
+    plain = torch.optim.Adam(maps, 0.05, betas=loop.BETAS)
+
+    def image():
+        coarse = [
+            torch.nn.functional.interpolate(m, size=(17, 12), mode="bilinear", align_corners=False)
+            for m in maps[1:]
+        ]
+        return start + maps[0] + sum(coarse)
+
+    for step in range(30):
+        rate = 0.05 * (1 - step / 40)
+        fast.step(2 * (fast.image - goal), rate)
+        plain.param_groups[0]["lr"] = rate
+        plain.zero_grad()
+        (image() - goal).square().sum().backward()
+        plain.step()
+        with torch.no_grad():
+            maps[0] += image().clamp(0, 1) - image()
+    torch.testing.assert_close(fast.image, image().detach(), atol=2e-4, rtol=0)
+    assert float((fast.image - goal.clamp(0, 1)).abs().mean()) < 0.05, "it went somewhere"
+
+
+def test_an_image_that_is_still_is_left_alone_and_the_others_go_on(scene, monkeypatch):
+    world = scene()
+    misfit = Misfit(world.view, np.arange(30))
+    releases = torch.from_numpy(np.array(world.view.releases))
+    seen = []
+    slope = misfit.slope
+
+    def counted(x, wanted, states=None):
+        seen.append(len(x))
+        result = slope(x, wanted, states)
+        return result * (torch.arange(len(x)) > 0).view(-1, 1, 1, 1) if len(x) == len(releases) else result
+
+    monkeypatch.setattr(misfit, "slope", counted)
+    monkeypatch.setattr(misfit, "tempering", lambda progress: 1.0)
+    weights, start = torch.zeros(len(releases)), torch.linspace(0.2, 0.8, 768).view(3, 16, 16)
+    options = {"rate": 0.02, "steps": 40, "stops": [20, 40], "states": lambda: [0]}
+    half, whole = descent(misfit, releases, start, weights, **options)
+    assert seen[:10] == [6] * 10
+    assert seen[10] == 5, f"the first never moved: {seen}"
+    assert seen[10:] == sorted(seen[10:], reverse=True)
+    assert torch.equal(half[0], whole[0])
+    assert torch.equal(whole[0], start)
+    monkeypatch.setattr(loop, "STILL", -1.0)
+    _, never = descent(misfit, releases, start, weights, **options)
+    torch.testing.assert_close(whole[1:], never[1:], atol=2e-3, rtol=0)
+
+
+def test_the_batch_fits_the_memory(scene, monkeypatch):
+    one, four = (Misfit(scene(t=t).view, np.arange(30)) for t in (1, 4))
+    each = room.bytes_per_image(one, (3, 16, 16))
+    activations = 24 * 8 * 8 * 4  # of stage1 at 16 pixels, float32: some are kept for the way back
+    assert activations <= each <= 12 * activations
+    # Four edge states keep four times as much, and the releases side by side.
+    assert room.bytes_per_image(four, (3, 16, 16)) == pytest.approx(4 * each, rel=0.3)
+    assert room.room_for(each, "cpu") == room.CPU_MOST
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.125)
+    assert room.room_for(10**8, "cuda") == 50, "half of an eighth of 80 GB"
+    assert room.affordable_batch(10**12) == 1
 
 
 def test_the_edge_is_left_as_it_was(scene):
