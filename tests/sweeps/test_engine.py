@@ -151,11 +151,14 @@ def hear_ctrl_c() -> None:
 def test_ctrl_c_leaves_no_worker_and_no_running_point(spec, tmp_path):
     out = tmp_path / "stopped"
     command = [sys.executable, "-P", "-c", DRIVER, spec, "1", out]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c)
-    until(lambda: any((out / "points").glob("*/config.yaml")))
-    crew = children(process)
-    process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=240)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c) as process:
+        try:
+            until(lambda: any((out / "points").glob("*/config.yaml")))
+            crew = children(process)
+            process.send_signal(signal.SIGINT)
+            _, message = process.communicate(timeout=240)
+        finally:
+            process.kill()  # where it did not end: left running, it would fail the next test as well
     assert b"KeyboardInterrupt" in message
     assert not any(alive(pid) for pid in crew)
     assert set(statuses(out).values()) <= {"pending", "done"}
