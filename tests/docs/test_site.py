@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from yaml import safe_load
 
+import privhier
+
 pytest.importorskip("mkdocs", reason="the site needs the extra docs: pip install -e '.[docs]'")
 pytest.importorskip("latex2mathml", reason="the site needs the extra docs: pip install -e '.[docs]'")
 
@@ -85,6 +87,9 @@ def test_references_hold_every_key_name_and_verb(generated):
     assert all(f"{{#{key.path}}}" in generated["reference/configuration.md"] for key in reference())
     assert all(f"{{#{name}}}" in generated["reference/defenses.md"] for name in defenses.names())
     assert all(f"{{#{name}}}" in generated["reference/attacks.md"] for name in attacks.names())
+    api = generated["reference/python.md"]
+    rooms = {"attacks", "datasets", "defenses"}
+    assert all(re.search(rf"\b{name}\b", api) for name in set(privhier.__all__) - rooms)
     assert all(f"`privhier {verb}`" in generated["reference/commands.md"] for verb in VERBS)
     assert (
         "privhier/defenses/max_entropy.py`: *Maximum entropy (Roy and Boddeti, 2019)"
