@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DATA := $(wildcard ../shared/data)
 export PRIVHIER_DATA ?= $(abspath $(DATA))
 
-.PHONY: demo gpu test test-slow fuzz faults corrupt mutants lint typecheck bench peers clean
+.PHONY: demo gpu test test-slow fuzz faults corrupt mutants lint typecheck docs bench peers clean
 
 demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
@@ -44,6 +44,9 @@ typecheck: $(STAMP)  ## mypy strict and the doctests, on the built package
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p privhier
 	cd build/typecheck && ../../$(BIN)/python -m pytest --doctest-modules -p no:cacheprovider -q privhier
 
+docs: $(STAMP)  ## The site under build/site, references included; a dead link or a warning fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(STAMP)  ## Ratios measured in one run
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/dp_sgd_loop.py
@@ -60,7 +63,7 @@ peers:  ## Ours beside its peers, in an environment of their own; ratios in one 
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	touch $(STAMP)
 
 clean:

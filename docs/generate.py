@@ -26,10 +26,13 @@ from typer.main import get_command
 from privhier.attacks.threat_models import THREAT_MODELS
 from privhier.cli.catalog import entries, knowledge
 from privhier.cli.main import DATA_VERBS, VERBS, app
+from privhier.config import RunConfig
 from privhier.config.reference import Key, options_of, reference
 from privhier.datasets.arrays import from_arrays
+from privhier.evaluation.result import Result
 from privhier.evaluation.schema import FILE as SCHEMA_FILE
 from privhier.evaluation.schema import json_schema, schema_text
+from privhier.evaluation.score import Part
 from privhier.sweeps.axis import Axis
 from privhier.sweeps.spec import SweepFile
 from privhier.training.deploy import ReleasingEdge
@@ -248,7 +251,14 @@ def _python() -> str:
         "What `import privhier` offers, loaded when asked for; [in Python](../python.md) shows it at work.",
     ]
     offered = [getattr(privhier, name) for name in privhier.__all__]
-    for found in [*offered, from_arrays, ReleasingEdge]:
-        if not inspect.ismodule(found):
-            lines += ["", f"::: {found.__module__}.{found.__qualname__}"]
+    results = [one for one in offered if inspect.isclass(one) and issubclass(one, Part)]
+    others = [one for one in offered if not inspect.ismodule(one) and one not in (*results, RunConfig)]
+    others.sort(key=inspect.isclass)  # what one calls first, then what one is given
+    for found in [*others, from_arrays, ReleasingEdge]:
+        lines += ["", f"::: {found.__module__}.{found.__qualname__}"]
+    schema = {Result.__name__: "result.json"}
+    lines += ["", "## Parts of a result", "", "`done.result`, with the fields of `result.json`:", ""]
+    lines += [f"- [`{one.__name__}`](result.md#{schema.get(one.__name__, one.__name__)})" for one in results]
+    lines += ["", "## Configuration", ""]
+    lines += ["`RunConfig`, what `load_config` returns, has the [keys of a configuration](configuration.md)."]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,5 @@
-"""README and CONTRIBUTING hold what they say: every block of code in them is run."""
+"""README and CONTRIBUTING hold what they say: every block of code in them is run; of all documents, every
+command line is one. ``docs/test_pages.py`` runs the blocks of the site's pages."""
 
 from __future__ import annotations
 
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from yaml import safe_load
 
 import privhier as ph
 from privhier.cli.main import app
 from privhier.errors import PrivhierError
 
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)(?: title=[^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDITION = re.compile(r"# (?P<file>\S+\.py)(?:: add a (?P<what>line|row)(?: to (?P<table>\w+))?)?\n")
-NOT_OURS = {"export", "pre-commit", "mlflow"}
+NOT_OURS = {"export", "pre-commit", "mlflow", "pip", ".venv/bin/pip", "pytest"}
 """Commands of other programs."""
 
 
@@ -29,12 +31,27 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def test_every_block_has_a_language_that_is_checked_here(repository):
-    for name in ("README.md", "CONTRIBUTING.md"):
-        found = BLOCK.findall((repository / name).read_text())
-        assert {language for language, _ in found} <= {"", "python", "toml"}
-        for language, text in found:
-            if language == "toml":
-                assert tomllib.loads(text)["project"]["entry-points"]["privhier.defenses"]
+    for name, languages in (("README.md", {"", "python", "yaml"}), ("CONTRIBUTING.md", {"", "python", "toml"})):
+        assert {language for language, _ in BLOCK.findall((repository / name).read_text())} <= languages
+    for text in blocks(repository / "CONTRIBUTING.md", "toml"):
+        assert tomllib.loads(text)["project"]["entry-points"]["privhier.defenses"]
+
+
+def test_the_readme_is_short(repository):
+    assert len((repository / "README.md").read_text().splitlines()) <= 80
+
+
+def test_the_readmes_yaml_is_a_configuration(repository, tmp_path):
+    (text,) = blocks(repository / "README.md", "yaml")
+    (tmp_path / "first.yaml").write_text(text)
+    assert ph.load_config(tmp_path / "first.yaml").dataset.name == "folder"
+
+
+def test_the_citation_names_this_version(repository):
+    cited = safe_load((repository / "CITATION.cff").read_text())
+    assert cited["version"] == ph.__version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(cited)
+    assert f"## {ph.__version__}" in (repository / "CHANGELOG.md").read_text()
 
 
 def test_the_readmes_python_runs(repository, smaller_debug, tmp_path, monkeypatch):
@@ -44,7 +61,7 @@ def test_the_readmes_python_runs(repository, smaller_debug, tmp_path, monkeypatc
     text = smaller_debug(**{"tracking.enabled": False})
     (tmp_path / "configs" / "debug.yaml").write_text(text)
     code = "\n".join(blocks(repository / "README.md", "python"))
-    assert code.count("import privhier as ph") == 2
+    assert code.count("import privhier as ph") == 1
     (tmp_path / "readme.py").write_text(code)
     command = [sys.executable, "-P", "-W", "error::UserWarning:privhier", "readme.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -54,9 +71,11 @@ def test_the_readmes_python_runs(repository, smaller_debug, tmp_path, monkeypatc
 
 def commands(repository: Path) -> list[list[str]]:
     """Every command line of the documents, without its comment."""
+    pages = [repository / name for name in ("README.md", "CONTRIBUTING.md")]
+    pages += sorted((repository / "docs").glob("*.md"))
     found = []
-    for name in ("README.md", "CONTRIBUTING.md"):
-        for text in blocks(repository / name, ""):
+    for page in pages:
+        for text in (text for kind in ("", "sh", "console") for text in blocks(page, kind)):
             found += [shlex.split(line, comments=True) for line in text.splitlines()]
     return [words for words in found if words and words[0] not in NOT_OURS]
 
@@ -64,7 +83,7 @@ def commands(repository: Path) -> list[list[str]]:
 def test_every_command_line_is_one(repository):
     lines, group = commands(repository), get_command(app)
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
-    assert len(lines) > 10
+    assert len(lines) > 30
     for words in lines:
         if words[0] == "make":
             assert words[1] in targets, words
