@@ -32,6 +32,7 @@ class AttacksConfig(Section):
         default_factory=lambda: [
             Choice(name="logistic_regression"),
             Choice(name="gradient_boosting"),
+            Choice(name="rbf_kernel"),
             Choice(name="mlp"),
             Choice(name="cnn"),
         ]

@@ -157,7 +157,10 @@ def test_the_cloud_is_told_the_alphabet_and_checks_the_same_rules(tmp_path):
 
 def test_other_configurations_do_not_know_the_keys():
     """Their text and their hashes are what they were before there were letters."""
-    dimension = parse_config(data({"kind": "dimension", "size": 8}, release={}))
+    attackers = ["logistic_regression", "gradient_boosting", "mlp", "cnn"]  # the default of then
+    dimension = parse_config(
+        data({"kind": "dimension", "size": 8}, release={}) | {"attacks": {"attribute": attackers}}
+    )
     assert dimension.model_dump(mode="json")["model"]["bottleneck"] == {"kind": "dimension", "size": 8}
     assert "letters:" not in dimension.to_yaml()
     assert dimension.hash() == "5591ae81b190a64fa931146fa5db9fc4ca320bc0c93cebefc456d1ba0d97748a"

@@ -68,7 +68,7 @@ def test_random_draws_are_seeded_bounded_and_more_of_them_keep_the_first(write_s
 def test_points_of_one_front_meet_the_same_attackers(write_sweep, tmp_path):
     """Whoever adapts to one point's defense attacks the undefended one too."""
     axes = [axis(key="defense.name", values=["none", "cell_means"])]
-    default = {"attacks.attribute": ["logistic_regression", "gradient_boosting", "mlp", "cnn"]}
+    default = {"attacks.attribute": ["logistic_regression", "gradient_boosting", "rbf_kernel", "mlp", "cnn"]}
     overrides = {"defense.options": {}, **default}
     path = write_sweep(tmp_path / "s.yaml", axes=axes, overrides=overrides, seeds=[0])
     bare, defended = load_sweep(path).points()
