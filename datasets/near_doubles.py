@@ -44,6 +44,9 @@ PRIOR = 200
 CELLS, MOST = 4, 16
 """Cells of the index that are searched for each window, and pictures kept of each, the most alike."""
 
+HELD = 2_000_000
+"""Pairs held before they are thinned out (56 MB of them): pictures that are all much alike have millions."""
+
 LONG = 2000
 """So many pictures take more than a moment."""
 
@@ -91,9 +94,9 @@ def compare_copies(copies: ImageArray, progress: Progress | None) -> Pairs:
         pairs, likeness = index.near(seen, hashed(seen))
         kept = (pairs[:, 0] != pairs[:, 1]) & (contrast[pairs[:, 0]] >= FLAT)
         found.append((np.insert(pairs[kept], 2, number, axis=1), likeness[kept]))
-    candidates = _best_of_each(
-        np.concatenate([rows for rows, _ in found]), np.concatenate([x for _, x in found])
-    )
+        if sum(len(x) for _, x in found) > HELD:
+            found = [_best_of_each(*_together(found))]
+    candidates, _ = _best_of_each(*_together(found))
     likeness = _aligned(copies, candidates)
     nearly_whole = np.array([window.zoom > 0.9 for window in WINDOWS])
     kept = likeness >= np.where(nearly_whole[candidates[:, 2]], LEAST_WHOLE, LEAST)
@@ -152,15 +155,27 @@ class _Index:
         ).reshape(-1)
         order = np.argsort(cells, kind="stable")
         starts = np.searchsorted(cells[order], np.arange(len(self._members) + 1))
-        pairs, likeness = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
+        found: Found = [(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))]
+        held = 0
         for cell, members in enumerate(self._members):
             queries = order[starts[cell] : starts[cell + 1]] // probes
             for part in _parts(queries):
                 alike = hashes[part] @ self._hashes[members].T
                 hits = np.nonzero(alike >= HASH_LEAST)
-                pairs.append(np.stack([part[hits[0]], members[hits[1]]], axis=1))
-                likeness.append(alike[hits])
-        return _most_alike(np.concatenate(pairs), np.concatenate(likeness))
+                found.append((np.stack([part[hits[0]], members[hits[1]]], axis=1), alike[hits]))
+                held += len(found[-1][1])
+                if held > HELD:
+                    # Of some cells' most alike, the most alike are those of all.
+                    found = [_most_alike(*_together(found))]
+                    held = 0  # what was kept is bounded by MOST a picture
+        return _most_alike(*_together(found))
+
+
+Found = list[tuple[IntArray, FloatArray]]
+
+
+def _together(found: Found) -> tuple[IntArray, FloatArray]:
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([alike for _, alike in found])
 
 
 def _parts(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
@@ -176,14 +191,14 @@ def _most_alike(pairs: IntArray, likeness: FloatArray) -> tuple[IntArray, FloatA
     return pairs[kept], likeness[kept]
 
 
-def _best_of_each(found: IntArray, likeness: FloatArray) -> IntArray:
-    """``(M, 3)``: inner row, outer row and window, each unordered pair once, as it was most alike."""
+def _best_of_each(found: IntArray, likeness: FloatArray) -> tuple[IntArray, FloatArray]:
+    """``(M, 3)``: inner row, outer row, window: each unordered pair once, as it was most alike; how alike."""
     low, high = found[:, :2].min(axis=1), found[:, :2].max(axis=1)
     order = np.lexsort((found[:, 2], found[:, 0], -likeness, high, low))
     found, low, high = found[order], low[order], high[order]
     first = np.ones(len(found), dtype=bool)
     first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-    return found[first]
+    return found[first], likeness[order][first]
 
 
 def _aligned(copies: ImageArray, candidates: IntArray) -> FloatArray:

@@ -19,6 +19,9 @@ _SHARED_AXES = 256
 """Axes that are fitted at once, so that attackers who want fewer take the first of them."""
 _BLOCK = 512
 """Records projected at a time, so that a wide release is never copied whole."""
+_KEPT = 512 * 2**20
+"""Bytes of features that a bank keeps; draws beyond are projected again when they are asked for, all but the
+last one."""
 
 
 def usable_spread(spread: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
@@ -155,13 +158,15 @@ class FeatureBank:
 
     Where the view holds task labels, they are further columns, one-hot.
 
-    ``K * n * q`` float32 values: 65 MB for 16 draws of 4,000 records in 256 columns.
+    ``K * n * q`` float32 values: 65 MB for 16 draws of 4,000 records in 256 columns. Of more than ``_KEPT``
+    the first draws are kept, and the one asked for last: the numbers are the same.
     """
 
     def __init__(self, view: View, *, max_columns: int, name: str) -> None:
         self._view = view
         self._map = FeatureMap(view, max_columns=max_columns, name=name)
         self._draws: dict[int, FloatArray] = {}
+        self._used: set[int] = set()
         self._labels = task_columns(view.aux.task_labels, view.task_classes)
         self.victims: FloatArray = _beside(
             self._map(view.releases), task_columns(view.task_labels, view.task_classes)
@@ -184,8 +189,13 @@ class FeatureBank:
     def draw(self, k: int) -> FloatArray:
         """Standardized features of draw ``k % K`` of the auxiliary set, float32 ``(n, q)``."""
         k %= self.draws
+        self._used.add(k)
         if k not in self._draws:
-            self._draws[k] = _beside(self._map(self._view.aux.releases(k)), self._labels)
+            columns = _beside(self._map(self._view.aux.releases(k)), self._labels)
+            kept = list(self._draws)
+            if len(kept) > max(1, _KEPT // max(columns.nbytes, 1)):
+                del self._draws[kept[-1]]
+            self._draws[k] = columns
         return self._draws[k]
 
     def rows(self, indices: IntArray, draws: int) -> FloatArray:
@@ -195,7 +205,7 @@ class FeatureBank:
     @property
     def queries(self) -> int:
         """Releases of auxiliary records used so far (principal axes are fitted on all of them)."""
-        draws = self.draws if self._map.projected else max(1, len(self._draws))
+        draws = self.draws if self._map.projected else max(1, len(self._used))
         return draws * self._map.records * self._map.releases_per_record
 
 

@@ -62,7 +62,7 @@ def assess(subject: Subject, trained: Trained, *, raw_images: bool) -> Assessmen
     Raises:
         GuaranteeError: A score whose 99.99 % lower bound lies above its ceiling, or above its certificate.
     """
-    context, config = Context(subject, trained), subject.config
+    context, config = Context(subject, trained, notes=list(subject.victims.notes)), subject.config
     means, utility = _utility(context)
     plan = build_attacks(config)
     cloud = cloud_view(context)

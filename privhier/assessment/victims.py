@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +20,11 @@ from privhier.datasets.base import IntArray
 from privhier.errors import ConfigError
 from privhier.seeding import numpy_stream
 from privhier.training.prepare import Prepared
+from privhier.training.trained import build_model
+
+VIEW_BYTES = 3 * 2**30
+"""Most that an attacker holds of the releases of one set of records (its own, or those attacked), float32. Of
+sets that would take more, fewer records are used, and the result says so."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Victims:
         aux: The attacker's records.
         pictured: Positions among ``test``, in a drawn order: an attack that reconstructs n victims gets the
             first n of these (rows lie in the order of file names, which say age or person).
+        notes: Where fewer records are used than the configuration names: how many, and why.
     """
 
     test: IntArray
@@ -38,25 +45,60 @@ class Victims:
     training: IntArray
     aux: IntArray
     pictured: IntArray
+    notes: tuple[str, ...] = ()
 
 
 def choose_victims(config: RunConfig, prepared: Prepared) -> Victims:
-    """Draw victims and auxiliary records, whole groups at a time, with streams of the run's seed."""
+    """Draw victims and auxiliary records, whole groups at a time, with streams of the run's seed.
+
+    No more of them than ``VIEW_BYTES`` holds.
+    """
     splits, attacks = prepared.data.splits, config.attacks
     known = config.dataset.identity_protocol == "known_people"
     groups = prepared.dataset.duplicate_group if known else prepared.dataset.group
 
+    fits, notes = VIEW_BYTES // bytes_of(config, prepared), list[str]()
+
     def some(name: str, records: IntArray, limit: int | None) -> IntArray:
+        wanted = len(records) if limit is None else min(limit, len(records))
+        if wanted > fits:
+            limit = max(_LEAST, fits)
+            notes.append(
+                f"{_SETS[name]}: about {min(limit, wanted)} of {wanted} records are used: an attacker would "
+                f"hold more than {VIEW_BYTES / 2**30:g} GiB of the releases of all"
+            )
         return _whole_groups(records, groups[records], limit, numpy_stream(config.seed, "victims", name))
 
     test = some("test", splits.test, attacks.victims)
+    training = some("train", splits.train, attacks.training_victims)
+    aux = some("aux", splits.aux, attacks.auxiliary)
     return Victims(
         test=test,
         test_rows=np.searchsorted(splits.test, test),
-        training=some("train", splits.train, attacks.training_victims),
-        aux=some("aux", splits.aux, attacks.auxiliary),
+        training=training,
+        aux=aux,
         pictured=numpy_stream(config.seed, "victims", "pictured").permutation(len(test)),
+        notes=tuple(notes),
     )
+
+
+def bytes_of(config: RunConfig, prepared: Prepared) -> int:
+    """What an attacker holds of one record, in bytes: all its releases, or its raw image, as float32."""
+    shape: tuple[int, ...]
+    bottleneck = config.model.bottleneck
+    if bottleneck.alphabet is not None:
+        shape = (bottleneck.groups * bottleneck.alphabet,)
+    elif bottleneck.kind == "dimension" and bottleneck.size is not None:
+        shape = (bottleneck.size,)
+    else:
+        shape = build_model(config, prepared.data, pretrained=False)[0].release_shape
+    pixels = 3 * prepared.data.image_size**2 if config.attacks.raw_image else 0
+    return 4 * max(config.schedule.releases_per_record * math.prod(shape), pixels)
+
+
+_LEAST = 20
+"""Records that are used however much they hold: as few as the configuration may name."""
+_SETS = {"test": "victims", "train": "training victims", "aux": "the attacker's auxiliary set"}
 
 
 def build_attacks(config: RunConfig) -> dict[str, list[tuple[str, Attack]]]:

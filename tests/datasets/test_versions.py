@@ -14,7 +14,7 @@ from PIL import Image
 
 from privhier.assessment.claims import describe_dataset
 from privhier.config import DatasetConfig, RunConfig, SplitsConfig
-from privhier.datasets import near_cache
+from privhier.datasets import near_cache, near_doubles
 from privhier.datasets.base import FaceDataset
 from privhier.datasets.check import check_dataset
 from privhier.datasets.listing import Listing
@@ -331,3 +331,27 @@ def test_versions_stand_in_the_result(make_config: MakeConfig, tmp_path: Path) -
     assert facts["notices"] == {"near-double": 16}
     assert facts["first_notices"][0]["reason"].startswith("near-double: of first/")
     assert (facts["problems"], facts["groups"]) == (0, 16)
+
+
+@pytest.mark.parametrize("held", [1, 40])
+def test_pairs_are_thinned_out_as_they_are_found_and_stay_the_same(monkeypatch, held):
+    """Much the same pictures give millions of pairs at CelebA's size; few are held at a time."""
+    originals = photos(60, side=48)
+    images = decoded([*originals, *(window(each, 0.95, 0.02) for each in originals), *originals[:20]])
+    whole = find_near_doubles(images)
+    assert len(whole.rows) >= 60
+    held_at_once: list[int] = []
+    together = near_doubles._together
+
+    def noted(found):
+        held_at_once.append(sum(len(alike) for _, alike in found))
+        return together(found)
+
+    monkeypatch.setattr(near_doubles, "_together", noted)
+    assert np.array_equal(find_near_doubles(images).rows, whole.rows)
+    calls = len(held_at_once)
+    monkeypatch.setattr(near_doubles, "HELD", held)
+    thinned = find_near_doubles(images)
+    assert np.array_equal(thinned.rows, whole.rows)
+    assert np.array_equal(thinned.likeness, whole.likeness)
+    assert len(held_at_once) > 2 * calls, "it was thinned out on the way"

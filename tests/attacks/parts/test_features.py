@@ -104,3 +104,19 @@ def test_what_never_moves_is_measured_in_the_widest_unit():
     maps[::2, 0] = 1
     victim = torch.ones(1, 2, 1, 1)
     assert channel_norm(maps)(victim).abs().max() <= 2.5  # and not a million
+
+
+def test_a_bank_keeps_what_memory_holds_and_gives_the_same_numbers(monkeypatch):
+    """The first draws and the last one asked for are kept; others are projected again."""
+    clean = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    whole_calls, few_calls = Counter(), Counter()
+    whole = FeatureBank(view_of(clean, t=1, draws=5, noise=0.1, counter=whole_calls), max_columns=8, name="t")
+    order = [0, 1, 2, 3, 4, 4, 4, 0, 1, 3, 2]
+    expected = [whole.draw(k).copy() for k in order]
+    monkeypatch.setattr("privhier.attacks.parts.features._KEPT", 2 * 40 * 6 * 4)
+    few = FeatureBank(view_of(clean, t=1, draws=5, noise=0.1, counter=few_calls), max_columns=8, name="t")
+    for k, columns in zip(order, expected, strict=True):
+        assert np.array_equal(few.draw(k), columns)
+        assert len(few._draws) <= 3
+    assert few.queries == whole.queries == 5 * 40
+    assert few_calls.calls == whole_calls.calls + 2, "3 and 2 once more; 4 was the last one asked for"
