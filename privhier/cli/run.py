@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ def run(
     profile: ProfileOption = False,
 ) -> None:
     """The main job: train, attack, account, log to MLflow, write the report."""
+    _quiet(profile)
     from privhier import session as job
     from privhier.config import load_config
     from privhier.report.summary import summarize
@@ -56,6 +58,7 @@ def train(
     profile: ProfileOption = False,
 ) -> None:
     """Train only: edge, cloud and the unprotected references; `attack` goes on from there."""
+    _quiet(profile)
     from privhier import session as job
     from privhier.config import load_config
 
@@ -175,6 +178,12 @@ def report(run: RunArgument, overrides: Moved = None) -> None:
         result = Result.of_run(session.folder.sealed, session.folder.result)
         path = job.report(session, result, trained, command=f"privhier report {run}")
     say(f"report: {path}")
+
+
+def _quiet(profile: bool) -> None:
+    """Before torch is loaded: its profiler would call a missing GPU an error."""
+    if profile:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "9")
 
 
 def _profiles(folder: Path, asked: bool) -> list[str]:

@@ -25,7 +25,8 @@ def use_channels_last(layers: nn.Module) -> None:
     """Make these layers compute on channels-last activations, from where a batch enters to where it leaves.
 
     What goes in and what comes out lies as before. Parameters, their names and their gradients stay as they
-    are. Gradients of gradients are refused: for training only.
+    are. In training mode only: what is evaluated and released is, bit for bit, what the same weights give
+    once they are read back from a file. Gradients of gradients are refused.
 
     Args:
         layers: A part of a network that takes maps ``(B, C, h, w)``; changed in place.
@@ -125,7 +126,9 @@ def _replace(module: nn.Module) -> None:
 
 def _entering(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     first = inputs[0]
-    return (first.contiguous(memory_format=torch.channels_last) if first.ndim == 4 else first, *inputs[1:])
+    if not module.training or first.ndim != 4:
+        return inputs
+    return first.contiguous(memory_format=torch.channels_last), *inputs[1:]
 
 
 def _leaving(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

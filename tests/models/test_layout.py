@@ -78,6 +78,17 @@ def test_the_convolutions_really_see_channels_last():
     layers(drawn(2, 3, 32, 32))
     assert len(seen) == 4
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+    seen.clear()
+    layers.eval()(drawn(2, 3, 32, 32))
+    assert all(x.is_contiguous() for x in seen)
+
+
+def test_what_is_evaluated_is_bit_for_bit_what_a_reloaded_network_gives():
+    plain = trunk("small_cnn", 2)
+    fast = copy.deepcopy(plain)
+    use_channels_last(fast)
+    x = drawn(4, 3, 32, 32)
+    assert torch.equal(fast.eval()(x), plain.eval()(x))
 
 
 def test_gradients_of_gradients_are_refused_not_wrong():
