@@ -1,8 +1,8 @@
-"""The figure of README and of the site, from the demo with a wide reference on fewer faces.
+"""The figure of README and of the site, from the demo beside a network that sends its whole map.
 
-``privhier run configs/quickstart.yaml 'evaluation.references=[open_wide]' 'dataset.sensitive=[male]'
-'dataset.options={images: 4000, identities: 1600}' 'attacks.attribute=[table, logistic_regression,
-gradient_boosting]' --out runs/figure``, then ``python docs/figure.py runs/figure``.
+``privhier run configs/quickstart.yaml 'evaluation.references=[open_wide]' 'attacks.attribute=[table,
+logistic_regression, gradient_boosting]' attacks.raw_image=false --out runs/figure``, then ``python
+docs/figure.py runs/figure``.
 
 Left, the tradeoff; right, drawn faces, and what a decoder makes of the open network's whole map and of this
 run's letter. All faces are drawn by the synthetic data set; no picture of anyone is in it.

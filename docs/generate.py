@@ -46,17 +46,16 @@ _SECTION = re.compile(r"^(?:Args|Attributes):\n(?:(?: {4}.*)?(?:\n|\Z))*", re.MU
 _GENERATED = "<!-- Made by docs/generate.py from the code. -->\n\n"
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
+def on_startup(**_: object) -> None:
     """MkDocs' hook: lay out the package as it is imported, for mkdocstrings, which reads and imports nothing.
 
-    ``attacks/`` and ``datasets/`` lie outside ``privhier/`` in the repository.
+    ``attacks/`` and ``datasets/`` lie outside ``privhier/`` in the repository. mkdocstrings looks for the
+    folder when it is configured: later than this would be too late.
     """
     shutil.rmtree(TREE, ignore_errors=True)
     only = shutil.ignore_patterns("__pycache__")
-    for room, place in ((ROOT / "privhier", TREE), (ROOT / "attacks", TREE / "attacks")):
-        shutil.copytree(room, place, ignore=only)
-    shutil.copytree(ROOT / "datasets", TREE / "datasets", ignore=only)
-    return config
+    for room, place in (("privhier", TREE), ("attacks", TREE / "attacks"), ("datasets", TREE / "datasets")):
+        shutil.copytree(ROOT / room, place, ignore=only)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -153,8 +152,8 @@ def _source(entry: Any) -> str:
     """Kind, file, and what its first line says, which names the paper."""
     module = inspect.getmodule(entry)
     assert module is not None
-    assert module.__file__ is not None
-    file = Path(module.__file__).resolve().relative_to(ROOT).as_posix()
+    file = module.__name__.replace(".", "/") + ".py"
+    file = re.sub(r"^privhier/(?=(?:attacks|datasets)/)", "", file)  # where they lie in the repository
     first = (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
     kind = f"{entry.kind} attack; " if isinstance(getattr(entry, "kind", None), str) else ""
     return f"{kind}`{file}`: *{markdown(first)}*"

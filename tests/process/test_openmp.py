@@ -136,7 +136,7 @@ def test_pytest_sees_it(probe, repository):
 
 def test_benchmarks_and_other_scripts_import_privhier_before_torch(repository):
     late = []
-    for folder in ("benchmarks", "experiments", "tests"):
+    for folder in ("benchmarks", "docs", "experiments", "tests"):
         for path in sorted((repository / folder).rglob("*.py")):
             tree = ast.parse(path.read_text())
             script = folder != "tests" or "__main__" in path.read_text()
