@@ -106,6 +106,10 @@ def assess(subject: Subject, trained: Trained, *, raw_images: bool) -> Assessmen
     return Assessment(utility, means, found, pictures, by_group, seconds, shares, labels, rows, notes)
 
 
+_BLOCK = 1024
+"""Releases read by the edge's exits at a time."""
+
+
 def _test_classes(context: Context) -> Mapping[str, tuple[IntArray, tuple[str, ...]]]:
     """Class of every test record, and the classes' names, by sensitive attribute but identity."""
     names = [name for name in context.config.dataset.sensitive if name != "identity"]
@@ -116,10 +120,16 @@ def _test_classes(context: Context) -> Mapping[str, tuple[IntArray, tuple[str, .
 def _utility(context: Context) -> tuple[UtilityMean, dict[str, TaskUtility]]:
     """Each task on the test split's last release, by the cloud and by the edge's own exit."""
     data, test, trained = context.prepared.data, context.prepared.data.splits.test, context.trained
-    last = np.array(trained.test_releases[:, -1])  # a copy: the file's map is read-only
+    last = trained.test_releases[:, -1]  # the file's map: of maps, a copy could be tens of gigabytes
     tail, edge = trained.tail.to(context.device), trained.edge.to(context.device)
     cloud = cloud_logits(tail, last, device=context.device)
-    exits = edge_exit_logits(edge, edge.read(torch.from_numpy(last)), device=context.device)
+    parts = [
+        edge_exit_logits(
+            edge, edge.read(torch.from_numpy(np.array(last[start : start + _BLOCK]))), device=context.device
+        )
+        for start in range(0, len(last), _BLOCK)
+    ]
+    exits = [torch.cat(task) for task in zip(*parts, strict=True)]
     training, where = context.config.training, f"releases of test records of run {context.config.name}"
     if problem := logits_text(cloud):
         raise exploded("cloud", training.cloud.lr, problem, where)

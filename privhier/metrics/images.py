@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ _BORDER = 5
 _WINDOW = 2 * _BORDER + 1
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first (Wang, Simoncelli and Bovik 2003)."""
-_BATCH = 128
+_BATCH_BYTES = 2**27
+"""Of the windows' values, float64, that are laid out at a time: five maps of each image by torchmetrics, each
+value with the 121 of its window. A fixed number of images would take gigabytes where these are large."""
 
 
 def ssim(predictions: Array, target: Array, *, data_range: float) -> FloatArray:
@@ -166,15 +168,23 @@ def lpips(predictions: Array, target: Array, *, alexnet_weights: Mapping[str, to
     return np.concatenate(values) if values else np.empty(0)
 
 
-def _pairs(predictions: Array, target: Array, data_range: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batch_of(height: int, width: int) -> int:
+    """Images compared at a time, at least 1: as many as ``_BATCH_BYTES`` holds, at most 128."""
+    return max(1, min(128, _BATCH_BYTES // (5 * _WINDOW**2 * height * width * 8)))
+
+
+def _pairs(
+    predictions: Array, target: Array, data_range: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     if predictions.ndim != 4 or predictions.shape != target.shape:
         raise ValueError(f"expected two arrays (N, C, H, W), got {predictions.shape} and {target.shape}")
     if not data_range > 0:
         raise ValueError(f"data_range must be above 0, got {data_range}")
     if not (np.isfinite(predictions).all() and np.isfinite(target).all()):
         raise ValueError("images must be finite")
-    steps = range(0, len(predictions), _BATCH)
-    return [(_double(predictions[i : i + _BATCH]), _double(target[i : i + _BATCH])) for i in steps]
+    batch = batch_of(*predictions.shape[2:])
+    steps = range(0, len(predictions), batch)
+    return ((_double(predictions[i : i + batch]), _double(target[i : i + batch])) for i in steps)
 
 
 def _double(images: Array) -> torch.Tensor:

@@ -42,6 +42,8 @@ from privhier.training.private_edge import PrivateEdgeTrainer
 from privhier.training.release import Releaser
 from privhier.uplink.base import Uplink
 
+_BLOCK = 1024
+"""Validation records whose features are held at once; a multiple of the batches that they are computed in."""
 Metrics = dict[str, float]
 Progress = Callable[[str, int, int], None]
 
@@ -161,13 +163,16 @@ class EdgeSide:
 
     def metrics(self, phase: str, epoch: int) -> Metrics:
         """The task exit on validation records, through noise that stays on the edge."""
-        val = self.data.splits.val
+        val, parts = self.data.splits.val, []
         with span("metrics"):
-            z = edge_features(self.edge, self.data.images, val, device=self.device)
-            with self._finite(phase, epoch), torch.no_grad():
-                noise = self.draws.noise(f"{phase} val", epoch, 0, val)
-                z = sanitized(self.edge, self.mechanism, z, noise).values
-            logits = edge_exit_logits(self.edge, z, device=self.device)
+            for start in range(0, len(val), _BLOCK):  # of many records, maps are gigabytes
+                rows = val[start : start + _BLOCK]
+                z = edge_features(self.edge, self.data.images, rows, device=self.device)
+                noise = self.draws.noise(f"{phase} val", epoch, 0, rows)
+                with self._finite(phase, epoch), torch.no_grad():
+                    z = sanitized(self.edge, self.mechanism, z, noise).values
+                parts.append(edge_exit_logits(self.edge, z, device=self.device))
+            logits = [torch.cat(task) for task in zip(*parts, strict=True)]
             self._check(logits_text(logits), phase, epoch)
             return self.task_metrics("edge_exit", logits)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -11,13 +15,14 @@ from torch import Tensor
 
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, IntArray
-from privhier.errors import GuaranteeError
+from privhier.errors import GuaranteeError, OutputError
 from privhier.models.edge import EdgeSegment
 from privhier.models.features import edge_features
 from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from privhier.privacy.release import Release, ReleaseMechanism, as_releases
 from privhier.seeding import torch_stream
+from privhier.storage.sealed import Sealed
 from privhier.training.batches import TrainingData, ordered_batches
 from privhier.uplink.base import Uplink
 from privhier.uplink.codec import MAX_BYTES, decode
@@ -27,22 +32,76 @@ _HEADER = 2**16
 """Bytes kept for everything in a message but the features: 256 record numbers and labels, the header."""
 
 
-class Collector:
-    """A sink that keeps what arrives, in order of arrival: the cloud's memory of validation and test."""
+HELD_BYTES = 2**28
+"""Of the releases of a split that are held in memory; of more, all lie in a file. At CelebA's size a split of
+maps takes tens of gigabytes."""
 
-    def __init__(self) -> None:
+
+class Collector:
+    """A sink that keeps what arrives, in order of arrival: the cloud's memory of validation and test.
+
+    Args:
+        folder: Where a file without a name is opened for more than ``HELD_BYTES``; None: all in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.payloads: list[FloatArray] = []
         self.records: list[IntArray] = []
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._rows = 0
 
     def receive(self, data: bytes) -> None:
         """Decode one message and keep it."""
         message = decode(data)
         self.payloads.append(np.asarray(message.payload, dtype=np.float32))
         self.records.append(message.records)
+        if self._folder is not None and sum(part.nbytes for part in self.payloads) > HELD_BYTES:
+            self._put_down(self._folder)
 
     def payload(self) -> FloatArray:
-        """Everything received, float32 ``(n, *shape)``."""
-        return np.concatenate(self.payloads)
+        """Everything received, float32 ``(n, *shape)``; from a file it is mapped, read-only."""
+        if self._file is not None and self._folder is not None:
+            shape = self.payloads[-1].shape[1:]
+            self._put_down(self._folder)
+            with self._file as file:
+                file.flush()
+                self.payloads = [np.memmap(file, dtype=np.float32, mode="r", shape=(self._rows, *shape))]
+            self._file = None
+        return self.payloads[0] if isinstance(self.payloads[0], np.memmap) else np.concatenate(self.payloads)
+
+    def _put_down(self, folder: Path) -> None:
+        """Write what is held to the file, all but a part without rows, which keeps the shape."""
+        try:
+            if self._file is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                handle, name = tempfile.mkstemp(dir=folder)
+                Path(name).unlink()  # whatever happens, nothing is left behind
+                self._file = os.fdopen(handle, "w+b")
+            for part in self.payloads:
+                self._file.write(np.ascontiguousarray(part).data)
+                self._rows += len(part)
+        except OSError as error:
+            raise OutputError(
+                key="--out",
+                value=str(folder),
+                rule=f"releases cannot be put down there: {error.strerror}",
+                remedy="Free space and go on with --resume",
+            ) from error
+        self.payloads = [self.payloads[-1][:0]]
+
+
+def write_side_by_side(sealed: Sealed, path: Path, parts: Sequence[FloatArray]) -> None:
+    """Write T arrays ``(n, *shape)`` as one ``(n, T, *shape)`` in ``.npy``, a few records at a time."""
+    first = parts[0]
+    shape = (len(first), len(parts), *first.shape[1:])
+    step = max(1, HELD_BYTES // max(4 * math.prod(shape[1:]), 1))
+    with sealed.writing(path) as stream:
+        layout = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, layout)
+        for start in range(0, shape[0], step):
+            rows = np.stack([part[start : start + step] for part in parts], axis=1)
+            stream.write(np.ascontiguousarray(rows, dtype="<f4").data)
 
 
 class Releaser:

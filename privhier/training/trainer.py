@@ -28,7 +28,7 @@ from privhier.training.edge_side import EdgeSide, Metrics, Progress
 from privhier.training.folder import RunFolder
 from privhier.training.labels import flips
 from privhier.training.profiling import Profiling
-from privhier.training.release import Collector, Releaser
+from privhier.training.release import Collector, Releaser, write_side_by_side
 from privhier.training.trained import Trained, build_model, load_trained
 from privhier.uplink.local import LocalUplink
 
@@ -149,7 +149,7 @@ class Trainer:
 
     def _release(self, split: str, phase: str, epoch: int) -> FloatArray:
         """Release a split that the cloud does not train on; returns what the cloud received."""
-        collector = Collector()
+        collector = Collector(self.folder.releases(split).parent)
         uplink = LocalUplink(collector.receive)
         self.side.release(uplink, split, phase, epoch)
         self._count(uplink)
@@ -191,7 +191,7 @@ class Trainer:
 
     def _cloud(self, epoch: int) -> Metrics:
         loss = self.cloud.train_cached_epoch(self.cache, epoch)
-        val = self.folder.sealed.read_array(self.folder.releases("val"))
+        val = self.folder.sealed.read_array(self.folder.releases("val"), mmap=True)
         return {"cloud_loss": loss, **self._cloud_metrics(val)}
 
     def _cloud_metrics(self, releases: FloatArray) -> Metrics:
@@ -243,7 +243,7 @@ class Trainer:
             self.folder.sealed.knows(target),
             "test",
             send,
-            lambda: self.folder.sealed.write_array(target, np.stack(drawn, axis=1)),
+            lambda: write_side_by_side(self.folder.sealed, target, drawn),
         )
         return {}
 

@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from privhier.metrics.images import lpips, ms_ssim, ms_ssim_scales, psnr, ssim
+import privhier.metrics.images as similarity
+from privhier.metrics.images import batch_of, lpips, ms_ssim, ms_ssim_scales, psnr, ssim
 
 
 @pytest.fixture
@@ -108,6 +109,22 @@ def test_large_sets_go_in_batches_and_empty_ones_pass():
             metric(a, b, data_range=1.0)[129:], metric(a[129:], b[129:], data_range=1.0)
         )
         assert metric(a[:0], b[:0], data_range=1.0).shape == (0,)
+
+
+def test_the_batch_is_bounded_by_memory_and_changes_nothing(monkeypatch):
+    """128 images of 64 pixels at a time laid out 2.4 GB of windows."""
+    for side in (22, 64, 224, 512):
+        batch = batch_of(side, side)
+        assert batch == 1 or batch * 5 * 121 * side * side * 8 <= 2**27
+        assert 1 <= batch <= 128
+    assert batch_of(16, 16) > batch_of(64, 64) > batch_of(224, 224)
+    rng = np.random.default_rng(0)
+    a, b = rng.random((9, 3, 24, 24)), rng.random((9, 3, 24, 24))
+    metrics = (ssim, ms_ssim, psnr)
+    whole = [metric(a, b, data_range=1.0) for metric in metrics]
+    monkeypatch.setattr(similarity, "_BATCH_BYTES", 1)
+    for metric, expected in zip(metrics, whole, strict=True):
+        assert np.array_equal(metric(a, b, data_range=1.0), expected)
 
 
 def test_wrong_images_are_refused():
