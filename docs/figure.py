@@ -84,7 +84,9 @@ def _tradeoff(axes: Axes, result: Result) -> None:
     axes.set_ylabel(f"utility: AUC of {', '.join(result.utility)}")
     axes.set_title("better: up and left ↖", loc="right", fontsize=8.5)
     calm(axes)
-    axes.legend(loc="lower right", frameon=False)
+    axes.set_xlim(0.48, 1.0)
+    axes.set_ylim(0.5, 1.02)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.08), framealpha=1, edgecolor="none")
 
 
 def _strip(figure: object, done: ph.FinishedRun) -> None:
