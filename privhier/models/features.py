@@ -38,7 +38,7 @@ def edge_features(
     was_training = edge.training
     edge.eval()
     parts, features = [], edge.features if outlet else edge.inner_features
-    size = _AT_ONCE if device.type == "cpu" else None
+    size = _AT_ONCE if torch.device(device).type == "cpu" else None
     for start in range(0, len(records), batch_size):
         pixels = torch.from_numpy(np.ascontiguousarray(images[records[start : start + batch_size]]))
         parts.append(in_slices(features, normalize(pixels.to(device)), size).float().cpu())
