@@ -86,12 +86,13 @@ def _trials(edge: ReleasingEdge, claimed: ClaimedLetters, rng: np.random.Generat
         )
 
     def release(features: Tensor, *, epoch: int, batch: int) -> Tensor:
-        own = edge.edge
+        own, size, images = edge.edge, edge.image_size, stand_in(len(features)).images
         edge.edge = cast(EdgeSegment, GivenFeatures(features, code).train(edge.training))
+        edge.image_size = images.shape[-1]
         try:
-            return _letters(edge(torch.from_numpy(stand_in(len(features)).images)))
+            return _letters(edge(torch.from_numpy(images)))
         finally:
-            edge.edge = own
+            edge.edge, edge.image_size = own, size
 
     return LetterTrials(release, claimed, code, rng=rng, first_batch=0, draws=16 * _ROWS)
 

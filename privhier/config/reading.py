@@ -136,8 +136,7 @@ def _forget_rivals(base: DictConfig, changes: DictConfig) -> None:
     for first, second in RIVALS:
         for new, old in ((first, second), (second, first)):
             dropped = OmegaConf.select(base, old)
-            given = [OmegaConf.select(changes, key) is not None for key in (new, old)]
-            if given != [True, False] or dropped is None:
+            if OmegaConf.select(changes, new) is None or _names(changes, old) or dropped is None:
                 continue
             OmegaConf.update(base, old, None)
             warnings.warn(
@@ -145,6 +144,13 @@ def _forget_rivals(base: DictConfig, changes: DictConfig) -> None:
                 PrivhierWarning,
                 stacklevel=4,
             )
+
+
+def _names(changes: DictConfig, path: str) -> bool:
+    """Whether the overrides name a key, be it to empty it."""
+    section, _, key = path.rpartition(".")
+    inside = OmegaConf.select(changes, section)
+    return isinstance(inside, DictConfig) and key in inside
 
 
 def parse_config(data: Any) -> RunConfig:

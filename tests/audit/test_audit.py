@@ -240,6 +240,10 @@ def test_noise_from_the_global_generator_is_caught(finished, monkeypatch):
     assert reload_row(finished, monkeypatch, change).refuted
 
 
+def switched(kind, edge):
+    return kind(edge.edge, edge.mechanism, image_size=edge.image_size)
+
+
 def test_noise_off_in_evaluation_mode_of_a_reloaded_edge_is_caught(finished, monkeypatch):
     class Switch(ReleasingEdge):
         def forward(self, images):
@@ -248,7 +252,7 @@ def test_noise_off_in_evaluation_mode_of_a_reloaded_edge_is_caught(finished, mon
             features = self.edge.features(reload_module.normalize(images)).float()
             return replace(self.mechanism, sigma=0.0).sanitize(features, self.noise)
 
-    row = reload_row(finished, monkeypatch, lambda edge: Switch(edge.edge, edge.mechanism))
+    row = reload_row(finished, monkeypatch, lambda edge: switched(Switch, edge))
     assert "evaluation mode: first call has 0" in row.note
     assert "training mode" not in row.note
 

@@ -300,6 +300,10 @@ def test_a_reload_with_less_noise_is_caught(finished, monkeypatch, how):
     assert "training mode: answers" in note
 
 
+def switched(kind, edge):
+    return kind(edge.edge, edge.mechanism, image_size=edge.image_size)
+
+
 def test_noise_off_in_evaluation_mode_of_a_reloaded_edge_is_caught(finished, monkeypatch):
     class Switch(ReleasingEdge):
         def forward(self, images):
@@ -309,7 +313,7 @@ def test_noise_off_in_evaluation_mode_of_a_reloaded_edge_is_caught(finished, mon
             quiet = ReleaseMechanism("none", letters=5, groups=2)
             return quiet.sanitize(features, self.noise, self.edge.codebook)
 
-    row = reload_row(finished, monkeypatch, lambda edge: Switch(edge.edge, edge.mechanism))
+    row = reload_row(finished, monkeypatch, lambda edge: switched(Switch, edge))
     assert "evaluation mode: " in row.note
     assert "training mode" not in row.note
 

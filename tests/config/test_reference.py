@@ -132,6 +132,12 @@ def test_an_override_drops_the_rival_of_the_file_and_says_so(repository, name, o
     assert value is None
 
 
+def test_a_rival_that_the_command_empties_itself_is_not_worth_a_word(repository):
+    path = repository / "configs" / "debug.yaml"
+    config = load_config(path, ["release.sigma=null", "release.target_epsilon=4"])
+    assert (config.release.sigma, config.release.target_epsilon) == (None, 4.0)
+
+
 def test_two_rivals_in_one_command_are_still_refused(repository):
     with pytest.raises(ConfigError, match="exactly one"):
         load_config(repository / "configs/debug.yaml", ["release.target_epsilon=4", "release.sigma=1"])

@@ -76,6 +76,12 @@ NOT_READ = {
 """Read on resume only: the campaign's half-finished runs and ``tests/training/test_altered_runs.py``."""
 
 
+def only_of_unread(listed, folder):
+    """Whether a changed list of digests differs in entries of files that nobody reads in a finished run."""
+    found = json.loads((folder / "digests.json").read_text())["files"]
+    return {name for name in listed if found.get(name) != listed[name]} <= NOT_READ
+
+
 @pytest.mark.parametrize("kind", ["flip", "cut", "empty"])
 def test_every_file_of_a_finished_run_is_guarded(finished, tmp_path, kind):
     rng, root = random.Random(7), finished.folder.root
@@ -94,7 +100,7 @@ def test_every_file_of_a_finished_run_is_guarded(finished, tmp_path, kind):
         except PrivhierError as error:
             assert str(error)  # noqa: PT017
         else:
-            assert name in NOT_READ
+            assert name in NOT_READ or only_of_unread(listed, work)
             assert found == expected
         shutil.rmtree(work)
 

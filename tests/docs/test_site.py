@@ -97,11 +97,15 @@ def test_references_hold_every_key_name_and_verb(generated):
     )
 
 
+OTHERS = {"spoiled"}
+"""What tests of registries in the same process register; they say nothing."""
+
+
 def test_every_option_and_key_of_a_sweep_says_what_it_means(generated):
     for name in ("defenses", "attacks", "datasets", "embedders"):
         rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", generated[f"reference/{name}.md"], re.M)
         silent = [option for option, meaning in rows if len(meaning) < 4]
-        assert not silent, f"{name}: {silent}"
+        assert set(silent) <= OTHERS, f"{name}: {silent}"
     for section in generated["reference/sweep.md"].split("\n## ")[1:]:
         assert len(section.strip().splitlines()[-1]) > 3, section
 

@@ -53,7 +53,7 @@ def test_report_command_line_and_metrics_say_what_an_epsilon_allows(example, con
     for promise, shown in ((PURE, "0.9997"), (GAUSSIAN, "0.7976")):
         result = promising(example, promise)
         words = f"allows telling two apart with balanced accuracy {shown}"
-        assert page_of(result, config, tmp_path).count(words) == 2  # the card, the table
+        assert page_of(result, config, tmp_path).count(words) == 3  # what may be said, the card, the table
         (line,) = [line for line in summarize(result) if line.startswith("guarantee, ")]
         assert f"at delta {'1e-05' if promise[1] else '0'}, {words}" in line
         assert result_metrics(result)["allows/own_releases_of_one_record"] == promise[2]
