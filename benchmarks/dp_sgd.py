@@ -62,12 +62,12 @@ def seconds(trainer: EdgeTrainer, data: TrainingData) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    torch.set_num_threads(2)
+def made_up(size: int) -> TrainingData:
+    """Two hundred training records of noise, two classes each."""
     everyone = np.arange(200)
-    pixels = numpy_stream(0, "bench").integers(0, 256, (200, 3, SIZE, SIZE), dtype=np.uint8)
+    pixels = numpy_stream(0, "bench").integers(0, 256, (200, 3, size, size), dtype=np.uint8)
     half = torch.from_numpy(everyone % 2)[:, None]
-    data = TrainingData(
+    return TrainingData(
         images=pixels,
         task=half,
         sensitive=half.clone(),
@@ -75,6 +75,11 @@ def main() -> None:
         sensitive_classes={"male": 2},
         splits=Splits(everyone, everyone[:0], everyone[:0], everyone[:0]),
     )
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    data = made_up(SIZE)
     print(f"one step of {BATCH} images of {SIZE}x{SIZE}, time against a plain step, median of {ROUNDS}:")
     for backbone, cut in CUTS.items():
         trainers: dict[str, EdgeTrainer] = {}
@@ -82,7 +87,12 @@ def main() -> None:
             config = config_for(backbone, cut, "hooks" if mode == "plain" else mode)
             edge, _ = build_model(config, data)
             edge.train()
-            parts = (config, edge, build_defense(config.defense), build_mechanism(config, len(everyone)))
+            parts = (
+                config,
+                edge,
+                build_defense(config.defense),
+                build_mechanism(config, len(data.splits.train)),
+            )
             if mode == "plain":
                 trainers[mode] = EdgeTrainer(*parts, total_steps=100, device=torch.device("cpu"))
             else:

@@ -18,15 +18,14 @@ import privhier as privhier  # before torch: it limits how long OpenMP's threads
 
 # isort: split
 import torch
+from dp_sgd import made_up
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch.nn import functional
 
 from privhier.config import RunConfig, parse_config
-from privhier.datasets.base import Splits
 from privhier.defenses.base import build_defense
 from privhier.models.inputs import normalize
-from privhier.seeding import numpy_stream
 from privhier.training.batches import TrainingData
 from privhier.training.draws import EdgeDraws
 from privhier.training.prepare import build_mechanism
@@ -113,17 +112,7 @@ def measure(backbone: str, data: TrainingData) -> None:
 
 def main() -> None:
     torch.set_num_threads(THREADS)
-    everyone = np.arange(200)
-    pixels = numpy_stream(0, "bench").integers(0, 256, (200, 3, SIZE, SIZE), dtype=np.uint8)
-    half = torch.from_numpy(everyone % 2)[:, None]
-    data = TrainingData(
-        images=pixels,
-        task=half,
-        sensitive=half.clone(),
-        task_classes={"smiling": 2},
-        sensitive_classes={"male": 2},
-        splits=Splits(everyone, everyone[:0], everyone[:0], everyone[:0]),
-    )
+    data = made_up(SIZE)
     print(f"a DP-SGD step at {SIZE}x{SIZE} by hooks; wanted: at most {LIMIT:.2f}")
     for backbone in sys.argv[1:] or CUTS:
         measure(backbone, data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from privhier.config import DatasetConfig
+from privhier.config.reference import inline
 from privhier.datasets.attributes import MOST_CLASSES
 from privhier.datasets.base import Problem
 from privhier.datasets.listing import Column, Listing
@@ -30,7 +31,7 @@ class Starter:
     task: str
     sensitive: str
     yaml: str
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[Problem, ...] = ()
 
 
 def starter(config: DatasetConfig, *, name: str, seed: int = 0) -> Starter:
@@ -113,8 +114,8 @@ def _found(config: DatasetConfig, listing: Listing, usable: Mapping[str, _Choice
 
 def _yaml(config: DatasetConfig, name: str, task: str, sensitive: str, lines: tuple[str, ...]) -> str:
     said = "\n".join(f"# {line}" for line in lines)
-    root = f"  root: {_text(config.root)}\n" if config.root is not None else ""
-    given = ", ".join(f"{key}: {_text(value)}" for key, value in config.options.items())
+    root = f"  root: {inline(config.root)}\n" if config.root is not None else ""
+    given = ", ".join(f"{key}: {inline(value)}" for key, value in config.options.items())
     options = f"  options: {{{given}}}\n" if given else ""
     return f"""\
 # Written by privhier new. What a key means: privhier config KEY
@@ -126,8 +127,8 @@ dataset:
 {root}{options}  image_size: 64
   # What the cloud is to predict, and what nobody may read off a release. Classes of a column: its name; of a
   # number: age>30, or bin(age, 20, 40); who it is: identity.
-  task: [{_text(task)}]
-  sensitive: [{_text(sensitive)}]
+  task: [{inline(task)}]
+  sensitive: [{inline(sensitive)}]
 model:
   backbone: small_cnn # others: privhier list backbones
   cut: stage2 # the last stage that stays on the edge
@@ -141,10 +142,3 @@ attacks:
   attribute: [table, logistic_regression, gradient_boosting, mlp]
 evaluation: {{references: [open]}} # an unprotected network, trained and attacked beside
 """
-
-
-def _text(value: object) -> str:
-    """A scalar as YAML, quoted where it could be read as anything else."""
-    from yaml import safe_dump
-
-    return str(safe_dump(value, default_flow_style=True, width=10_000)).removesuffix("...\n").strip()

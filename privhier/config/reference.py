@@ -144,6 +144,11 @@ def defaults(path: str = "") -> str:
     return str(safe_dump(tree, sort_keys=False, default_flow_style=None, width=100))
 
 
+def inline(value: Any) -> str:
+    """A value as YAML on one line, quoted where it could be read as anything else."""
+    return str(safe_dump(value, default_flow_style=True, width=10_000)).removesuffix("...\n").strip()
+
+
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:
     """The sections among the alternatives of a key's type; not those in lists."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -157,7 +162,7 @@ def _key(path: str, field: FieldInfo, inner: list[type[BaseModel]]) -> Key:
     only = bool(inner) and inner == [field.annotation]
     default = _REQUIRED
     if not field.is_required() and not only:
-        default = _inline(_plain(field.get_default(call_default_factory=True)))
+        default = inline(_plain(field.get_default(call_default_factory=True)))
     elif only:
         default = ""
     return Key(
@@ -228,7 +233,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return None if value is PydanticUndefined else value
-
-
-def _inline(value: Any) -> str:
-    return str(safe_dump(value, default_flow_style=True, width=10_000)).removesuffix("...\n").strip()
