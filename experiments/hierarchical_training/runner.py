@@ -83,7 +83,7 @@ def run_cell(
     began = time.perf_counter()
     with shaped_link(rate_mbit, relay=relay) as link:
         if kind in ("joint", "release_once"):
-            found = _product(link, arguments, kind, epochs, timeout, work)
+            found = _product(link, arguments, kind, epochs, timeout, work, rate_mbit)
         else:
             found = _baseline(link, arguments, kind, epochs, timeout, work)
         found["shaped_by"] = link.shaped_by
@@ -140,7 +140,7 @@ def _wire(link: Link, kind: str, sides: Mapping[str, Sequence[Mapping[str, Any]]
 
 
 def _product(
-    link: Link, arguments: list[str], kind: str, epochs: int, timeout: float, work: Path
+    link: Link, arguments: list[str], kind: str, epochs: int, timeout: float, work: Path, rate_mbit: float
 ) -> dict[str, Any]:
     joint = kind == "joint"
     alone = 0 if joint else epochs
@@ -171,21 +171,27 @@ def _product(
     _wait(processes, logs, timeout)
     sides = {side: json.loads((work / side / "link.json").read_text()) for side in CORES}
     payload = json.loads((work / "edge" / "edge.json").read_text())["uplink"]["bytes"]
-    return {**product_phases(kind, sides, link.wire_bytes(), payload), "sides": sides}
+    return {**product_phases(kind, sides, link.wire_bytes(), payload, rate_mbit), "sides": sides}
 
 
 def product_phases(
-    kind: str, sides: Mapping[str, Sequence[Mapping[str, Any]]], wire: Mapping[str, int], payload: int
+    kind: str,
+    sides: Mapping[str, Sequence[Mapping[str, Any]]],
+    wire: Mapping[str, int],
+    payload: int,
+    rate_mbit: float,
 ) -> dict[str, Any]:
     """Phases of the product from both folders' ``link.json``, the line's bytes and those of all messages.
 
     A joint epoch is the longer of what either side took for it: the edge may be a few batches ahead when it
     ends its own, and the cloud does not count its checkpoint. The cloud's first epoch of release-once counts
-    from the greeting, so the edge's epochs alone are taken off.
+    from its first message on, so what the line takes for that one is added.
     """
     edge, cloud = sides["edge"], sides["cloud"]
     sending = [row for row in edge if row["phase"] == ("joint" if kind == "joint" else "release")]
     images = sending[0]["records"]
+    size = _mean([row["bytes"] for row in sending]) / images
+    up = size * wire["up"] / payload
     if kind == "joint":
         pairs = zip(sending, (row for row in cloud if row["phase"] == "joint"), strict=True)
         each = [max(row["seconds"], other["seconds"]) for row, other in pairs]
@@ -193,14 +199,13 @@ def product_phases(
     else:
         alone = [row["seconds"] for row in edge if row["phase"] == "pretrain"]
         trained = [row["seconds"] for row in cloud if row["phase"] == "cloud"]
-        first = trained[0] - sum(alone)
+        first = trained[0] + link_ms(up, rate_mbit) * images / sending[0]["messages"] / 1000
         phases = {"pretrain": _mean(alone[1:]), "release": first, "cloud": _mean(trained[1:])}
-    size = _mean([row["bytes"] for row in sending]) / images
     # Validation and test releases go up too, in the same wrapping.
     return {
         "phases": {name: 1000 * seconds / images for name, seconds in phases.items()},
         "images": images,
-        "up": size * wire["up"] / payload,
+        "up": up,
         "down": wire["down"] * size / payload,
         "payload_up": size,
     }

@@ -357,7 +357,7 @@ def joint_sides(epochs):
 
 def test_a_joint_epoch_is_the_longer_side_and_the_first_is_left_out(study):
     sides = joint_sides([(90.0, 90.0), (1.0, 2.0), (4.0, 3.0)])
-    found = study.runner.product_phases("joint", sides, {"up": 70_000, "down": 700}, payload=70_000)
+    found = study.runner.product_phases("joint", sides, {"up": 70_000, "down": 700}, payload=70_000, rate_mbit=1.0)
     assert found["phases"] == {"epoch": pytest.approx(30.0)}
     assert (found["images"], found["payload_up"]) == (100, 300)
     assert found["up"] == pytest.approx(300)  # what else went up is not charged to training images
@@ -368,11 +368,13 @@ def test_a_joint_epoch_is_the_longer_side_and_the_first_is_left_out(study):
 
 def test_release_once_has_three_phases(study):
     edge = [{"phase": "pretrain", "seconds": s, "records": 0, "bytes": 0} for s in (7.0, 2.0)]
-    edge.append({"phase": "release", "seconds": 0.1, "records": 100, "bytes": 30_000})
+    edge.append({"phase": "release", "seconds": 0.1, "records": 100, "bytes": 30_000, "messages": 4})
     cloud = [{"phase": "cloud", "seconds": s} for s in (13.0, 3.0)]
     wire = {"up": 33_000, "down": 300}
-    found = study.runner.product_phases("release_once", {"edge": edge, "cloud": cloud}, wire, payload=30_000)
-    assert found["phases"] == pytest.approx({"pretrain": 20.0, "release": 40.0, "cloud": 30.0})
+    sides = {"edge": edge, "cloud": cloud}
+    found = study.runner.product_phases("release_once", sides, wire, payload=30_000, rate_mbit=1.0)
+    # 25 of 330 bytes each are on the line before the cloud has anything to train on.
+    assert found["phases"] == pytest.approx({"pretrain": 20.0, "release": 130.66, "cloud": 30.0})
     assert found["up"] == pytest.approx(330)
 
 
