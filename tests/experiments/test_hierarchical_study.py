@@ -357,7 +357,9 @@ def joint_sides(epochs):
 
 def test_a_joint_epoch_is_the_longer_side_and_the_first_is_left_out(study):
     sides = joint_sides([(90.0, 90.0), (1.0, 2.0), (4.0, 3.0)])
-    found = study.runner.product_phases("joint", sides, {"up": 70_000, "down": 700}, payload=70_000, rate_mbit=1.0)
+    found = study.runner.product_phases(
+        "joint", sides, {"up": 70_000, "down": 700}, payload=70_000, rate_mbit=1.0
+    )
     assert found["phases"] == {"epoch": pytest.approx(30.0)}
     assert (found["images"], found["payload_up"]) == (100, 300)
     assert found["up"] == pytest.approx(300)  # what else went up is not charged to training images
