@@ -78,7 +78,7 @@ class WholeTrainer:
     def __init__(self, config: RunConfig, facts: Facts, *, total_steps: int, device: torch.device) -> None:
         self.network = WholeNetwork(config, facts).to(device)
         self.device, self.total_steps, self.steps = device, total_steps, 0
-        self._training = config.training
+        self._training, self._bfloat16 = config.training, config.runtime.precision == "bfloat16"
         self._optimizer = build_optimizer(self.network.parameters(), config.training.cloud)
 
     def step(self, pixels: Tensor, labels: Tensor, augmentation: torch.Generator | NoiseSource) -> Tensor:
@@ -86,7 +86,9 @@ class WholeTrainer:
         options = self._training.augment
         moved = augment(pixels, options.flip, options.shift, augmentation)
         self.network.train()
-        loss = mean_task_loss(self.network(normalize(moved.to(self.device))), labels.to(self.device))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
+            logits = self.network(normalize(moved.to(self.device)))
+        loss = mean_task_loss(logits, labels.to(self.device))
         set_learning_rate(self._optimizer, learning_rate(self._training.cloud, self.steps, self.total_steps))
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

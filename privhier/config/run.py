@@ -63,7 +63,8 @@ class RuntimeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: CUDA where there is a card, else the CPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16``: autocast, CUDA only."""
+    """``bfloat16``: autocast, on CUDA or on a CPU with AVX512-BF16 or AMX. Pays for wide networks; on a CPU
+    small_cnn is slower by it."""
     channels_last: bool | Literal["auto"] = "auto"
     """Whether the edge's maps lie pixel by pixel while it is trained; ``auto``: where that was measured to be
     faster (``privhier.models.layout.FASTEST``), and never under ``edge.dp_sgd``."""

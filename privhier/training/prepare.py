@@ -125,11 +125,18 @@ def _letters(config: RunConfig, letters: int) -> ReleaseMechanism:
     return ReleaseMechanism(config.release.mechanism, letters=letters, groups=groups, epsilon=epsilon)
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether this machine's CPU multiplies in bfloat16 itself (AVX512-BF16 or AMX)."""
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11's first releases may lack it
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def pick_device(config: RunConfig) -> torch.device:
     """The device to compute on.
 
     Raises:
-        ConfigError: ``cuda`` where there is none, bfloat16 on a CPU, or a device that compiles nothing.
+        ConfigError: ``cuda`` where there is none, bfloat16 on a CPU that does not compute in it, or a device
+            that compiles nothing.
     """
     wanted = config.runtime.device
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -140,11 +147,11 @@ def pick_device(config: RunConfig) -> torch.device:
             remedy="Set runtime.device=auto or cpu",
         )
     name = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-    if config.runtime.precision == "bfloat16" and name == "cpu":
+    if config.runtime.precision == "bfloat16" and name == "cpu" and not cpu_has_bfloat16():
         raise ConfigError(
             key="runtime.precision",
             value="bfloat16",
-            rule="is for CUDA only (on a CPU it is many times slower)",
+            rule="needs CUDA, or a CPU with AVX512-BF16 or AMX: on another it is many times slower",
             remedy="Set runtime.precision=float32",
         )
     device = torch.device(name)

@@ -135,12 +135,13 @@ def refused(capsys, *arguments: str) -> str:
         ("dataset.sensitive=['smiling==0']", ["smiling, smiling==0", "complement", "another secret"]),
         ("dataset.options.images=4", ["images"]),
         ("release.target_epsilon=0", ["release.target_epsilon", "greater than 0"]),
-        ("runtime.precision=bfloat16", ["runtime.precision", "CUDA"]),
+        ("runtime.precision=bfloat16", ["runtime.precision", "CUDA", "AVX512-BF16"]),
     ],
 )
 def test_bad_input_names_key_value_rule_and_remedy_and_writes_nothing(
-    capsys, repository, tmp_path, override, words
+    capsys, repository, tmp_path, monkeypatch, override, words
 ):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True})
     out = tmp_path / "out"
     message = refused(capsys, "run", str(repository / "configs/debug.yaml"), override, "--out", str(out))
     for word in words:

@@ -82,6 +82,22 @@ def test_where_nothing_compiles_it_is_refused_before_anything_is_written(monkeyp
     assert pick_device(make(compile=True)) == CPU
 
 
+def test_bfloat16_needs_a_cpu_that_has_it_and_trains_nearly_the_same(tmp_path, monkeypatch):
+    low = make(precision="bfloat16")
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_f": True})
+    with pytest.raises(ConfigError, match=r"runtime\.precision: 'bfloat16' - .*AVX512-BF16"):
+        pick_device(low)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    assert pick_device(low) == CPU
+    full, first, again = (
+        trained(config, tmp_path / name)
+        for name, config in (("full", make()), ("first", low), ("again", low))
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    gaps = [float((first[name] - full[name]).norm() / full[name].norm()) for name in full]
+    assert 0 < max(gaps) < 0.3
+
+
 class Counter(torch.utils._python_dispatch.TorchDispatchMode):
     """Counts how often a value of a tensor is asked for: on a device, each time it is waited for."""
 

@@ -173,7 +173,7 @@ def test_extra_adversary_steps_are_refused(tmp_path):
 
 
 def test_bfloat16_stays_in_the_trunk_and_the_bound_holds_exactly(tmp_path, monkeypatch):
-    """On a CPU the very code of CUDA: ``pick_device`` alone keeps bfloat16 off it."""
+    """On a CPU the very code of CUDA: ``pick_device`` alone keeps bfloat16 off those that have none."""
     config = make_config(
         runtime={"precision": "bfloat16", "threads": 1}, edge={"dp_sgd": DP_SGD | {"max_grad_norm": 0.01}}
     )
