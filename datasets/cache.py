@@ -61,9 +61,19 @@ def cache_folder(configured: str | None) -> Path:
 
 
 def cached_pictures(
-    name: str, root: Path, listing: Listing, *, size: int, crop: str, folder: Path, progress: Progress | None
+    name: str,
+    root: Path,
+    listing: Listing,
+    *,
+    size: int,
+    crop: str,
+    folder: Path,
+    near_doubles: bool = True,
+    progress: Progress | None,
 ) -> Pictures:
     """The pictures of ``listing``, decoded now or by an earlier start.
+
+    Near-doubles among them are found now or then as well, where they are asked for.
 
     Raises:
         OutputError: The cache folder cannot be written.
@@ -80,7 +90,7 @@ def cached_pictures(
                 if pictures is None:
                     _build(final, root, listing, size, crop, progress)
                     pictures = _open(final, size)
-        if pictures is not None:
+        if pictures is not None and near_doubles:
             near = cached_near_doubles(pictures.images, pictures.digests, final, progress)
             pictures = replace(pictures, near=near)
     except OSError as error:

@@ -29,6 +29,9 @@ class Folder(Source):
         columns: The columns to use as attributes; none: all others that have a name.
         missing: Cells (in any case) that mean "no value", beside the empty one; none: ``NA``, ``NaN``,
             ``n/a``, ``null``, ``None``, ``?``, ``-`` and their like. Give it where one of these is a class.
+        near_doubles: Tie pictures that look like versions of one photo, so that no split cuts between them.
+            False where pictures of different people look alike by nature (scans): identical files are tied
+            then, and what else belongs together ``identity`` must say.
 
     A column whose cells are all whole numbers becomes int64, all numbers float64, ``true`` and ``false`` in
     any case ``"True"`` and ``"False"``, else strings, of which those that differ in case alone are one. A
@@ -43,6 +46,12 @@ class Folder(Source):
     identity: str | None = None
     columns: list[str] | None = None
     missing: list[str] | None = None
+    near_doubles: bool = True
+
+    @property
+    def seeks_near_doubles(self) -> bool:
+        """See ``Source``."""
+        return self.near_doubles
 
     def read(self, root: Path, *, seed: int) -> Listing:
         """See ``Source.read``; rows in the order of the table."""
@@ -78,7 +87,8 @@ class Folder(Source):
             problems=tuple(problems),
             lacking={name: column.lacking for name, column in labels.items() if column.lacking},
             notes={name: column.notes for name, column in labels.items() if column.notes},
-            layout=f"labels in {self.csv}, separated by {DELIMITERS.get(table.delimiter, table.delimiter)}",
+            layout=f"labels in {self.csv}, separated by {DELIMITERS.get(table.delimiter, table.delimiter)}"
+            + ("" if self.near_doubles else "; near-doubles are not looked for"),
         )
 
     def _people(

@@ -88,6 +88,11 @@ class Source(BaseModel, ABC):
     on_disk: ClassVar[bool] = True
     names_repeat: ClassVar[bool] = False
 
+    @property
+    def seeks_near_doubles(self) -> bool:
+        """Whether pictures that look like versions of one photo are looked for, and tied."""
+        return True
+
     @abstractmethod
     def read(self, root: Path, *, seed: int) -> Listing:
         """List every usable image under ``root``, without decoding any.

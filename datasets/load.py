@@ -64,6 +64,7 @@ def load_dataset(config: DatasetConfig, *, seed: int, progress: Progress | None 
             size=config.image_size,
             crop=config.crop,
             folder=cache_folder(config.cache),
+            near_doubles=source.seeks_near_doubles,
             progress=progress,
         )
     problems = (*listing.problems, *pictures.problems)

@@ -21,7 +21,7 @@ from privhier.errors import PrivhierError
 
 BLOCK = re.compile(r"^```(\w*)(?: title=[^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDITION = re.compile(r"# (?P<file>\S+\.py)(?:: add a (?P<what>line|row)(?: to (?P<table>\w+))?)?\n")
-NOT_OURS = {"export", "pre-commit", "mlflow", "pip", ".venv/bin/pip", "pytest"}
+NOT_OURS = {"export", "pre-commit", "mlflow", "pip", ".venv/bin/pip", "pytest", "python"}
 """Commands of other programs."""
 
 
@@ -107,6 +107,15 @@ def test_every_command_line_is_one(repository):
                 ph.load_config(file, changes)
             except PrivhierError as error:
                 pytest.fail(f"{shlex.join(words)}: {error}")
+
+
+def test_every_script_that_is_named_is_there(repository):
+    named = []
+    for page in sorted((repository / "docs").glob("*.md")):
+        for text in (text for kind in ("sh", "console") for text in blocks(page, kind)):
+            named += re.findall(r"^python (\S+\.py)\b", text, re.MULTILINE)
+    assert named
+    assert all((repository / name).is_file() for name in named), named
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privhier.api.given import Overrides, Progress, shown, texts
+from privhier.config import Choice
+from privhier.config.errors import validated
 from privhier.datasets.base import FaceDataset
 from privhier.errors import ConfigError, DataError, ResultError
 from privhier.evaluation.result import Result
@@ -126,6 +128,7 @@ class FinishedRun:
         """
         with whole():
             from privhier.assessment.single import score_attack, view_of
+            from privhier.training.commons import settle
 
         needs_weights = getattr(attack, "white_box", False) is True
         chosen = view if view is not None else "white_box" if needs_weights else "curious_cloud"
@@ -133,9 +136,46 @@ class FinishedRun:
             self._watch(report)
             try:
                 with self._session.hold(wait=True):
+                    settle(self._paths)
                     return score_attack(self._context, attack, view_of(self._context, chosen))
             finally:
                 self._watch(None)
+
+    def add(
+        self, attack: str, options: Mapping[str, Any] | None = None, *, progress: Progress = True
+    ) -> Result:
+        """Run one more attack and record it as an addition: from then on it is a part of ``result``.
+
+        What ``privhier attack RUN --add`` does. The configuration and its hash stay what they were; leakage
+        is the worst of all attackers, so an addition may raise it and never lowers it. One that is there
+        already is not run again.
+
+        Args:
+            attack: Its registered name, for instance ``nearest_neighbors``.
+            options: Its options, as a configuration has them.
+            progress: Show how far it is, or a function that is told.
+
+        Returns:
+            The run's result, with it; ``self.result`` is the same.
+
+        Raises:
+            ConfigError: No such attack or option, or one that does not apply to this run.
+            GuaranteeError: A score above its ceiling, beyond chance: the guarantee is wrong.
+        """
+        with whole():
+            from privhier.session import add_attacks
+
+        choice = validated(Choice, {"name": attack, "options": dict(options or {})})
+        with interruptible("the same call again"), shown(progress) as report, sigterm_interrupts():
+            self._watch(report)
+            try:
+                context = self._context
+                command = f"privhier.open_run({str(self.folder)!r}).add({attack!r}, {choice.options!r})"
+                added = add_attacks(self._session, context.trained, [choice], command=command)
+            finally:
+                self._watch(None)
+        self.result = added.result
+        return self.result
 
     def plot(self) -> Drawing:
         """Task utility against what leaks, with intervals; shown by a notebook, ``save`` writes it.

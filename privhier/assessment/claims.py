@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from privhier.assessment.additions import extended
 from privhier.assessment.assess import Assessment
 from privhier.assessment.context import Subject
 from privhier.config import RunConfig
 from privhier.datasets.base import examples
 from privhier.datasets.check import count_kinds
 from privhier.datasets.relations import told_together
+from privhier.evaluation.additions import Addition
 from privhier.evaluation.result import GuaranteeRow, Membership, ReferenceRun, Result, UplinkTotals
 from privhier.evaluation.warnings import code_warnings, score_warnings
 from privhier.privacy.leakage_guarantee import maximal_leakage_row, released_of
@@ -41,11 +43,13 @@ def result_of(
     *,
     membership: Membership | None = None,
     references: Mapping[str, ReferenceRun],
+    additions: Sequence[Addition] = (),
     timing: Mapping[str, float],
     tracking_failure: str | None = None,
 ) -> Result:
-    """Put everything a run found out into a validated result."""
+    """Put everything a run found out, what was added to it included, into a validated result."""
     config, folder, prepared = subject.config, subject.folder, subject.prepared
+    attacked = extended(config, additions)
     ledger, mechanism = checked_ledger(folder, config, finished_training(folder)), trained.mechanism
     releases = ledger.releases_per_record()
     shape = list(trained.edge.release_shape)
@@ -75,7 +79,8 @@ def result_of(
         label_inference=own.label_inference,
         threat_models=own.threat_models,
         membership=membership,
-        guarantees=guarantee_rows(config, prepared, ledger, dimension=int(np.prod(shape))),
+        additions=list(additions),
+        guarantees=guarantee_rows(attacked, prepared, ledger, dimension=int(np.prod(shape))),
         uplink=UplinkTotals(
             bytes_per_record=trained.uplink["bytes"] / max(trained.uplink["records"], 1),
             payload_bytes_per_record=form.payload_bytes_per_record,

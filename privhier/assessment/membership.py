@@ -6,6 +6,7 @@ that is thrown away: nothing of them is logged or charged to the run's ledger.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from privhier.assessment.context import Subject
 from privhier.assessment.shadow_training import ShadowTrainer, network_parts
 from privhier.assessment.victims import choose_victims
-from privhier.attacks.membership.base import MembershipResult
+from privhier.attacks.membership.base import MembershipAttack, MembershipResult
 from privhier.attacks.membership.build import build_membership_attacks
 from privhier.attacks.membership.shadows import training_rows
 from privhier.attacks.membership.view import MembershipView, Population, Workshop
@@ -66,17 +67,13 @@ def membership_scores(subject: Subject, trained: Trained, *, workers: int | None
         ConfigError: An unknown attack or option, no attack that applies, or shadow models too small for
             the run's own training (DP-SGD needs more records than a batch).
     """
-    config, prepared, device = subject.config, subject.prepared, subject.device
+    config, prepared = subject.config, subject.prepared
     attacks = build_membership_attacks(config.attacks.membership)
     if not attacks:
         return None
     candidates = choose_candidates(config, prepared)
-    if workers is None:
-        room = usable_cores() // int(config.runtime.threads)
-        workers = 1 if device.type != "cpu" else max(1, min(_MOST_WORKERS, room))
-    workshop = Workshop(subject.folder.attacks / "membership", workers, subject.progress)
-    view = membership_view(config, prepared, trained, candidates, device=device, workshop=workshop)
-    refused = {name: reason for name, attack in attacks if (reason := attack.refuses(view)) is not None}
+    view = _view_of(subject, trained, candidates, workers)
+    refused = _refused(attacks, view)
     if len(refused) == len(attacks):
         raise ConfigError(
             key="attacks.membership",
@@ -102,6 +99,28 @@ def membership_scores(subject: Subject, trained: Trained, *, workers: int | None
         shadow_records=len(training_rows(view, 0)),
         seconds=seconds,
     )
+
+
+def refused_membership(subject: Subject, trained: Trained) -> dict[str, str]:
+    """Which of the membership attacks that the configuration names do not apply, and why."""
+    attacks = build_membership_attacks(subject.config.attacks.membership)
+    candidates = choose_candidates(subject.config, subject.prepared)
+    return _refused(attacks, _view_of(subject, trained, candidates, 1))
+
+
+def _view_of(
+    subject: Subject, trained: Trained, candidates: Candidates, workers: int | None
+) -> MembershipView:
+    config, device = subject.config, subject.device
+    if workers is None:
+        room = usable_cores() // int(config.runtime.threads)
+        workers = 1 if device.type != "cpu" else max(1, min(_MOST_WORKERS, room))
+    workshop = Workshop(subject.folder.attacks / "membership", workers, subject.progress)
+    return membership_view(config, subject.prepared, trained, candidates, device=device, workshop=workshop)
+
+
+def _refused(attacks: Sequence[tuple[str, MembershipAttack]], view: MembershipView) -> dict[str, str]:
+    return {name: reason for name, attack in attacks if (reason := attack.refuses(view)) is not None}
 
 
 def choose_candidates(config: RunConfig, prepared: Prepared) -> Candidates:

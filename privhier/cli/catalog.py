@@ -20,8 +20,8 @@ def list_names(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, in full")] = None,
 ) -> None:
     """What can be chosen by name in a configuration; of one name, its options, what it needs, its source."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     if name is not None:
         say("\n".join(in_full(kind, name)))
@@ -29,7 +29,7 @@ def list_names(
 
     table = Table("name", "what it is", box=None, pad_edge=False)
     for one, text in describe(kind):
-        table.add_row(one, escape(text))  # a plugin's text may hold brackets
+        table.add_row(Text(one), Text(text))  # a plugin's text may hold brackets
     say(table)
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from privhier.process.progress import Report, shown_progress
 
-console = Console(stderr=True, highlight=False)
-_out = Console(highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, emoji=False)
+_out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(*lines: object) -> None:

@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "new": (new, "synthetic --out runs/first.yaml"),
     "run": (run, "configs/debug.yaml release.sigma=0.5 --out runs/try"),
     "train": (train, "configs/debug.yaml --out runs/try"),
-    "attack": (attack, "runs/try"),
+    "attack": (attack, "runs/try --add nearest_neighbors"),
     "audit": (audit, "runs/try --fail-above male:0.9 --draws 1000000 --seed 0"),
     "report": (report, "runs/try"),
     "compare": (compare, "runs/a runs/b --csv runs/compared.csv"),

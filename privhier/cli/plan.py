@@ -149,7 +149,7 @@ def _show(made: Plan) -> None:
     """Print its tables, then its sentences."""
     from privhier.planner.text import lines, tables
 
-    page = Console(highlight=False, soft_wrap=True)
+    page = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
     if not page.is_terminal:
         page.width = _WIDTH
     for table in tables(made):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from privhier.cli.additions import add_to
 from privhier.cli.arguments import ConfigArgument, Moved, Overrides, ResumeOption, RunArgument
 from privhier.cli.console import progress_bar, say
 from privhier.process.stopping import interruptible
@@ -76,11 +77,29 @@ def train(
     )
 
 
-def attack(run: RunArgument, overrides: Moved = None) -> None:
-    """Attack a trained run with fresh attackers, account, and write result.json."""
+def attack(
+    run: RunArgument,
+    overrides: Moved = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--add",
+            metavar="NAME[,KEY=VALUE]...",
+            help="One more attack, with its options, on a finished run's stored releases; may be repeated",
+        ),
+    ] = None,
+) -> None:
+    """Attack a trained run with fresh attackers, account, and write result.json.
+
+    With --add: run one more attack on a finished run and record it as an addition. The configuration and its
+    hash stay; leakage is the worst of all attackers, so an addition may raise it and never lowers it.
+    """
     from privhier import session as job
     from privhier.training.trained import load_trained
 
+    if add:
+        add_to(run, add, overrides or [])
+        return
     with interruptible(f"privhier attack {run}"), progress_bar() as progress:
         session = job.reopen_session(run, overrides or (), progress=progress)
         trained = load_trained(session.config, session.prepared.data, session.folder)

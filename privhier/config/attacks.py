@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -89,6 +90,18 @@ class AttacksConfig(Section):
         if "white_box" not in self.threat_models:
             update["threat_models"] = [*self.threat_models, "white_box"]
         return self.model_copy(update=update)
+
+    def joined(self, more: Mapping[str, Sequence[Choice]], *, white_box: bool) -> AttacksConfig:
+        """The same with further attackers behind those named, and nobody else added to them later.
+
+        Args:
+            more: By key: ``attribute``, ``verification``, ``reconstruction``, ``property``, ``membership``.
+            white_box: Whether the threat model ``white_box`` is needed as well.
+        """
+        update: dict[str, object] = {key: [*getattr(self, key), *choices] for key, choices in more.items()}
+        if white_box and "white_box" not in self.threat_models:
+            update["threat_models"] = [*self.threat_models, "white_box"]
+        return self.model_copy(update=update | {"adaptive": False})
 
 
 def _with(chosen: list[Choice], names: tuple[str, ...]) -> list[Choice]:

@@ -186,9 +186,14 @@ def result_metrics(result: Result) -> dict[str, float]:
 
 
 def result_tags(result: Result) -> dict[str, str]:
-    """What a tracker shows beside the name: ``headline_tags``, and ``warning`` where there is a loud one."""
+    """What a tracker shows beside the name: ``headline_tags``, and ``warning`` where there is a loud one.
+
+    ``additions`` names the attacks that were added once the run was finished.
+    """
     urgent = loud(result.warnings)
-    return headline_tags(result) | ({"warning": "\n".join(urgent)} if urgent else {})
+    added = "; ".join(f"{one.described}, {one.date}" for one in result.additions)
+    extra = {"warning": "\n".join(urgent), "additions": added}
+    return headline_tags(result) | {name: text for name, text in extra.items() if text}
 
 
 def _add(metrics: dict[str, float], name: str, score: Score | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from privhier.errors import ResultError
+from privhier.evaluation.additions import Addition
 from privhier.evaluation.leakage_parts import Certified, Excess, Headline, LabelCounts
 from privhier.evaluation.score import Part
 from privhier.evaluation.score import Score as Score
@@ -332,6 +333,8 @@ class Result(Part):
     """By task, where labels are randomized: true labels of training records from releases and answers."""
     membership: Membership | None = None
     """Null where no membership attack was asked for, and in results written before there were any."""
+    additions: list[Addition] = Field(default_factory=list)
+    """Attacks that were run once the run was finished, oldest first; their scores stand among the others."""
     guarantees: list[GuaranteeRow]
     """All statements, and what they do not cover."""
     uplink: UplinkTotals

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from privhier.evaluation.additions import Addition, addition_of
 from privhier.evaluation.headline import METRIC_NAMES, certified_value, headline
 from privhier.evaluation.leakage_parts import Headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score
@@ -35,15 +38,15 @@ def _leakage(result: Result) -> str:
     known = {name: top for name, top in tops.items() if top is not None}
     if loud(result.warnings) or not known:
         return "What its attackers found says nothing."
-    said = [_of_one(name, top, result.leakage[name]) for name, top in known.items()]
+    said = [_of_one(name, top, result.leakage[name], result.additions) for name, top in known.items()]
     proof = "" if all(leakage.certified for leakage in result.leakage.values()) else _NO_PROOF
     return f"The strongest of the attackers that were run reaches {'; '.join(said)}{proof}."
 
 
-def _of_one(name: str, top: Headline, leakage: AttributeLeakage) -> str:
-    text = (
-        f"{METRIC_NAMES[top.metric]} {_shown(top.score)} at {name} (by {top.attack}, {top.records} records)"
-    )
+def _of_one(name: str, top: Headline, leakage: AttributeLeakage, additions: Sequence[Addition]) -> str:
+    added = addition_of(additions, top.attack)
+    whose = top.attack if added is None else f"{top.attack}, added on {added.date[:10]}"
+    text = f"{METRIC_NAMES[top.metric]} {_shown(top.score)} at {name} (by {whose}, {top.records} records)"
     if top.excess is not None:
         text += f", {top.excess.value:+.3f} over what the true task labels alone tell"
     bound = certified_value(leakage, top.metric)

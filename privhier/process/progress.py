@@ -35,14 +35,14 @@ def shown_progress(console: Console | None = None, *, lines: bool = False) -> It
         with _line() as report:
             yield report
         return
-    console = console if console is not None else Console(stderr=True, highlight=False)
+    console = console if console is not None else Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield Lines(lambda text: console.print(text, markup=False, soft_wrap=True)) if lines else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a path may hold brackets
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -21,6 +21,7 @@ from yaml import safe_dump
 
 from privhier.config import LEFT_OUT, RunConfig
 from privhier.errors import OutputError
+from privhier.evaluation.additions import addition_of
 from privhier.evaluation.headline import (
     METRIC_NAMES,
     ceiling_value,
@@ -145,6 +146,7 @@ def render(
         bounded=[g for g in result.guarantees if g.epsilon is not None],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
+        added=lambda attack: " (added)" if addition_of(result.additions, attack) else "",
         headline=headline,
         urgent=loud(result.warnings),
         may_say=may_say(result),

@@ -56,6 +56,8 @@ def summarize(result: Result) -> Iterator[str]:
         yield f"reference {name}: mean task AUC {show(reference.utility_mean.auc)}"
         for attribute, leakage in reference.leakage.items():
             yield f"reference {name}: leakage {attribute}: {headline_text(leakage)}"
+    for one in result.additions:
+        yield f"added on {one.date[:10]}, once the run was finished: {one.described}"
     yield f"uplink: {uplink_text(result)}"
     for row in result.guarantees:
         epsilon = "none"

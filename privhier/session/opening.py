@@ -19,7 +19,7 @@ from privhier.datasets.load import build_source, check_handed, load_dataset
 from privhier.defenses.base import build_defense
 from privhier.privacy.release import ReleaseMechanism
 from privhier.tracking.tracker import Nesting
-from privhier.training.commons import Commons
+from privhier.training.commons import Commons, settle
 from privhier.training.finish import check_training_records
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import (
@@ -192,6 +192,8 @@ def open_session(
         return session
     with session.hold(wait=wait):
         check_output(folder, config, resume=resume)  # again, now that nobody else can write there
+        if commons is None:
+            settle(folder)
         occupy(folder, config, dataset.fingerprint)
     if commons is not None:
         session.commons = Commons(commons, dataset.fingerprint)

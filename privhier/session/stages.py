@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from privhier.assessment.additions import REFERENCES_LACK, extended
 from privhier.assessment.assess import Assessment, assess
 from privhier.assessment.claims import result_of
 from privhier.assessment.membership import membership_scores
 from privhier.assessment.pictures import reconstruction_sheets
 from privhier.errors import CheckpointError, ResultError, TrackingError
+from privhier.evaluation.additions import Addition, read_additions
 from privhier.evaluation.result import ReferenceRun, Result
 from privhier.report.page import write_report
 from privhier.seeding import numpy_stream
 from privhier.session.opening import Session
 from privhier.tracking.tracker import Tracker, open_tracker
+from privhier.training.commons import settle
 from privhier.training.folder import RunFolder
 from privhier.training.trained import Trained, load_trained
 from privhier.training.trainer import Trainer
@@ -39,6 +43,7 @@ def _run(session: Session, command: str) -> Result:
     try:
         trained = train(session, tracker)
         result = attack(session, trained, tracker)
+        settle(session.folder)
         report(session, result, trained, command=command)
         _log_result(session, tracker, trained, result)
     except KeyboardInterrupt:
@@ -106,13 +111,41 @@ def attack(session: Session, trained: Trained, tracker: Tracker | None = None) -
 
 
 def _attack(session: Session, trained: Trained, tracker: Tracker | None) -> Result:
-    own = _assess(session, trained, raw_images=session.config.attacks.raw_image)
+    additions = read_additions(session.folder.sealed, session.folder.additions)
+    failure = tracker.failure if tracker is not None else None
+    result = attacked(session, trained, additions, tracking_failure=failure)
+    result.write(session.folder.result)
+    if tracker is not None:
+        for attribute, leakage in result.leakage.items():
+            for scored in leakage.attacks:
+                tracker.log_attack(attribute, scored)
+        for method, reconstruction in result.reconstruction.items():
+            tracker.log_reconstruction(method, reconstruction)
+    return result
+
+
+def attacked(
+    session: Session, trained: Trained, additions: Sequence[Addition], *, tracking_failure: str | None = None
+) -> Result:
+    """What the run and its references say under the configured attackers and the additions; writes no result.
+
+    Attacks that are finished are read, not run again.
+
+    Args:
+        session: The run.
+        trained: Its network.
+        additions: Attacks beside those its configuration names.
+        tracking_failure: What went wrong with MLflow.
+    """
+    subject = replace(session, config=extended(session.config, additions))
+    own = _assess(subject, trained, raw_images=session.config.attacks.raw_image)
     session.timing |= {f"attack/{name}": seconds for name, seconds in own.seconds.items()}
     references: dict[str, ReferenceRun] = {}
     for name in session.config.evaluation.references:
         other = session.reference(name)
         network = load_trained(other.config, session.prepared.data, other.folder)
-        scores = _assess(other, network, raw_images=False)
+        theirs = replace(other, config=extended(other.config, additions, but=REFERENCES_LACK))
+        scores = _assess(theirs, network, raw_images=False)
         session.timing[f"attack_{name}"] = other.timing["attack"]
         references[name] = ReferenceRun(
             description=_describe(name),
@@ -123,23 +156,16 @@ def _attack(session: Session, trained: Trained, tracker: Tracker | None) -> Resu
             reconstruction=scores.reconstruction,
             by_group=scores.by_group,
         )
-    result = result_of(
+    return result_of(
         session,
         trained,
         own,
-        membership=membership_scores(session, trained),
+        membership=membership_scores(subject, trained),
         references=references,
+        additions=additions,
         timing=_timing(session),
-        tracking_failure=tracker.failure if tracker is not None else None,
+        tracking_failure=tracking_failure,
     )
-    result.write(session.folder.result)
-    if tracker is not None:
-        for attribute, leakage in result.leakage.items():
-            for scored in leakage.attacks:
-                tracker.log_attack(attribute, scored)
-        for method, reconstruction in result.reconstruction.items():
-            tracker.log_reconstruction(method, reconstruction)
-    return result
 
 
 def _timing(session: Session) -> dict[str, float]:
@@ -164,7 +190,8 @@ def report(session: Session, result: Result, trained: Trained, *, command: str) 
 def _report(session: Session, result: Result, trained: Trained, command: str) -> Path:
     names = session.config.evaluation.references
     reference = session.folder.reference(names[0]) if names else None
-    sheets = reconstruction_sheets(session, reference)
+    drawing = [one for one in result.additions if one.section == "reconstruction"]
+    sheets = reconstruction_sheets(replace(session, config=extended(session.config, drawing)), reference)
     return write_report(
         session.folder.root,
         result,

@@ -83,6 +83,12 @@ class Sealed:
         """Whether a file is there, or was written and must be: what has gone is missed, not made again."""
         return path.exists() or self.lists(path)
 
+    def contents(self) -> tuple[dict[str, str], list[str]]:
+        """What the folder belongs to, and the names of the files that were written here and are there."""
+        listing = self._listing()
+        written = (name for name, digests in listing["files"].items() if _ABSENT not in digests)
+        return dict(listing["bound"]), [name for name in sorted(written) if (self.root / name).is_file()]
+
     @contextmanager
     def writing(self, path: Path) -> Iterator[BinaryIO]:
         """Write a file whole or not at all, and its digest with it."""

@@ -26,10 +26,10 @@ from privhier.sweeps.assignment import Assignment, Ending, Reporter, keep_error,
 from privhier.sweeps.device_share import Share, limit_memory, share_of
 from privhier.sweeps.spec import Resources
 from privhier.sweeps.state import SweepFolder
+from privhier.training.commons import RESUME_ONLY
 
 RETRIES = 2
 PROBE_SECONDS = 30
-_LEFT_BEHIND = ("checkpoint.pt", "cloud_cache")
 
 
 class EngineError(PrivhierError):
@@ -229,7 +229,7 @@ def pack(folder: Path) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            if name.parts[0] not in _LEFT_BEHIND and path.is_file():
+            if name.parts[0] not in RESUME_ONLY and path.is_file():
                 archive.add(path, str(name))
         for link in [p for p in sorted(folder.rglob("*")) if p.is_symlink() and p.is_dir()]:
             archive.add(link.resolve(), str(link.relative_to(folder)))

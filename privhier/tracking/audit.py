@@ -27,7 +27,7 @@ def log_audit(
     if not config.tracking.enabled:
         return None
     problem = "no MLflow run of this folder was found"
-    for uri in _stores(run):
+    for uri in stores_of(run):
         try:
             with opened(uri):
                 from mlflow import MlflowClient
@@ -43,8 +43,8 @@ def log_audit(
     return problem
 
 
-def _stores(run: Path) -> Iterator[str]:
-    """The run's own store; for a point of a sweep, the store beside the sweep's folder."""
+def stores_of(run: Path) -> Iterator[str]:
+    """Where a finished run may be: its own store; for a point of a sweep, that beside the sweep's folder."""
     if os.environ.get("MLFLOW_TRACKING_URI"):
         yield store_uri(run)
         return

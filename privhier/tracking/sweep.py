@@ -11,7 +11,7 @@ from privhier.errors import TrackingError
 from privhier.evaluation.flat import clean_name, flatten
 from privhier.storage.sealed import Sealed
 from privhier.tracking.source import source_tags
-from privhier.tracking.sqlite import patient
+from privhier.tracking.sqlite import patient, sqlite_path
 from privhier.tracking.store import experiment_id, first_line, opened, shown
 from privhier.tracking.tracker import STATE, Nesting, Status, store_uri
 
@@ -84,7 +84,23 @@ def log_frontier(
         for name, value in (metrics or {}).items():
             client.log_metric(state["run_id"], clean_name(name), float(value))
 
-    return _guarded(str(state["store"]), log)
+    uri = _store_now(sweep, str(state["store"]))
+    if uri is None:
+        return f"MLflow's store {shown(str(state['store']))} is not there any more, and none lies beside"
+    return _guarded(uri, log)
+
+
+def _store_now(sweep: Path, uri: str) -> str | None:
+    """The store a sweep was logged to; of a folder that was moved with its store, the one beside it.
+
+    None where neither is there: to open one would make it.
+    """
+    beside = patient(store_uri(sweep))
+    for one in (uri, beside):
+        path = sqlite_path(one)
+        if path is None or path.is_file():
+            return one
+    return None
 
 
 def _start(
@@ -98,9 +114,11 @@ def _start(
     sealed, state = Sealed(folder), folder / STATE
     if state.exists():
         known = sealed.read_json(state)
-        try:
-            if known["store"] == uri and client.get_run(known["run_id"]).info.lifecycle_stage == "active":
+        try:  # by its id alone: the store may have been moved, and the folder with it
+            if client.get_run(known["run_id"]).info.lifecycle_stage == "active":
                 client.update_run(known["run_id"], status="RUNNING")
+                if known["store"] != uri:
+                    sealed.write_json(state, known | {"store": uri})
                 return str(known["run_id"])
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":

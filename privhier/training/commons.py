@@ -1,9 +1,10 @@
 """What runs of one sweep have in common: trained networks, unprotected references, attacks on raw images.
 
 Each lies under a hash of everything that determines it, the data's fingerprint included. A run folder
-links to its references and raw-image attacks; a finished training is copied in (hard links where the
-file is never changed). Under ``privacy.noise_source: system`` one training for several runs means the
-very same releases, attacked again: nothing more is released, and the ledger says so.
+links to its references and raw-image attacks while it is worked on, and has files of its own once it is
+attacked (``settle``); a finished training is copied in (hard links where the file is never changed). Under
+``privacy.noise_source: system`` one training for several runs means the very same releases, attacked again:
+nothing more is released, and the ledger says so.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from typing import Any
 
 from privhier.config import RunConfig, hashless
 from privhier.storage.locks import exclusive
-from privhier.storage.sealed import Sealed
+from privhier.storage.sealed import NAME, Sealed
 from privhier.training.folder import RunFolder
 
 # The ledger next to last: a folder that has one, but no training.json, has work of its own in it.
 _FILES = ("edge.safetensors", "tail.safetensors", "history.json", "ledger.jsonl", "training.json")
 _WHERE_PRESENT = ("clip.json", "sent_labels.npy")
 _FOLDERS = ("releases", "snapshots")
+RESUME_ONLY = ("checkpoint.pt", "cloud_cache")
+"""What a run folder is whole without, once its training is finished."""
 
 
 def training_key(config: RunConfig) -> str:
@@ -110,6 +113,35 @@ class Commons:
 
     def _lock(self, place: Path) -> Path:
         return self.root / "locks" / f"{place.parent.name}-{place.name}.lock"
+
+
+def settle(folder: RunFolder) -> None:
+    """Put files in place of the links of a run folder, so that it can be moved and copied on its own.
+
+    A link to what is not there (the folder was taken out of its sweep by an older version, or before it was
+    finished) is removed: what it stood for is made again.
+    """
+    references = folder.reference("any").root.parent
+    for link in (folder.attacks / "raw_image", *sorted(references.glob("*"))):
+        if not link.is_symlink():
+            continue
+        work, place = link.with_name(f".{link.name}.own"), link.resolve()
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill
+        if place.is_dir():
+            work.mkdir()
+            for listing in sorted(place.rglob(NAME)):
+                _take_folder(listing.parent, work / listing.parent.relative_to(place))
+        link.unlink()
+        if work.is_dir():
+            work.rename(link)
+
+
+def _take_folder(source: Path, target: Path) -> None:
+    """The files that one list of digests names, but for what only a resume of its training needs."""
+    facts, names = Sealed(source).contents()
+    Sealed(target).bind(**facts)
+    kept = [name for name in names if Path(name).parts[0] not in RESUME_ONLY]
+    take_over(Sealed(source), Sealed(target), kept)
 
 
 def take_over(source: Sealed, target: Sealed, names: Iterable[str]) -> None:

@@ -116,6 +116,11 @@ class RunFolder:
         return self.root / "attacks"
 
     @property
+    def additions(self) -> Path:
+        """Attacks that were added once it was finished."""
+        return self.root / "additions.json"
+
+    @property
     def result(self) -> Path:
         """The result."""
         return self.root / "result.json"

@@ -19,7 +19,7 @@ from privhier.cli.main import app, main
 VERBS = {
     "run": {"--out", "--resume", "--profile"},
     "train": {"--out", "--resume", "--profile"},
-    "attack": set(),
+    "attack": {"--add"},
     "audit": {"--draws", "--canaries", "--seed", "--fail-above", "--check-only"},
     "report": set(),
     "ui": {"--store", "--port"},
