@@ -21,7 +21,8 @@ _NUMBERS = ("utility", "leakage", "excess", "certified", "epsilon")
 
 def view_path(experiment: str) -> str:
     """Where the view is on the page of any MLflow server: the fragment of an address, with its ``#``."""
-    return f"#/experiments/{experiment}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    asked = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    return f"#/experiments/{experiment}/runs?{asked}"
 
 
 def view_value() -> str:
@@ -42,6 +43,7 @@ def _state() -> dict[str, Any]:
             "params.`defense.name`",
             "tags.`kind`",
         ],
+        "columnWidths": {"attributes.`Run Name`": 340},
         "runsHiddenMode": "SHOW_ALL",
         "useGroupedValuesInCharts": False,
         "isAccordionReordered": True,  # else the sections are sorted by name

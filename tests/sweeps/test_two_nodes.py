@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from privhier.sweeps.job import run_sweep
@@ -87,13 +89,13 @@ class Cluster:
     def _node(self, how: list[str], hidden: Path | None) -> None:
         name = f"node{len(self.nodes)}"
         cache = self.folder / f"{name}-cache"
-        ray = Path(sys.executable).with_name("ray")
-        command = [str(ray), "start", *how, "--num-cpus=1", f"--object-store-memory={STORE}"]
-        command += ["--disable-usage-stats", "--block"]
+        command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", *how, "--num-cpus=1"]
+        command += [f"--object-store-memory={STORE}", "--disable-usage-stats", "--block"]
         if hidden is not None:
             mount = f'mount -t tmpfs none "{hidden}" && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
         environment = {**os.environ, "PRIVHIER_CACHE": str(cache), "TMPDIR": str(self.folder / name)}
+        environment["RAY_TMPDIR"] = str(self.folder)
         (self.folder / name).mkdir()
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -135,13 +137,14 @@ def cluster(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         able = shutil.which("unshare") is not None
         if not able or subprocess.run(trial, check=False, capture_output=True).returncode:
             pytest.skip("no mounts of a process' own here: no node can be kept from the head's folder")
-    (tmp_path / "cluster").mkdir()
-    made = Cluster(tmp_path / "cluster", hidden)
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets lie in it
+    made = Cluster(folder, hidden)
     try:
         made.start()
         yield made
     finally:
         made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -168,13 +171,14 @@ def test_two_nodes_finish_a_sweep_though_one_is_lost(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    more = {
-        "dataset.name": "folder",
-        "dataset.root": str(faces),
-        "dataset.options": {"identity": "person"},
-    }
     axes = [{"key": "release.sigma", "values": [0.1, 0.2, 0.3]}]
-    spec = write_sweep(tmp_path / "s.yaml", more=more, axes=axes, ray={"address": cluster.address})
+    spec = write_sweep(tmp_path / "s.yaml", axes=axes, ray={"address": cluster.address})
+    data = yaml.safe_load(spec.read_text())
+    drawn = [key for key in data["overrides"] if key.startswith("dataset.options.")]
+    data["overrides"] = {key: value for key, value in data["overrides"].items() if key not in drawn}
+    data["overrides"] |= {"dataset.name": "folder", "dataset.root": str(faces)}
+    data["overrides"]["dataset.options"] = {"identity": "person"}
+    spec.write_text(yaml.safe_dump(data))
     out = tmp_path / "head" / "sweep"
     first, second = cluster.nodes
     begun: dict[Path, tuple[int, int]] = {}
@@ -183,7 +187,7 @@ def test_two_nodes_finish_a_sweep_though_one_is_lost(
     def watch() -> None:
         """Note every cache as soon as it is there; kill the second node while it works, after one point."""
         while not over.is_set():
-            for file in cluster.folder.glob("node*-cache/*/images.bin"):
+            for file in cluster.folder.glob("node*-cache/folder-*/images.bin"):
                 found = file.stat()
                 begun.setdefault(file, (found.st_ino, found.st_mtime_ns))
             everywhere = len({file.parents[1] for file in begun}) == 2
@@ -209,6 +213,8 @@ def test_two_nodes_finish_a_sweep_though_one_is_lost(
     assert lost, "a node was lost while it worked"
     assert (summary.done, summary.total, summary.exit_code) == (6, 6, 0)
     assert first.process.poll() is None
+    apart = list((cluster.folder / "node1").glob("privhier-sweeps-*/sweep/points/*"))
+    assert bool(apart) == (cluster.hidden is not None)
     # every point once, whole, and in the index
     index = json.loads((out / "points.json").read_text())["points"]
     assert [row["status"] for row in index] == ["done"] * 6

@@ -97,7 +97,7 @@ def test_it_says_where_the_tradeoff_is(store: Path, monkeypatch: pytest.MonkeyPa
     assert told == [
         f"MLflow's page, in some seconds: {page}",
         f"utility against leakage (privhier): {page}#/experiments/1/runs"
-        f"?compareRunsMode=CHART&viewStateShareKey={VIEW}",
+        f"?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}",
     ]
 
 
