@@ -42,6 +42,19 @@ def test_the_readme_is_short(repository):
     assert len((repository / "README.md").read_text().splitlines()) <= 80
 
 
+def test_the_badges_say_what_the_package_says(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    python = project["requires-python"].removeprefix(">=")
+    wanted = {
+        "badge_python.svg": f"Python: {python} or later",
+        "badge_license.svg": f"License: {project['license']}",
+    }
+    readme = (repository / "README.md").read_text()
+    for name, text in wanted.items():
+        assert f"<title>{text}</title>" in (repository / "docs" / "pictures" / name).read_text()
+        assert f"![{text.replace('Python: ', 'Python ')}](docs/pictures/{name})" in readme
+
+
 def test_the_readmes_yaml_is_a_configuration(repository, tmp_path):
     (text,) = blocks(repository / "README.md", "yaml")
     (tmp_path / "first.yaml").write_text(text)

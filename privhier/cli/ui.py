@@ -13,6 +13,6 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow's page on the run store (or on MLFLOW_TRACKING_URI, when that is set)."""
-    from privhier.tracking.tracker import serve_ui
+    from privhier.tracking.page import serve_ui
 
-    serve_ui(store, port=port)
+    serve_ui(store, port=port, tell=typer.echo)

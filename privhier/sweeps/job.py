@@ -251,7 +251,7 @@ class _Run:
                 config_hash=point.config_hash,
                 config=point.config.model_dump(mode="json"),
                 sweep=str(self.folder.root.absolute()),
-                nesting=self._parent.nest(point.label) if self._parent is not None else None,
+                nesting=self._parent.nest(point.name) if self._parent is not None else None,
                 shares=shares_of(point.config),
             )
             for point in todo

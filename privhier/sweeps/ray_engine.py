@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -22,14 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from privhier.errors import ConfigError, PrivhierError
+from privhier.storage.files import write_atomic
 from privhier.sweeps.assignment import Assignment, Ending, Reporter, keep_error, work_on
 from privhier.sweeps.device_share import Share, limit_memory, share_of
+from privhier.sweeps.local import BUSY_PAUSE
 from privhier.sweeps.spec import Resources
 from privhier.sweeps.state import SweepFolder
 from privhier.training.commons import RESUME_ONLY
 
 RETRIES = 2
 PROBE_SECONDS = 30
+_LOOK = 0.2
 
 
 class EngineError(PrivhierError):
@@ -69,28 +73,29 @@ class RayEngine:
             self._token.touch()
         needs = {"num_cpus": self._cpus(), "num_gpus": self._gpus()}
         remote = ray.remote(max_retries=RETRIES, **needs)(_run_on_node)
-        waiting = list(assignments)
-        references: dict[Any, Assignment] = {
-            remote.remote(assignment, str(self._token), self._gpus()): assignment for assignment in waiting
-        }
+        told = (str(self._token), str(self._apart()), self._gpus())
+        references = {remote.remote(assignment, *told): assignment for assignment in assignments}
+        later: list[tuple[float, Assignment]] = []
         begun: set[str] = set()
-        slots = self._slots(ray, needs)
         try:
-            while references:
-                # Ray begins tasks in the order they were given: these are the ones at work.
-                for assignment in list(references.values())[:slots]:
-                    if assignment.id not in begun:
-                        begun.add(assignment.id)
-                        report.started(assignment.id)
+            while references or later:
+                now = time.monotonic()
+                for assignment in [assignment for due, assignment in later if due <= now]:
+                    references[remote.remote(assignment, *told)] = assignment
+                later = [(due, assignment) for due, assignment in later if due > now]
+                if not references:
+                    time.sleep(_LOOK)
+                    continue
+                _tell(report, list(references.values())[: self._slots(ray, needs)], begun)
                 for reference in ray.wait(list(references), timeout=1.0)[0]:
                     assignment = references.pop(reference)
                     ending = self._collect(ray, reference, assignment)
-                    if ending.status == "busy":
+                    if ending.status == "busy":  # a lost node's worker may outlive it by a moment
                         begun.discard(assignment.id)
                         report.put_back(assignment.id)
-                        again = remote.remote(assignment, str(self._token), self._gpus())
-                        references[again] = assignment
+                        later.append((time.monotonic() + BUSY_PAUSE, assignment))
                     else:
+                        begun.discard(assignment.id)
                         report.ended(ending)
         except BaseException:
             for reference in references:
@@ -144,6 +149,17 @@ class RayEngine:
             self._parts = share_of(self.workers, gpus, "auto")
         self._check_room(ray)
 
+    def _apart(self) -> Path:
+        """Where a node that does not see this sweep folder works: below its own temporary folder.
+
+        The same for every start on this sweep folder, so that a node goes on with what it has; another for any
+        other folder of that name, whose points are another's.
+        """
+        path = self.folder.root / ".origin"
+        if not path.exists():
+            write_atomic(path, uuid.uuid4().hex.encode())
+        return Path(f"privhier-sweeps-{path.read_text()[:16]}")
+
     def _check_room(self, ray: Any) -> None:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         for key, name, need in (("CPU", "num_cpus", self._cpus()), ("GPU", "num_gpus", self._gpus())):
@@ -193,8 +209,25 @@ class RayEngine:
         return max(1, int(min(slots)))
 
 
-def _run_on_node(assignment: Assignment, token: str, gpus: float = 0.0) -> tuple[Ending, bytes | None]:
-    """Work in the head's folder where this node sees it, else in one of its own.
+def _tell(report: Reporter, working: list[Assignment], begun: set[str]) -> None:
+    """Say who is at work: Ray begins tasks in the order they were given, as many as the nodes have room for.
+
+    Where a node was lost there is less room than before: who had begun there waits again.
+    """
+    names = {assignment.id for assignment in working}
+    for name in sorted(begun - names):
+        begun.discard(name)
+        report.put_back(name)
+    for assignment in working:
+        if assignment.id not in begun:
+            begun.add(assignment.id)
+            report.started(assignment.id)
+
+
+def _run_on_node(
+    assignment: Assignment, token: str, apart: str, gpus: float = 0.0
+) -> tuple[Ending, bytes | None]:
+    """Work in the head's folder where this node sees it, else in ``apart``, a folder of its own.
 
     ``gpus`` below 1 is a part of the one GPU that Ray shows this process, and bounds its memory there.
     """
@@ -204,7 +237,7 @@ def _run_on_node(assignment: Assignment, token: str, gpus: float = 0.0) -> tuple
         limit_memory(gpus, torch.cuda)
     if Path(token).exists():
         return work_on(assignment), None
-    return run_apart(assignment, Path(tempfile.gettempdir()) / "privhier-sweeps")
+    return run_apart(assignment, Path(tempfile.gettempdir()) / apart)
 
 
 def run_apart(assignment: Assignment, place: Path) -> tuple[Ending, bytes]:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from privhier.config import RunConfig, Section, parse_config
 from privhier.errors import ConfigError
 from privhier.sweeps.axis import Axis
 from privhier.sweeps.keys import check_key, known_keys, look_up, put
+
+_SAYS_NOTHING = ("name", "kind", "options")
+"""Last words of keys that do not say of what they are the name."""
 
 
 class Search(Section):
@@ -85,6 +88,7 @@ class Point:
         settings: Axis keys to values, without the seed.
         family: What groups it with others on the page.
         label: Its steps in a line: ``sigma=0.3 defense=none seed=0``.
+        name: Those of them that differ between points; what it is called in MLflow.
     """
 
     config: RunConfig
@@ -92,6 +96,7 @@ class Point:
     settings: Mapping[str, Any]
     family: str
     label: str
+    name: str
 
     @property
     def id(self) -> str:
@@ -157,9 +162,13 @@ class Sweep:
         for _, keys in steps:
             settings |= keys
         labels = {axis.label: label for axis, (label, _) in zip(self.file.axes, steps, strict=True)}
-        parts = [f"{name.rpartition('.')[2]}={label}" for name, label in labels.items()]
+        short = _short_names(labels)
+        parts = {name: f"{short[name]}={label}" for name, label in labels.items()}
+        varied = [parts[axis.label] for axis in self.file.axes if len(axis.steps()) > 1]
+        several = len(self.seeds()) > 1
         for seed in self.seeds():
-            text = " ".join([*parts, f"seed={seed}"])
+            text = " ".join([*parts.values(), f"seed={seed}"])
+            name = " ".join([*varied, *([f"seed={seed}"] if several else [])]) or text
             data = copy.deepcopy(dict(self.data))
             for key, value in settings.items():
                 put(data, key, copy.deepcopy(value))
@@ -175,7 +184,7 @@ class Sweep:
                 ) from error
             family = self.file.family
             named = labels[family] if family in labels else look_up(config, family)
-            yield Point(config, config.hash(), settings, str(named), text)
+            yield Point(config, config.hash(), settings, str(named), text, name)
 
     def _attacked_alike(self, config: RunConfig) -> RunConfig:
         """An undefended point meets the attackers who adapt to the defense of another one (``auto``).
@@ -199,6 +208,15 @@ class Sweep:
         head = {"name": data.pop("name"), "sweep_hash": self.hash()}
         data.pop("sweep_hash")
         return str(safe_dump(head | {"config": dict(self.data)} | data, sort_keys=False))
+
+
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """Axes by their last word, or by as many as tell them apart and say of what they are the name."""
+    short = {name: name.rpartition(".")[2] for name in names}
+    taken = list(short.values())
+    return {
+        name: name if taken.count(word) > 1 or word in _SAYS_NOTHING else word for name, word in short.items()
+    }
 
 
 def _defense_of(keys: Mapping[str, Any]) -> str | None:

@@ -50,10 +50,10 @@ def create_whole(path: Path) -> None:
     Raises:
         Exception: What MLflow, sqlite or the disk raises.
     """
-    if _begun(path):
+    if has_content(path):
         return
     with exclusive(path.with_name(path.name + ".lock")):
-        if _begun(path):
+        if has_content(path):
             return
         from mlflow import MlflowClient
 
@@ -69,5 +69,6 @@ def create_whole(path: Path) -> None:
             fresh.unlink(missing_ok=True)
 
 
-def _begun(path: Path) -> bool:
+def has_content(path: Path) -> bool:
+    """Whether a store was begun in the file."""
     return path.exists() and path.stat().st_size > 0

@@ -1,104 +1,34 @@
-"""Where MLflow's store is, whether it answers, and its page."""
+"""Where MLflow's store is, whether it answers, and the experiment in it that runs belong to."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shlex
-import signal
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from privhier.errors import TrackingError
 from privhier.process.stopping import whole
+from privhier.tracking.moved import artifacts_of, follow
+from privhier.tracking.notes import NOTE, experiment_note
 from privhier.tracking.sqlite import create_whole, sqlite_path, sqlite_uri
+from privhier.tracking.view import VIEW_TAG, view_value
 
-_HOST = "127.0.0.1"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """What MLflow's page calls model training: it then opens on the runs' table."""
-_PARTING = 10
-"""Seconds for MLflow's server to end in."""
 
 
 def store_uri(run: Path) -> str:
     """The MLflow store of the run folder ``run``: ``MLFLOW_TRACKING_URI``, else sqlite beside it."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(run.resolve().parent / "mlflow.db")
-
-
-def serve_ui(store: Path, *, port: int = 5000) -> None:
-    """Serve MLflow's page on the store of the runs in ``store`` until interrupted.
-
-    Raises:
-        TrackingError: No store is there yet, ``MLFLOW_TRACKING_URI`` names a server that has its own page,
-            the port is taken, or the page ended by itself.
-    """
-    uri = store_uri(store / "any")
-    if uri.startswith(("http://", "https://")):
-        raise TrackingError(
-            key="MLFLOW_TRACKING_URI",
-            value=shown(uri),
-            rule="is a server with a page of its own",
-            remedy="Open that address in a browser",
-        )
-    path = sqlite_path(uri)
-    if path is not None and not path.is_file():
-        raise TrackingError(
-            key="--store",
-            value=str(store),
-            rule="must be a folder of tracked runs, with its mlflow.db",
-            remedy="Run `privhier run CONFIG` first, or name the folder the runs are in",
-        )
-    _check_port(port)
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--host", _HOST, "--port", str(port), "--workers", "1"]
-    # safe path: from the repository root, the folder datasets/ would shadow the library of that name
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ, "PYTHONSAFEPATH": "1"}
-    # a session of its own: the server's own processes end with it, whoever is told to stop
-    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
-        try:
-            status = server.wait()
-        except KeyboardInterrupt:  # how one closes the page
-            _end(server)
-            return
-    if status:
-        raise TrackingError(
-            key="privhier ui",
-            value=status,
-            rule="is the exit status of MLflow's server, which ended by itself",
-            remedy="See its last lines above; another --port or --store may help",
-        )
-
-
-def _check_port(port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: closed links count not
-        try:
-            trial.bind((_HOST, port))
-        except OSError as error:
-            raise TrackingError(
-                key="--port",
-                value=port,
-                rule=f"cannot be listened on at {_HOST}: {error.strerror}",
-                remedy="Give another --port, or end what has this one",
-            ) from error
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server with the processes it started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, sign)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(_PARTING)
 
 
 def experiment_id(client: Any, name: str, uri: str) -> str:
@@ -112,9 +42,10 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         path = sqlite_path(uri)
-        place = None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
+        place = None if path is None else artifacts_of(path).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
+            client.create_experiment(name, artifact_location=place, tags=_KIND)
+            found = client.get_experiment_by_name(name)
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another run made it at the same moment
             if found is None:
@@ -128,7 +59,15 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
             remedy=f"Restore it: MLFLOW_TRACKING_URI={where} mlflow experiments restore --experiment-id "
             f"{found.experiment_id}; or choose another name: tracking.experiment={name}-2",
         )
+    _furnish(client, found)
     return str(found.experiment_id)
+
+
+def _furnish(client: Any, experiment: Any) -> None:
+    """Give an experiment its view of the tradeoff and a note that leads there; what it has stays."""
+    for key, value in ((VIEW_TAG, view_value()), (NOTE, experiment_note(str(experiment.experiment_id)))):
+        if key not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
 
 
 def lost_races_again(call: Callable[[], object]) -> None:
@@ -161,11 +100,11 @@ def opened(uri: str) -> Iterator[None]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; studies stay private
     probe(uri)
     with whole():
-        pass
-
+        import_module("mlflow")  # before it is quieted: it sets up its loggers as it is loaded
     with quiet():
         if (path := sqlite_path(uri)) is not None:
             create_whole(path)
+            follow(path)
         yield
 
 

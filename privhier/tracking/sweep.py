@@ -10,12 +10,21 @@ from typing import Any
 from privhier.errors import TrackingError
 from privhier.evaluation.flat import clean_name, flatten
 from privhier.storage.sealed import Sealed
+from privhier.tracking.base import Nesting, Status
+from privhier.tracking.naming import KIND
+from privhier.tracking.notes import NOTE, run_note
 from privhier.tracking.source import source_tags
-from privhier.tracking.sqlite import patient, sqlite_path
+from privhier.tracking.sqlite import patient, sqlite_path, sqlite_uri
 from privhier.tracking.store import experiment_id, first_line, opened, shown
-from privhier.tracking.tracker import STATE, Nesting, Status, store_uri
+from privhier.tracking.tracker import STATE, store_uri
 
 _VALUE = 6000  # characters of a param (MLflow's limit)
+_BESIDE = "beside the sweep"
+"""What ``tracking.json`` says of a store that is moved along with the sweep."""
+_SAID = (
+    "A sweep: its points are the runs nested under it. Utility against leakage, setting by setting; "
+    "the whole page is among the artifacts, report.html."
+)
 
 
 class ParentRun:
@@ -36,7 +45,7 @@ class ParentRun:
         self, folder: Path, experiment: str, *, name: str, digest: str, params: Mapping[str, Any]
     ) -> None:
         self.store = uri = patient(store_uri(folder))  # several workers write to one file
-        tags = {**source_tags(), "sweep": name, "sweep_hash": digest}
+        tags = {**source_tags(), "sweep": name, "sweep_hash": digest, KIND: "sweep"}
         try:
             with opened(uri):
                 self.run_id = _start(folder, experiment, uri, name, tags, params)
@@ -77,26 +86,31 @@ def log_frontier(
         return None
     state = Sealed(sweep).read_json(path)
     existing = [file for file in files if file.exists()]
+    pictures = [file.name for file in existing if file.suffix == ".svg"]
 
     def log(client: Any) -> None:
+        run_id = state["run_id"]
         for file in existing:
-            client.log_artifact(state["run_id"], str(file))
+            client.log_artifact(run_id, str(file))
+        experiment = client.get_run(run_id).info.experiment_id
+        client.set_tag(run_id, NOTE, run_note([_SAID], pictures, run_id=run_id, experiment=experiment))
         for name, value in (metrics or {}).items():
-            client.log_metric(state["run_id"], clean_name(name), float(value))
+            client.log_metric(run_id, clean_name(name), float(value))
 
-    uri = _store_now(sweep, str(state["store"]))
+    uri = _store_now(sweep, state)
     if uri is None:
         return f"MLflow's store {shown(str(state['store']))} is not there any more, and none lies beside"
     return _guarded(uri, log)
 
 
-def _store_now(sweep: Path, uri: str) -> str | None:
-    """The store a sweep was logged to; of a folder that was moved with its store, the one beside it.
+def _store_now(folder: Path, state: Mapping[str, Any]) -> str | None:
+    """The store that holds the sweep's run: the one that was noted, or beside a sweep that was moved.
 
     None where neither is there: to open one would make it.
     """
-    beside = patient(store_uri(sweep))
-    for one in (uri, beside):
+    beside = patient(store_uri(folder))
+    noted = str(state.get("store", _BESIDE))
+    for one in (beside if noted == _BESIDE else noted, beside):
         path = sqlite_path(one)
         if path is None or path.is_file():
             return one
@@ -112,22 +126,24 @@ def _start(
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     where = experiment_id(client, experiment, uri)
     sealed, state = Sealed(folder), folder / STATE
+    beside = uri == patient(sqlite_uri(folder.resolve().parent / "mlflow.db"))
+    store = _BESIDE if beside else uri
     if state.exists():
         known = sealed.read_json(state)
         try:  # by its id alone: the store may have been moved, and the folder with it
             if client.get_run(known["run_id"]).info.lifecycle_stage == "active":
                 client.update_run(known["run_id"], status="RUNNING")
-                if known["store"] != uri:
-                    sealed.write_json(state, known | {"store": uri})
+                if known.get("store") != store:
+                    sealed.write_json(state, known | {"store": store})
                 return str(known["run_id"])
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-    created = client.create_run(where, run_name=name, tags=tags)
+    created = client.create_run(where, run_name=f"sweep {name}", tags=tags)
     run_id = str(created.info.run_id)
     for key, value in flatten(params).items():
         client.log_param(run_id, clean_name(key), value[:_VALUE])
-    sealed.write_json(state, {"run_id": run_id, "store": uri})
+    sealed.write_json(state, {"run_id": run_id, "store": store})
     return run_id
 
 

@@ -15,9 +15,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 from yaml import safe_dump
 
@@ -36,7 +35,10 @@ from privhier.evaluation.result import AttackScores, Reconstruction, Result
 from privhier.evaluation.statement import may_say
 from privhier.storage.files import whole_file
 from privhier.storage.sealed import altered, read_json
+from privhier.tracking.base import Nesting, NullTracker, Status, Tracker
 from privhier.tracking.model import log_model
+from privhier.tracking.naming import COLOR, KIND, Kind, defense_color, run_name
+from privhier.tracking.notes import NOTE, run_note
 from privhier.tracking.source import source_tags
 from privhier.tracking.sqlite import patient
 from privhier.tracking.store import (
@@ -45,7 +47,6 @@ from privhier.tracking.store import (
     lost_races_again,
     opened,
     quiet,
-    serve_ui,
     shown,
     store_uri,
 )
@@ -56,97 +57,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["MlflowTracker", "NullTracker", "Status", "Tracker", "open_tracker", "serve_ui", "store_uri"]
+__all__ = ["MlflowTracker", "Nesting", "NullTracker", "Status", "Tracker", "open_tracker", "store_uri"]
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 STATE = "tracking.json"
+_PICTURE = "figures/tradeoff.png"
+"""Of the report's figures the one that a run's note shows."""
 _FILES = ("result.json", "report.html", "ledger.jsonl", "*.safetensors")
 _BATCH = 100  # params or tags in one request (MLflow's limit)
 _VALUE = 6000  # characters of a param (MLflow's limit)
 _DIGEST = 36  # characters of a data set's digest (MLflow's limit)
 _log = logging.getLogger("privhier.tracking.tracker")
-
-
-class Tracker(Protocol):
-    """Where a run reports to. After ``open_tracker`` every method is safe to call: none raises."""
-
-    @property
-    def failure(self) -> str | None:
-        """What went wrong with the store, once something did; a warning for the result."""
-
-    def log_epoch(
-        self, phase: str, epoch: int, metrics: Mapping[str, float], step: int | None = None
-    ) -> None:
-        """Metrics of one epoch as ``phase/name``; ``step`` defaults to the epoch's place in the schedule."""
-
-    def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int]) -> None:
-        """The data set with its hash and the sizes of its splits."""
-
-    def log_attack(self, target: str, scores: AttackScores) -> None:
-        """One attacker on one attribute (or identity) as a nested run; a resumed run overwrites it."""
-
-    def log_reconstruction(self, attack: str, scores: Reconstruction) -> None:
-        """One reconstruction attack as a nested run."""
-
-    def log_result(self, result: Result) -> None:
-        """Headline scores with ``_low`` and ``_high``, epsilons, uplink totals."""
-
-    def log_artifacts(self, run: Path) -> None:
-        """Config, result, report, figures, ledger and safetensors weights of the run folder ``run``."""
-
-    def log_tail(self, tail: nn.Module, input_example: npt.NDArray[np.float32] | torch.Tensor) -> str | None:
-        """The cloud tail as a PyTorch model; its ``models:/`` URI, or None where it was not logged."""
-
-    def finish(self, status: Status = "FINISHED") -> None:
-        """End the run."""
-
-
-@dataclass(frozen=True)
-class Nesting:
-    """A run that belongs to another: a point of a sweep.
-
-    Attributes:
-        parent: Id of the MLflow run it is nested under.
-        store: The MLflow store both are in.
-        name: What the run is called on the page.
-    """
-
-    parent: str
-    store: str
-    name: str
-
-
-class NullTracker:
-    """Tracking off."""
-
-    failure: str | None = None
-
-    def log_epoch(
-        self, phase: str, epoch: int, metrics: Mapping[str, float], step: int | None = None
-    ) -> None:
-        """Do nothing."""
-
-    def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int]) -> None:
-        """Do nothing."""
-
-    def log_attack(self, target: str, scores: AttackScores) -> None:
-        """Do nothing."""
-
-    def log_reconstruction(self, attack: str, scores: Reconstruction) -> None:
-        """Do nothing."""
-
-    def log_result(self, result: Result) -> None:
-        """Do nothing."""
-
-    def log_artifacts(self, run: Path) -> None:
-        """Do nothing."""
-
-    def log_tail(self, tail: nn.Module, input_example: npt.NDArray[np.float32] | torch.Tensor) -> str | None:
-        """Do nothing."""
-        return None
-
-    def finish(self, status: Status = "FINISHED") -> None:
-        """Do nothing."""
 
 
 def open_tracker(config: RunConfig, run: Path, *, nesting: Nesting | None = None) -> Tracker:
@@ -222,10 +142,11 @@ class MlflowTracker:
         self._steps: dict[str, set[int]] | None = None
         known = self._known(self._state.get("run_id"))
         if known is None:
-            tags = {**self._source, "config_hash": config.hash()}
+            tags = {**self._source, "config_hash": config.hash(), COLOR: defense_color(config.defense.name)}
+            tags[KIND], name = "run", run_name(config, run)
             if nesting is not None:
-                tags["mlflow.parentRunId"] = nesting.parent
-            name = nesting.name if nesting is not None else config.name
+                tags |= {"mlflow.parentRunId": nesting.parent, KIND: "point"}
+                name = nesting.name
             started = self._client.create_run(self._experiment, run_name=name, tags=tags)
             self.run_id: str = started.info.run_id
             self._state = {"run_id": self.run_id, "attacks": {}}
@@ -271,11 +192,13 @@ class MlflowTracker:
     def log_attack(self, target: str, scores: AttackScores) -> None:
         """See ``Tracker``. What the attacker chose on its own validation split becomes params."""
         params = {"attack": scores.repr, "target": target, **scores.selected}
-        self._nested(f"{target}/{scores.attack}", params, attack_metrics(scores))
+        name, state = f"attack on {target}: {scores.attack}", f"{target}/{scores.attack}"
+        self._nested("attack", name, state, params, attack_metrics(scores))
 
     def log_reconstruction(self, attack: str, scores: Reconstruction) -> None:
         """See ``Tracker``."""
-        self._nested(f"reconstruction/{attack}", {"attack": attack}, reconstruction_metrics(scores))
+        name, state, params = f"reconstruction: {attack}", f"reconstruction/{attack}", {"attack": attack}
+        self._nested("reconstruction", name, state, params, reconstruction_metrics(scores))
 
     def log_result(self, result: Result) -> None:
         """See ``Tracker``. Who reaches each attribute's headline, on which records, and loud warnings
@@ -283,7 +206,9 @@ class MlflowTracker:
         """
         with self._guard("log_result"):
             self._metrics(self.run_id, {**top_metrics(result), **result_metrics(result)}, 0)
-            tags = {**result_tags(result), "mlflow.note.content": "\n\n".join(may_say(result))}
+            pictures = [_PICTURE] if (self._run / _PICTURE).is_file() else []
+            note = run_note(may_say(result), pictures, run_id=self.run_id, experiment=self._experiment)
+            tags = {**result_tags(result), NOTE: note}
             for key, text in tags.items():
                 self._client.set_tag(self.run_id, key, text[:_VALUE])
             if "warning" in self._client.get_run(self.run_id).data.tags.keys() - tags.keys():
@@ -322,14 +247,17 @@ class MlflowTracker:
             self._state["status"] = status
             self._save()
 
-    def _nested(self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    def _nested(
+        self, kind: Kind, name: str, state: str, params: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """A run within this one, known in ``tracking.json`` as ``state``."""
         with self._guard("log_attack"):
-            nested = self._known(self._state["attacks"].get(name))
+            nested = self._known(self._state["attacks"].get(state))
             if nested is None:
-                tags = {**self._source, "mlflow.parentRunId": self.run_id}
+                tags = {**self._source, "mlflow.parentRunId": self.run_id, KIND: kind}
                 created = self._client.create_run(self._experiment, run_name=name, tags=tags)
                 nested = str(created.info.run_id)
-                self._state["attacks"][name] = nested
+                self._state["attacks"][state] = nested
                 self._save()
                 self._params(nested, flatten(params))
             self._metrics(nested, {clean_name(k): float(v) for k, v in metrics.items()}, 0)

@@ -266,7 +266,9 @@ def test_tracked_points_are_nested_under_the_sweep(write_sweep, tmp_path):
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     points = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.info.run_name for run in points) == ["sigma=0.1 seed=0", "sigma=0.3 seed=0"]
+    assert sorted(run.info.run_name for run in points) == ["sigma=0.1", "sigma=0.3"]
+    assert parent.info.run_name == "sweep tiny"
+    assert {run.data.tags["kind"] for run in [parent, *points]} == {"sweep", "point"}
     assert {run.info.status for run in [parent, *points]} == {"FINISHED"}
     assert parent.data.metrics == {"points_done": 2.0, "points_failed": 0.0}
     assert all("utility_mean/auc" in run.data.metrics for run in points), points[0].data.metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from privhier.config import load_config
 from privhier.errors import ConfigError
@@ -183,7 +184,7 @@ def test_names_no_registry_knows_are_refused_before_anything_is_computed(
     write_sweep, tmp_path, key, value, near
 ):
     path = write_sweep(tmp_path / "s.yaml", axes=[axis(key=key, values=[value])])
-    with pytest.raises(ConfigError, match=rf"point \({key.rpartition('.')[2]}=.*{near}"):
+    with pytest.raises(ConfigError, match=rf"point \(\S*{key.rpartition('.')[2]}=.*{near}"):
         check_points(load_sweep(path).points())
 
 
@@ -194,3 +195,25 @@ def test_shipped_sweeps_load(repository):
     for path in paths:
         check_points(load_sweep(path).points())
     assert len(load_sweep(repository / "configs" / "sweeps" / "debug.yaml").points()) == 12
+
+
+def test_a_points_name_is_what_differs_between_points(tmp_path, repository):
+    """What all points have in common is left out, words that two axes share are said in full."""
+
+    def names(**more):
+        path = tmp_path / "s.yaml"
+        data = {"name": "s", "base": str(repository / "configs" / "debug.yaml"), **more}
+        path.write_text(yaml.safe_dump(data))
+        return [point.name for point in load_sweep(path).points()]
+
+    sigma = {"key": "release.sigma", "values": [0.1, 0.3]}
+    cut = {"key": "model.cut", "values": ["stage2"]}
+    kinds = {"key": "defense.name", "values": ["none", "max_entropy"]}
+    assert names(axes=[sigma, cut]) == ["sigma=0.1", "sigma=0.3"]
+    assert names(axes=[cut], seeds=[4, 5]) == ["seed=4", "seed=5"]
+    assert names(axes=[cut]) == ["cut=stage2 seed=0"]
+    assert names(axes=[kinds], overrides={"defense.options": {}}) == [
+        "defense.name=none",
+        "defense.name=max_entropy",
+    ]
+    assert names(axes=[sigma], seeds=[0, 1])[0] == "sigma=0.1 seed=0"

@@ -69,12 +69,13 @@ def test_a_run_and_what_is_nested_in_it_name_the_commit(config: RunConfig, check
     head = git(checkout, "rev-parse", "HEAD")
     assert len(head) == 40
     found = start(config, checkout)
-    assert {name: tags[COMMIT] for name, tags in found.items()} == {
+    assert {name.partition(" ")[0]: tags[COMMIT] for name, tags in found.items()} == {
         "tracked": head,
-        "reconstruction/decoder": head,
+        "reconstruction:": head,
     }
-    assert found["tracked"]["git_commit"] == head == git_state()["commit"]
-    assert found["tracked"]["git_dirty"] == "False"
+    (main,) = [tags for tags in found.values() if tags["kind"] == "run"]
+    assert main["git_commit"] == head == git_state()["commit"]
+    assert main["git_dirty"] == "False"
 
 
 def test_a_sweeps_run_names_the_commit_and_what_was_changed(config: RunConfig, checkout: Path) -> None:

@@ -1,11 +1,9 @@
-"""Where MLflow's store lies, its first opening by several at once, and its page."""
+"""Where MLflow's store lies, its first opening by several at once, and the experiment that is found in it."""
 
 from __future__ import annotations
 
-import os
-import runpy
+import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,9 +19,10 @@ from privhier.tracking import sqlite as tracking_sqlite
 from privhier.tracking import store as tracking_store
 from privhier.tracking import tracker as tracking
 from privhier.tracking.audit import _stores
+from privhier.tracking.notes import NOTE
 from privhier.tracking.sqlite import patient, sqlite_path, sqlite_uri
+from privhier.tracking.view import VIEW_TAG
 
-free_port = runpy.run_path(str(Path(__file__).parents[1] / "process" / "ports.py"))["free_port"]
 ODD = ["plain", "a b", "what?", "what?mode=ro", "50%", "%41", "%2Fx", "#1", "a&b=c", "日本", "a@b:c"]
 ODD += ['Zoë\'s "runs"']
 
@@ -255,62 +254,24 @@ def test_a_deleted_experiment_is_refused_with_the_way_back(
     assert tracker.failure is None
 
 
-def test_the_page_refuses_a_port_that_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "privhier.cli.main",
-            "ui",
-            "--store",
-            str(tmp_path),
-            "--port",
-            str(port),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 2
-    assert f"--port: {port}" in done.stderr
-    assert "in use" in " ".join(done.stderr.split())
-
-
-def test_a_page_that_ends_by_itself_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"")
-    server = tmp_path / "server"
-    server.write_text("#!/bin/sh\nexit 3\n")
-    server.chmod(0o755)
-    monkeypatch.setattr(tracking_store.sys, "executable", str(server))
-    with pytest.raises(TrackingError, match="ended by itself") as caught:
-        tracking.serve_ui(tmp_path, port=free_port())
-    assert caught.value.value == 3
-
-
-def test_closing_the_page_ends_the_processes_the_server_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_experiment_that_is_there_already_is_furnished_and_keeps_its_own(
+    tmp_path: Path, empty_store: Path
 ) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"")
-    server, marker = tmp_path / "server", tmp_path / "worker"
-    server.write_text(f"#!/bin/sh\nsleep 60 & echo $! > {marker}.new; mv {marker}.new {marker}; wait\n")
-    server.chmod(0o755)
-    monkeypatch.setattr(tracking_store.sys, "executable", str(server))
-    wait = subprocess.Popen.wait
+    """A store of before: no view yet, and a note that somebody wrote."""
+    from mlflow import MlflowClient
 
-    def closed(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
-        if timeout is None and not interrupted:
-            while not marker.exists():
-                pass
-            interrupted.append(True)
-            raise KeyboardInterrupt
-        return wait(process, timeout)
-
-    interrupted: list[bool] = []
-    monkeypatch.setattr(subprocess.Popen, "wait", closed)
-    tracking.serve_ui(tmp_path, port=free_port())
-    worker = int(marker.read_text())
-    state = Path(f"/proc/{worker}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
-    assert os.getpid() != worker
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = sqlite_uri(tmp_path / "mlflow.db")
+    with tracking_store.opened(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        number = client.create_experiment("privhier", tags={NOTE: "mine"})
+        assert tracking_store.experiment_id(client, "privhier", uri) == number
+        tags = client.get_experiment(number).tags
+        assert tags[NOTE] == "mine"
+        assert json.loads(tags[VIEW_TAG])["name"]
+        client.set_experiment_tag(number, VIEW_TAG, "changed by hand")
+        assert tracking_store.experiment_id(client, "privhier", uri) == number
+        assert client.get_experiment(number).tags[VIEW_TAG] == "changed by hand"
+        fresh = tracking_store.experiment_id(client, "another", uri)
+        tags = client.get_experiment(fresh).tags
+    assert {NOTE, VIEW_TAG, "mlflow.experimentKind"} <= tags.keys()
