@@ -1,4 +1,4 @@
-"""MLflow's page in a real browser: the saved view draws runs in their defenses' colors, notes show pictures."""
+"""MLflow's page in a browser: the saved view draws runs in their defenses' colors, notes show pictures."""
 
 from __future__ import annotations
 
