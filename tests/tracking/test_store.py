@@ -20,7 +20,7 @@ from privhier.errors import TrackingError
 from privhier.tracking import sqlite as tracking_sqlite
 from privhier.tracking import store as tracking_store
 from privhier.tracking import tracker as tracking
-from privhier.tracking.audit import _stores
+from privhier.tracking.audit import stores_of
 from privhier.tracking.sqlite import patient, sqlite_path, sqlite_uri
 
 free_port = runpy.run_path(str(Path(__file__).parents[1] / "process" / "ports.py"))["free_port"]
@@ -83,7 +83,7 @@ def test_the_store_lies_beside_the_run_whatever_the_folder_is_called(
     assert list((run.parent / "mlartifacts").rglob("config.yaml"))
     with sqlite3.connect(run.parent / "mlflow.db") as database:
         assert database.execute("select count(*) from runs").fetchone() == (1,)
-    assert list(_stores(run)) == [sqlite_uri(run.parent / "mlflow.db")]
+    assert list(stores_of(run)) == [sqlite_uri(run.parent / "mlflow.db")]
 
 
 def test_one_makes_the_store_while_others_wait(
