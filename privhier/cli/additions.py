@@ -35,7 +35,7 @@ def add_to(run: Path, texts: Sequence[str], overrides: Sequence[str]) -> None:
         added = job.add_attacks(session, trained, choices, command=command)
     say(*told(added))
     if added.new:
-        say(f"result: {session.folder.result}", f"report: {session.folder.report}")
+        say(f"result: {session.folder.result}", f"report: {session.folder.report}", *_around(run))
     if added.tracking_failure is not None:
         note(f"warning: MLflow: {added.tracking_failure}")
 
@@ -56,6 +56,15 @@ def told(added: Added) -> Iterator[str]:
         before = "" if was is None else f" (before: {was.score.value:.3f}, by {was.attack})"
         yield f"leakage {attribute}: {headline_text(leakage)}{before}"
     yield from _pictures(added.before, added.result)
+
+
+def _around(run: Path) -> list[str]:
+    """What is stale now: the page of the sweep that the run is a point of."""
+    from privhier.evaluation.points import is_sweep
+
+    folder = run.absolute().parent
+    inside = folder.name == "points" and is_sweep(folder.parent)
+    return [f"next:   privhier report {folder.parent}"] if inside else []
 
 
 def _pictures(before: Result, after: Result) -> Iterator[str]:

@@ -32,7 +32,8 @@ def comparison(
         every: Add every metric of the results, under the names MLflow has them.
 
     Returns:
-        Columns ``KEY.PATH`` of the configuration keys in which they differ; ``utility_mean/auc``;
+        Columns ``KEY.PATH`` of the configuration keys in which they differ; ``additions``, where attacks were
+        added to one of them once it was finished: not all met the same attackers; ``utility_mean/auc``;
         ``leakage/ATTRIBUTE`` (the headline: worst of test and training records and of all threat models) with
         the score's name, attacker, records, floor, excess, ceiling and certificate; ``epsilon`` and ``delta``
         of one record's own releases (NaN: none), and ``allows``, the best balanced accuracy at telling two
@@ -48,6 +49,8 @@ def comparison(
     rows = []
     for settings, (_, result) in zip(flat, runs, strict=True):
         row: dict[str, Any] = {key: _number(settings.get(key)) for key in differing}
+        if any(one.additions for _, one in runs):
+            row["additions"] = "; ".join(one.described for one in result.additions)
         rows.append(row | _headline(result) | (dict(result_metrics(result)) if every else {}))
     table = pd.DataFrame(rows, index=pd.Index(labels, name="run"))
     if mixed_promises(row["delta"] for row in rows if row["epsilon"] > 0):

@@ -159,6 +159,7 @@ def render(
         two_promises=TWO_PROMISES
         if mixed_promises(c.delta for f in fronts for c in f.candidates if c.epsilon)
         else "",
+        added=_unequal_additions(points),
         simulated=any(p.result.release.get("noise_source") == "seeded" for p in points if p.result),
         seeds=sorted({point.seed for point in points}),
         interval_method=INTERVAL_METHOD,
@@ -166,6 +167,16 @@ def render(
         rank_method=RANK_METHOD,
         css=Markup(read("report.css") + read("sweep.css")),
         js=Markup(read("sweep.js")),
+    )
+
+
+def _unequal_additions(points: Sequence[Point]) -> dict[str, list[str]]:
+    """Point to the attacks that were added to it; empty where all finished points have the same."""
+    found = {p.id: [one.described for one in p.result.additions] for p in points if p.result is not None}
+    return (
+        {}
+        if len({tuple(sorted(one)) for one in found.values()}) < 2
+        else {k: v for k, v in found.items() if v}
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from privhier.config import RunConfig, hashless
+from privhier.errors import CheckpointError
 from privhier.storage.locks import exclusive
 from privhier.storage.sealed import NAME, Sealed
 from privhier.training.folder import RunFolder
@@ -141,7 +142,18 @@ def _take_folder(source: Path, target: Path) -> None:
     facts, names = Sealed(source).contents()
     Sealed(target).bind(**facts)
     kept = [name for name in names if Path(name).parts[0] not in RESUME_ONLY]
-    take_over(Sealed(source), Sealed(target), kept)
+    take_over(Sealed(source), Sealed(target), [name for name in kept if _worth_taking(Sealed(source), name)])
+
+
+def _worth_taking(source: Sealed, name: str) -> bool:
+    """All but what an attack answered, where it was damaged since: it is simply asked again."""
+    if not name.endswith(".npz"):
+        return True
+    try:
+        source.checked(source.root / name)
+    except CheckpointError:
+        return False
+    return True
 
 
 def take_over(source: Sealed, target: Sealed, names: Iterable[str]) -> None:

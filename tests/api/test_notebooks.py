@@ -14,9 +14,7 @@ BOOKS = {
     "compare_runs": 35,
     "audit_a_run": 30,
 }
-"""Each with the most lines of code it may have."""
-SLOW = {"add_a_defense", "compare_runs", "audit_a_run"}
-PLACES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BOOKS]
+"""Each with the most lines of code it may have. The quickstart is in ``test_notebook.py``, among the fast."""
 
 
 def code_of(notebook):
@@ -40,8 +38,9 @@ def test_it_is_committed_without_outputs_and_short(name, repository):
     assert "drawn" in "".join(first["source"]).lower(), "it says that its faces are nobody's"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the kernel's own packages
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", BOOKS)
 def test_it_runs_to_its_end(name, repository, smaller_debug, tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     for variable in ("MLFLOW_TRACKING_URI", "PRIVHIER_DATA"):

@@ -80,9 +80,13 @@ def test_every_scan_is_read_and_no_two_patients_are_taken_for_one(scans, recipe,
     report = check_dataset(DatasetConfig.model_validate(options))
     assert (report.records, report.identities, report.problems) == (240, 80, {})
     assert [column.name for column in report.columns] == ["finding", "sex", "site"]
-    assert report.version_groups <= 2
+    assert report.version_groups == 0
+    assert "near-doubles are not looked for" in report.layout
+    sought = options | {"options": {**section.options, "near_doubles": True}}
+    assert check_dataset(DatasetConfig.model_validate(sought)).version_groups > 5, "what it is there for"
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_to_its_report(scans, recipe, tmp_path, capsys):
     own = {"dataset.root": str(scans), "dataset.cache": str(tmp_path / "cache")}
     done = ph.run(recipe, SMALLER | own, out=tmp_path / "run", progress=False)

@@ -164,6 +164,7 @@ def test_several_at_once_and_another_of_a_name_gets_a_number(run, capsys):
     }
 
 
+@pytest.mark.slow
 def test_attack_and_report_keep_what_was_added(added, capsys):
     run = added
     (run / "report.html").unlink()
@@ -186,7 +187,6 @@ REFUSED = {
     "no name": ([",epochs=2"], ["names no attack"]),
     "nothing": ([""], ["names no attack"]),
     "of people, where nobody is": (["metric"], ["does not apply", "its secrets are male", "one person"]),
-    "letters, where none are": (["table"], ["does not apply", "no letters"]),
     "the second of two": (["nearest_neighbors", "table"], ["table", "does not apply"]),
     "the target": (["mlp,target=male"], ["target", "not an option of mlp"]),
 }
@@ -221,6 +221,7 @@ def broken(monkeypatch):
     attacks.register("broken")(Broken)
 
 
+@pytest.mark.slow
 def test_an_addition_that_fails_leaves_the_claims_as_they_were(run, broken, capsys):
     before = contents(run)
     message = refused(capsys, "attack", run, "--add", "nearest_neighbors", "--add", "broken")
@@ -250,6 +251,7 @@ def test_an_addition_may_not_lower_what_leaks(run, put):
     _check_not_lowered(Result.model_validate(result), Result.model_validate(higher))  # higher is as it should
 
 
+@pytest.mark.slow
 def test_between_its_two_files_a_kill_loses_nothing(added, put, capsys):
     run = added
     whole = json.loads((run / "result.json").read_text())
@@ -268,6 +270,7 @@ def test_additions_that_were_removed_or_edited_are_missed(added, capsys):
     assert "is missing" in refused(capsys, "attack", run, "--add", "mlp")
 
 
+@pytest.mark.slow
 def test_pictures_and_who_needs_the_edges_weights(run, capsys):
     """Pictures are drawn, and listed among what is not covered; a white box brings its threat model."""
     told(capsys, "attack", run, "--add", "decoder,epochs=1", "--add", "fine_tune,epochs=1")
@@ -281,7 +284,7 @@ def test_pictures_and_who_needs_the_edges_weights(run, capsys):
     assert "fine_tune@white_box" in {row.attack for row in result.references["open"].leakage["male"].attacks}
 
 
-def test_python_does_the_same(added):
+def test_python_does_the_same(added, original):
     done = ph.open_run(added)
     again = done.add("nearest_neighbors", progress=False)
     assert again == done.result == Result.read(added / "result.json")
@@ -290,6 +293,9 @@ def test_python_does_the_same(added):
     with pytest.raises(ConfigError, match="name"):
         done.add(3, progress=False)
     assert "added on" in done.summary()
+    table = ph.compare([added, original])
+    assert list(table["additions"]) == ["nearest_neighbors (attribute)", ""]
+    assert "additions" not in ph.compare([original])
 
 
 def test_a_run_without_a_result_is_told_to_be_finished(repository, tmp_path, capsys):
