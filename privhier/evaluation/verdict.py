@@ -70,7 +70,7 @@ def verdicts(result: Result) -> list[Verdict]:
 
 def not_learned(result: Result) -> dict[str, tuple[str, Score]]:
     """Tasks at which the cloud's interval reaches down to guessing, with the score of which it does."""
-    found = {}
+    found: dict[str, tuple[str, Score]] = {}
     for task, utility in result.utility.items():
         cloud = utility.cloud
         if no_better_than_guessing(cloud, len(utility.classes)):

@@ -66,7 +66,7 @@ def _draw(number: int, title: str, lines: Series, starts: list[tuple[str, int]],
     axes.set_title(fitted(title, room, size=10, bold=True), loc="left", fontweight="bold", pad=16)
     axes.set_xlabel("epoch, all phases")
     axes.set_xlim(0.5, epochs + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     calm(axes)
     legend(figure, [axes], at="lower", columns=2)
     return finish(figure, f"curves_{number}", f"{title} over the epochs of all phases")

@@ -209,10 +209,12 @@ def format_ceiling(value: float | None) -> str:
 def ceiling_text(leakage: AttributeLeakage) -> str:
     """What no attacker on these releases can pass, in a sentence; a ceiling that is 1 is none."""
     ceiling = leakage.ceiling
-    named = {} if ceiling is None else {"balanced accuracy": ceiling.balanced_accuracy, "AUC": ceiling.auc}
+    if ceiling is None:
+        return "No ceiling is proven here."
+    named = {"balanced accuracy": ceiling.balanced_accuracy, "AUC": ceiling.auc}
     known = [f"{name} {format_ceiling(value)}" for name, value in named.items() if telling(value) is not None]
-    if ceiling is None or not known:
-        return f"No ceiling{'' if ceiling is None else ' below 1'} is proven here."
+    if not known:
+        return "No ceiling below 1 is proven here."
     releases = f"{ceiling.releases} release{'s' if ceiling.releases != 1 else ''}"
     none = "; no AUC ceiling is proven for more than two classes" if ceiling.auc is None else ""
     return (

@@ -192,12 +192,12 @@ def place(
         )
         size = 6.5 if candidate.on_front else 4.5
         bounds = (telling(candidate.ceiling) if candidate.on_front else None, telling(candidate.certified))
-        drawn = [x(bound) if bound is not None and bound <= x_high else None for bound in bounds]
+        ceiling, certified = (x(b) if b is not None and b <= x_high else None for b in bounds)
         measured = x(candidate.leakage.value) if candidate.leakage.value < candidate.counted else None
         text = names.get(candidate.points[0].setting, candidate.family)
         name = _name(text, at, canvas, taken) if candidate.on_front and canvas.named else None
         outline = shape(style.shape, at.x, at.y, size)
-        marks.append(Mark(candidate, at, style, outline, *drawn, measured, name))
+        marks.append(Mark(candidate, at, style, outline, ceiling, certified, measured, name))
     references = []
     for reference in front.references:
         at = whisker(reference.leakage.value, reference.leakage, reference.utility)
