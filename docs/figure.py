@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from privhier.assessment.pictures import reconstruction_sheets
 from privhier.errors import ConfigError
-from privhier.evaluation.headline import headline
+from privhier.evaluation.headline import headline, telling
 from privhier.evaluation.result import AttributeLeakage, Result, Score
 from privhier.figures.style import BLACK, BLUE, GREEN, ORANGE, RC, calm
 from privhier.session import reopen_session
@@ -78,8 +78,9 @@ def _tradeoff(axes: Axes, result: Result) -> None:
             label=label,
         )
     axes.axvline(0.5, color=BLACK, linewidth=1, label="guessing")
-    if leakage.certified is not None and leakage.certified.auc is not None:
-        axes.axvline(leakage.certified.auc, color=GREEN, linewidth=1.6, label="certified, any attacker")
+    bound = None if leakage.certified is None else telling(leakage.certified.auc)
+    if bound is not None:
+        axes.axvline(bound, color=GREEN, linewidth=1.6, label="certified, any attacker")
     axes.set_xlabel(f"leakage of {secret}: worst attacker's AUC")
     axes.set_ylabel(f"utility: AUC of {', '.join(result.utility)}")
     axes.set_title("better: up and left ↖", loc="right", fontsize=8.5)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from privhier.assessment.context import Context, Subject, bench_folder, fits, full_name, reconstructions
 from privhier.assessment.lpips_weights import alexnet_state
@@ -20,9 +21,12 @@ from privhier.datasets.base import FloatArray
 from privhier.evaluation.pictures import image_scores
 from privhier.evaluation.result import Reconstruction
 from privhier.evaluation.sheets import ReconstructionSheet
+from privhier.metrics.images import ssim
 from privhier.training.folder import RunFolder
 
 TARGET = "pictures"
+SHOWN = 2
+"""Of the best, the median and the worst reconstructions each."""
 
 
 def reconstruction(
@@ -107,32 +111,66 @@ Drawn = tuple[FloatArray, FloatArray]
 def reconstruction_sheets(subject: Subject, reference: RunFolder | None) -> list[ReconstructionSheet]:
     """One sheet for each finished reconstruction attack, in the plan's order.
 
-    The pictures are the best, the median and the worst by the attacker's own loss.
+    The pictures are the best, the median and the worst by their SSIM with the original, beside the mean of
+    the attacker's own images.
     """
     config = subject.config
     other = _stored(config, reference) if reference is not None else {}
-    return [
-        _sheet(name, subject, drawn, other.get(name))
-        for name, drawn in _stored(config, subject.folder).items()
-    ]
+    own = _stored(config, subject.folder)
+    if not own:
+        return []
+    mean = _mean_image(subject)
+    return [_sheet(name, subject, drawn, other.get(name), mean) for name, drawn in own.items()]
 
 
-def _sheet(name: str, subject: Subject, own: Drawn, other: Drawn | None) -> ReconstructionSheet:
+def _mean_image(subject: Subject) -> FloatArray:
+    """Of the attacker's own images, ``(3, H, W)`` in [0, 1]; a few at a time, since they may be many."""
+    images, rows = subject.prepared.data.images, np.sort(subject.victims.aux)
+    parts = np.array_split(rows, max(1, len(rows) // 256))
+    total = sum(np.asarray(images[part]).sum(axis=0, dtype=np.float64) for part in parts)
+    return np.asarray(total / (255 * max(1, len(rows))), dtype=np.float32)
+
+
+def _sheet(
+    name: str, subject: Subject, own: Drawn, other: Drawn | None, mean: FloatArray
+) -> ReconstructionSheet:
     images, victims = subject.prepared.data.images, subject.victims
-    order = np.argsort(own[1], kind="stable")
-    middle = len(order) // 2
-    chosen = {"best": order[:4], "median": order[max(0, middle - 2) : middle + 2], "worst": order[-4:]}
-    rows = [
-        (
-            label,
-            np.asarray(images[victims.test[victims.pictured[row]]]),
-            own[0][row],
-            other[0][row] if other is not None else None,
-        )
-        for label, picked in chosen.items()
-        for row in picked
-    ]
-    return ReconstructionSheet(name, rows)
+    originals = np.asarray(images[victims.test[victims.pictured[: len(own[0])]]])
+    scores = _ssim(own[0], originals)
+    theirs = None if other is None else _ssim(other[0][: len(originals)], originals)
+    blank = _ssim(np.broadcast_to(mean, own[0].shape), originals)
+    return ReconstructionSheet(
+        name,
+        [
+            (label, originals[row], own[0][row], None if other is None else other[0][row])
+            for row, label in _chosen(scores).items()
+        ],
+        scores=[
+            (float(scores[row]), None if theirs is None else float(theirs[row]), float(blank[row]))
+            for row in _chosen(scores)
+        ],
+        mean_image=mean,
+        count=len(scores),
+    )
+
+
+def _chosen(scores: npt.NDArray[np.float64]) -> dict[int, str]:
+    """Rows of the best, median and worst scores with their labels; of few, each row once."""
+    order = np.argsort(-scores, kind="stable")
+    shown = max(1, min(SHOWN, len(order) // 3))
+    middle = max(0, (len(order) - shown) // 2)
+    groups = {"best": order[:shown], "median": order[middle : middle + shown], "worst": order[-shown:]}
+    chosen: dict[int, str] = {}
+    for label, picked in groups.items():
+        for row in picked:
+            chosen.setdefault(int(row), label)
+    return chosen
+
+
+def _ssim(drawn: FloatArray, originals: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Of every reconstruction ``(n, 3, H, W)`` with its original."""
+    truth = np.asarray(originals, dtype=np.float32) / 255
+    return ssim(np.clip(np.nan_to_num(drawn), 0, 1).astype(np.float32), truth, data_range=1.0)
 
 
 def _stored(config: RunConfig, folder: RunFolder) -> dict[str, Drawn]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from privhier.evaluation.frontier import Candidate, Frontier
+from privhier.evaluation.candidate import Candidate, least_leaking
+from privhier.evaluation.frontier import Frontier
 from privhier.evaluation.headline import Metric, finite
 from privhier.evaluation.points import Estimate, Point, estimate
 from privhier.evaluation.ranking import allowed
@@ -75,7 +76,7 @@ def breakers(front: Frontier, *, tolerated: float = TOLERATED) -> Breakers:
     rows, models = [], dict[str, str]()
     for family in dict.fromkeys(c.family for c in front.candidates):
         own = [c for c in within if c.family == family]
-        chosen = min(own, key=lambda c: c.leakage.value, default=None)
+        chosen = least_leaking(own)
         if chosen is None:
             mine = (c for c in front.candidates if c.family == family)
             chosen = max(mine, key=lambda c: c.utility.value)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from privhier.evaluation.headline import AREAS, certified_value, headline
+from privhier.evaluation.headline import AREAS, GUESSING, certified_value, counted, headline
 from privhier.evaluation.leakage_parts import Excess
 from privhier.evaluation.result import (
     AttackScores,
@@ -113,13 +113,14 @@ def top_metrics(result: Result) -> dict[str, float]:
     """What a page of many runs is read by: ``utility``, ``leakage``, ``excess``, ``certified``, ``epsilon``.
 
     Of several secrets the largest each: headlines that are areas under a curve (a top-1 accuracy is another
-    scale), and a certificate only where every secret has one. An epsilon only where there is one.
+    scale), and a certificate only where every secret has one. An epsilon only where there is one. ``leakage``
+    is what pages of runs are sorted by: below guessing it counts as guessing.
     """
     tops = {name: headline(leakage) for name, leakage in result.leakage.items()}
     areas = {name: top for name, top in tops.items() if top is not None and top.metric in AREAS}
     found: dict[str, float | None] = {
         "utility": None if result.utility_mean.auc is None else result.utility_mean.auc.value,
-        "leakage": max((top.score.value for top in areas.values()), default=None),
+        "leakage": max((counted(top.score.value, GUESSING) for top in areas.values()), default=None),
         "excess": max((top.excess.value for top in areas.values() if top.excess is not None), default=None),
         "epsilon": next((row.epsilon for row in result.guarantees if row.name == OWN_RELEASES), None),
     }

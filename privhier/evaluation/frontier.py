@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from privhier.errors import ResultError
+from privhier.evaluation.candidate import Candidate as Candidate
 from privhier.evaluation.draws import DRAW_METHOD as DRAW_METHOD
 from privhier.evaluation.draws import DRAWS, Draws, drawn_points
 from privhier.evaluation.headline import (
@@ -19,6 +20,7 @@ from privhier.evaluation.headline import (
     ceiling_value,
     certified_value,
     chance,
+    counted,
     headline,
     worst_of,
 )
@@ -31,49 +33,6 @@ from privhier.privacy.guarantees import OWN_RELEASES
 
 REFERENCE_POINT = (0.5, 1.0)
 """(utility, leakage) of the hypervolume: a cloud that guesses, an attacker who knows."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """All seeds of one setting as one point of the plane.
-
-    Attributes:
-        points: Its runs, one per seed.
-        utility: The cloud's AUC, mean over the tasks.
-        leakage: The headline: the worst of test and training records and of all threat models.
-        excess: What of it is beyond the true task labels' floor, where that was measured.
-        ceiling: The most any attacker can reach from these releases, where it is proven.
-        epsilon: Of the first guarantee that holds one; the largest over the seeds.
-        on_front: No other candidate is at least as good in both and better in one.
-        front_share: Share of the draws in which it is on the front.
-        delta: Of that guarantee, likewise; 0 where it is pure.
-        allows: What its epsilon allows, likewise: best balanced accuracy at telling two records apart.
-        cloud_gain: The cloud's AUC minus the edge exit's, mean over the tasks; None for older results.
-        certified: The most that any attacker reaches on test records, where every seed has a certificate.
-    """
-
-    points: tuple[Point, ...]
-    utility: Estimate
-    leakage: Estimate
-    ceiling: float | None
-    epsilon: float | None
-    on_front: bool
-    front_share: float
-    excess: Estimate | None = None
-    delta: float | None = None
-    allows: float | None = None
-    cloud_gain: Estimate | None = None
-    certified: float | None = None
-
-    @property
-    def family(self) -> str:
-        """What colors it."""
-        return self.points[0].family
-
-    @property
-    def unprotected(self) -> bool:
-        """Neither noise nor a defense."""
-        return all(point.unprotected for point in self.points)
 
 
 @dataclass(frozen=True)
@@ -122,6 +81,7 @@ class Comparison:
 class Frontier:
     """One data set, its tasks and one sensitive attribute; ``families`` and ``candidates`` in order.
 
+    Front, volumes and comparisons count a leakage below guessing (``chance``) as guessing.
     ``floor`` is what the true task labels alone say of it, ``label_limit`` the best trade of releases that
     are functions of these labels: ``(leakage, utility)`` with leakage rising.
     """
@@ -200,19 +160,21 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
     groups = group_by_setting(chosen)
     utility = [estimate([_result(p).utility_mean.auc for p in group], confidence) for group in groups]
     leakage = [estimate([_top(p, attribute, metric).score for p in g], confidence) for g in groups]
-    u, v = _centers(utility, leakage)
-    draws_u, draws_v = drawn_points(utility, leakage, confidence, "frontier", chosen[0].bench, attribute)
+    leak = _known(chosen[0], attribute)
+    guessing = chance(leak, metric)
+    u, v = _centers(utility, leakage, guessing)
+    draws_u, draws_v = drawn_points(
+        utility, leakage, confidence, "frontier", chosen[0].bench, attribute, guessing=guessing
+    )
     families: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         families.setdefault(group[0].family, []).append(index)
     on_front, shares = pareto_mask(u, v), pareto_mask(draws_u, draws_v).mean(axis=0)
-    first = chosen[0]
-    leak = _known(first, attribute)
     return Frontier(
         attribute=attribute,
-        bench=first.bench,
+        bench=chosen[0].bench,
         metric=metric,
-        chance=chance(leak, metric),
+        chance=guessing,
         majority=float(np.mean([_known(p, attribute).majority for p in chosen])),
         raw_image=_raw_image(chosen, attribute, metric, confidence),
         references=tuple(_references(chosen, attribute, metric, confidence)),
@@ -230,6 +192,7 @@ def frontier(points: Iterable[Point], attribute: str, bench: str | None = None) 
                 _own_guarantee(group, "allows"),
                 _gain(group, confidence),
                 _highest([certified_value(_known(p, attribute), metric) for p in group]),
+                guessing,
             )
             for i, group in enumerate(groups)
         ),
@@ -287,8 +250,10 @@ def _excess(points: Sequence[Point], attribute: str, metric: Metric, confidence:
     return estimate(known, confidence, least=-1.0) if len(known) == len(values) else None
 
 
-def _centers(utility: Sequence[Estimate], leakage: Sequence[Estimate]) -> tuple[Draws, Draws]:
-    return np.array([e.value for e in utility]), np.array([e.value for e in leakage])
+def _centers(
+    utility: Sequence[Estimate], leakage: Sequence[Estimate], guessing: float
+) -> tuple[Draws, Draws]:
+    return np.array([e.value for e in utility]), np.array([counted(e.value, guessing) for e in leakage])
 
 
 def _volume(u: Draws, v: Draws, draws_u: Draws, draws_v: Draws, confidence: float) -> Volume:

@@ -30,6 +30,10 @@ ORDER: tuple[Metric, ...] = (
 )
 """Which score leads, if there are several."""
 AREAS = ("auc", "matched_verification_auc", "verification_auc")
+GUESSING = 0.5
+"""Of any of them."""
+SAYS_NOTHING = 0.999
+"""A bound above this is printed as 1.000, since claims round up."""
 _WITH_LABELS = "curious_cloud_labels"
 
 
@@ -85,8 +89,21 @@ def worst_of(worst: WorstAttack | None, metric: Metric | None) -> Score | None:
 def chance(leakage: AttributeLeakage, metric: Metric) -> float:
     """What an attacker who knows nothing reaches: 0.5 for an AUC, the largest class for top-1, else 1/K."""
     if metric in AREAS:
-        return 0.5
+        return GUESSING
     return leakage.majority if metric == "top1" else 1 / max(len(leakage.classes), 1)
+
+
+def counted(score: float, guessing: float) -> float:
+    """What a leakage counts as wherever leakages are put in order: below guessing is no better than guessing.
+
+    An attacker chose his answers' sign before he met a victim; a score of 0.414 is bad luck of his, or of few
+    victims, and no virtue of a defense.
+
+    Example:
+        >>> counted(0.414, 0.5), counted(0.62, 0.5)
+        (0.5, 0.62)
+    """
+    return max(score, guessing)
 
 
 def ceiling_value(leakage: AttributeLeakage, metric: Metric) -> float | None:
@@ -121,6 +138,18 @@ def certified_bounds(certified: Certified) -> dict[Metric, float]:
         "top1": certified.top1,
     }
     return {metric: bound for metric, bound in named.items() if bound is not None}
+
+
+def telling(bound: float | None) -> float | None:
+    """A ceiling or a certificate that says something; None for one that is 1 as printed (three decimals).
+
+    Scores end at 1 by themselves: a line there, or a sentence about it, would pass for a finding.
+
+    Example:
+        >>> telling(0.873), telling(0.9997), telling(1.0)
+        (0.873, None, None)
+    """
+    return None if bound is None or not bound <= SAYS_NOTHING else bound
 
 
 def drawable(scores: WorstAttack | AttackScores | None, metric: Metric) -> Score | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from privhier.evaluation.candidate import least_leaking
 from privhier.evaluation.draws import DRAWS, Draws, drawn_points
 from privhier.evaluation.frontier import Candidate, Frontier
 
@@ -14,12 +15,12 @@ TOLERATED = (0.01, 0.03)
 BARE = "none"
 """The family that defends nothing: the baseline of the task."""
 RANK_METHOD = (
-    "A family stands by its setting of least leakage among those that lose at most so much task AUC "
-    "against the most useful setting that defends nothing (family none; without one, the most useful of "
-    "all). In every draw each point, and so the baseline, is moved within its interval and the setting "
-    "chosen anew; a family without a setting that useful comes last. A is above B in the share of the draws "
-    "in which A's leakage is lower, ties counting one half. A family with more settings has more chances to "
-    "be lucky."
+    "A family stands by its setting of least leakage (below guessing counts as guessing; of equals the most "
+    "useful) among those that lose at most so much task AUC against the most useful setting that defends "
+    "nothing (family none; without one, the most useful of all). In every draw each point, and so the "
+    "baseline, is moved within its interval and the setting chosen anew; a family without a setting that "
+    "useful comes last. A is above B in the share of the draws in which A's leakage is lower, ties counting "
+    "one half. A family with more settings has more chances to be lucky."
 )
 
 
@@ -90,6 +91,7 @@ def rank_families(front: Frontier, *, tolerated: float) -> Ranking:
         "ranking",
         front.bench,
         front.attribute,
+        guessing=front.chance,
     )
     base = baseline_of(front)
     usable = u >= u[:, base].max(axis=1, keepdims=True) - tolerated - 1e-12
@@ -112,7 +114,7 @@ def rank_families(front: Frontier, *, tolerated: float) -> Ranking:
     placed = []
     for place, name in enumerate(order):
         own = [c for c in within if c.family == name]
-        chosen = min(own, key=lambda c: c.leakage.value, default=None)
+        chosen = least_leaking(own)
         shown = chosen or max((c for c in candidates if c.family == name), key=lambda c: c.utility.value)
         after = order[place + 1] if place + 1 < len(order) else None
         placed.append(

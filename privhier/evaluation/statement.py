@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privhier.evaluation.additions import Addition, addition_of
-from privhier.evaluation.headline import METRIC_NAMES, certified_value, headline
+from privhier.evaluation.headline import METRIC_NAMES, certified_value, headline, telling
 from privhier.evaluation.leakage_parts import Headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score
+from privhier.evaluation.verdict import failing_on_images, not_learned
 from privhier.evaluation.warnings import loud
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import allowance, claim
@@ -18,7 +19,8 @@ _NO_PROOF = "; that is what these attackers found, and no proof about others"
 def may_say(result: Result) -> list[str]:
     """Utility, leakage, guarantee: a sentence each, which together are what may be quoted of a run.
 
-    Where a loud warning stands, the first sentence says so, and the second that leakage says nothing.
+    Where a loud warning stands or the task was not learned, the first sentence says so, and the second that
+    leakage says nothing; it says so of an attribute alone whose attackers fail on the raw images.
     """
     return [_utility(result), _leakage(result), _guarantee(result)]
 
@@ -29,6 +31,8 @@ def _utility(result: Result) -> str:
             "Nothing may be quoted of this run before its warnings are mended: "
             f"{loud(result.warnings)[0].partition(': AUC')[0]}."
         )
+    if not_learned(result):
+        return "Nothing may be quoted of this run: its task was not learned."
     scores = [f"{task} with AUC {_shown(utility.cloud.auc)}" for task, utility in result.utility.items()]
     return f"From releases alone, the cloud predicts {_listed(scores)} on records it was not trained on."
 
@@ -36,11 +40,20 @@ def _utility(result: Result) -> str:
 def _leakage(result: Result) -> str:
     tops = {name: headline(leakage) for name, leakage in result.leakage.items()}
     known = {name: top for name, top in tops.items() if top is not None}
-    if loud(result.warnings) or not known:
+    if loud(result.warnings) or not_learned(result) or not known:
         return "What its attackers found says nothing."
-    said = [_of_one(name, top, result.leakage[name], result.additions) for name, top in known.items()]
-    proof = "" if all(leakage.certified for leakage in result.leakage.values()) else _NO_PROOF
-    return f"The strongest of the attackers that were run reaches {'; '.join(said)}{proof}."
+    weak = [name for name in failing_on_images(result) if name in known]
+    said = [
+        _of_one(name, top, result.leakage[name], result.additions)
+        for name, top in known.items()
+        if name not in weak
+    ]
+    strong = [result.leakage[name] for name in known if name not in weak]
+    proof = "" if all(leakage.certified for leakage in strong) else _NO_PROOF
+    parts = [f"The strongest of the attackers that were run reaches {'; '.join(said)}{proof}"] if said else []
+    parts += [_of_weak(name, known[name], result.leakage[name]) for name in weak]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _of_one(name: str, top: Headline, leakage: AttributeLeakage, additions: Sequence[Addition]) -> str:
@@ -49,11 +62,23 @@ def _of_one(name: str, top: Headline, leakage: AttributeLeakage, additions: Sequ
     text = f"{METRIC_NAMES[top.metric]} {_shown(top.score)} at {name} (by {whose}, {top.records} records)"
     if top.excess is not None:
         text += f", {top.excess.value:+.3f} over what the true task labels alone tell"
-    bound = certified_value(leakage, top.metric)
+    return text + _certified(top, leakage)
+
+
+def _of_weak(name: str, top: Headline, leakage: AttributeLeakage) -> str:
+    """Of an attribute that the attackers do not find on the raw images either."""
+    return (
+        f"what the attackers found at {name} says nothing, since they fail on the raw images as well"
+        + _certified(top, leakage)
+    )
+
+
+def _certified(top: Headline, leakage: AttributeLeakage) -> str:
+    bound = telling(certified_value(leakage, top.metric))
     if bound is None or leakage.certified is None:
-        return text
+        return ""
     sure = f"{leakage.certified.confidence:.0%} confidence"
-    return f"{text}, and no attacker at all can exceed {claim(bound)} on test records ({sure})"
+    return f", and no attacker at all can exceed {claim(bound)} on test records ({sure})"
 
 
 def _guarantee(result: Result) -> str:

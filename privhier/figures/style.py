@@ -27,6 +27,7 @@ BLACK, GRAY, GRID = "#222222", "#767676", "#e4e4e4"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 WIDTH = 10.58  # inches; the report's column of 1016 CSS pixels
+PANEL = 4.6  # inches; two side by side on a desk, one on a phone, where 9 points are still 10 CSS pixels
 LEGEND_ROW = 0.2  # inches
 RC: Any = {  # matplotlib's settings of every figure
     "svg.hashsalt": "privhier",
@@ -115,7 +116,7 @@ def legend(figure: Figure, panels: Iterable[Axes], *, at: Literal["upper", "lowe
         figure: Laid out by ``constrained``.
         panels: Whose labels it shows.
         at: Which end of the figure.
-        columns: At most; labels wider than a column are cut.
+        columns: At most, and as many as fit; a label is cut only where it is wider than the whole figure.
     """
     entries: dict[str, Any] = {}
     for axes in panels:
@@ -123,7 +124,7 @@ def legend(figure: Figure, panels: Iterable[Axes], *, at: Literal["upper", "lowe
             entries.setdefault(label, handle)
     if not entries:
         return
-    widest = min(3.4, figure.get_figwidth() / min(len(entries), 2) - 0.7)
+    widest = figure.get_figwidth() - 0.75
     labels = [fitted(label, widest) for label in entries]
     columns = _fitting(labels, columns, figure.get_figwidth())
     grow(figure, len(labels), columns)

@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from privhier.evaluation.headline import METRIC_NAMES, Metric, ceiling_value, chance, drawable, leading_metric
+from privhier.evaluation.headline import (
+    METRIC_NAMES,
+    Metric,
+    ceiling_value,
+    chance,
+    drawable,
+    leading_metric,
+    telling,
+)
 from privhier.evaluation.result import AttackScores, AttributeLeakage, Result, Score
 from privhier.figures.axes import LARGEST, log_axis, log_room
 from privhier.figures.style import (
@@ -19,6 +27,7 @@ from privhier.figures.style import (
     BLUE,
     GREEN,
     ORANGE,
+    PANEL,
     PURPLE,
     RC,
     VERMILION,
@@ -43,8 +52,8 @@ _PLACES = [(x, side, y) for y in (4, -10, 13, -19, 22, -28, 31, -37) for x, side
 
 
 def draw_bench(result: Result) -> dict[str, Drawing]:
-    """Figures by name, ``auxiliary_<i>`` and ``cost_<i>``, where attribute i has one; ``membership_roc``."""
-    drawings: list[Drawing | None] = [draw_roc(result.membership)] if result.membership else []
+    """Figures by name: ``membership_roc_<i>``; ``auxiliary_<i>``, ``cost_<i>`` where attribute i has one."""
+    drawings: list[Drawing | None] = [*draw_roc(result.membership)] if result.membership else []
     with matplotlib.rc_context(RC):
         for index, (attribute, leakage) in enumerate(result.leakage.items()):
             drawings.append(_auxiliary(index, attribute, leakage))
@@ -67,7 +76,7 @@ def _auxiliary(index: int, attribute: str, leakage: AttributeLeakage) -> Drawing
     ]
     if metric is None or len(points) < 2:
         return None
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(PANEL, 2.9), layout="constrained")
     axes = figure.subplots()
     sizes = [size for size, _ in points]
     values = [score.value for _, score in points]
@@ -80,7 +89,7 @@ def _auxiliary(index: int, attribute: str, leakage: AttributeLeakage) -> Drawing
     axes.set_xlabel("labelled images the attacker owns")
     axes.set_ylabel(fitted(f"{METRIC_NAMES[metric]} on {attribute}", 2.4))
     calm(axes)
-    legend(figure, [axes], at="upper", columns=3)
+    legend(figure, [axes], at="upper", columns=2)
     return finish(figure, f"auxiliary_{index}", f"Leakage of {attribute} against the auxiliary set's size")
 
 
@@ -99,7 +108,7 @@ def _cost(
     ]
     if len(placed) < 2:
         return None
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(PANEL, 3.1), layout="constrained")
     axes = figure.subplots()
     _levels(axes, leakage, metric)
     for attack, seconds, score in placed:
@@ -118,14 +127,14 @@ def _cost(
     axes.set_xlabel("seconds the attacker took (training and answering)")
     axes.set_ylabel(fitted(f"{METRIC_NAMES[metric]} on {attribute}", 2.8))
     calm(axes)
-    legend(figure, [axes], at="upper", columns=3)
+    legend(figure, [axes], at="upper", columns=2)
     _name_points(figure, axes, placed)
     return finish(figure, f"cost_{index}", f"Success of the attackers on {attribute} against their time")
 
 
 def _levels(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> None:
     """Horizontal lines: guessing, the labels' floor and the ceiling where there are any."""
-    guess, bound = chance(leakage, metric), ceiling_value(leakage, metric)
+    guess, bound = chance(leakage, metric), telling(ceiling_value(leakage, metric))
     floor = drawable(leakage.floor, metric)
     if math.isfinite(guess):
         axes.axhline(guess, color=BLACK, linewidth=1.1, label="guessing")

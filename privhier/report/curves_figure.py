@@ -15,47 +15,61 @@ from privhier.figures.style import (
     GRAY,
     GREEN,
     ORANGE,
+    PANEL,
     PURPLE,
     SKY,
     VERMILION,
-    WIDTH,
     Drawing,
     calm,
     finish,
-    grow,
+    legend,
 )
 from privhier.figures.text import fitted
 
 _COLORS = [BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK, GRAY]
+_SCORES = "scores"
 _STYLES = ["-", "--", ":", "-."]
 Series = dict[str, list[tuple[float, float]]]
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]]) -> Drawing | None:
-    """Every numeric entry of the history over the epochs of all phases, losses and scores apart.
+def draw_curves(history: Sequence[Mapping[str, Any]]) -> list[Drawing]:
+    """Every numeric entry of the history over the epochs of all phases, as figures ``curves_<i>``.
 
-    Drawn under the caller's settings (``figure_style.RC``). None where nothing in it is a finite number.
+    Each kind of loss has axes of its own (an adversary's is of another scale than the cloud's), and all
+    scores share one. Drawn under the caller's settings (``figures.style.RC``). Empty where nothing in the
+    history is a finite number.
     """
     series, starts, epochs = _series(history)
-    if not series:
-        return None
-    scores = {n: p for n, p in series.items() if "loss" not in n and all(0 <= v <= 1 for _, v in p)}
-    losses = {n: p for n, p in series.items() if n not in scores}
-    panels = [(t, s) for t, s in (("losses", losses), ("scores", scores)) if s]
-    figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
-    grow(figure, max(len(lines) for _, lines in panels), 2, free=6)
-    grid = figure.subplots(1, len(panels), squeeze=False).ravel()
-    room = WIDTH / len(panels) - 0.9
-    for axes, (title, lines) in zip(grid, panels, strict=True):
-        _draw_lines(axes, lines, marked=epochs <= 30, room=room / 2 - 0.55)
-        _draw_phases(axes, starts, epochs, room)
-        axes.set_title(title, loc="left", fontweight="bold", pad=16)
-        axes.set_xlabel("epoch, all phases")
-        axes.set_xlim(0.5, epochs + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        calm(axes)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8.5)
-    return finish(figure, "curves", "Losses and scores over the epochs of all phases")
+    panels: dict[str, Series] = {}
+    for name, points in series.items():
+        panels.setdefault(_panel_of(name, points), {})[name] = points
+    return [
+        _draw(number, title, panels[title], starts, epochs)
+        for number, title in enumerate(sorted(panels, key=lambda title: title == _SCORES))
+    ]
+
+
+def _panel_of(name: str, points: Sequence[tuple[float, float]]) -> str:
+    """Scores together; losses by what stands before the word, all of an adversary's in one."""
+    own = name.rsplit("/", 1)[-1]  # a task may be called glossy
+    if "loss" in own.split("_"):
+        whose = own.partition("loss")[0].strip("_").replace("_", " ") or "all"
+        return f"loss: {'adversary' if whose.startswith('adv') else whose}"
+    return _SCORES if all(0 <= value <= 1 for _, value in points) else own.replace("_", " ")
+
+
+def _draw(number: int, title: str, lines: Series, starts: list[tuple[str, int]], epochs: int) -> Drawing:
+    figure = Figure(figsize=(PANEL, 2.5), layout="constrained")
+    axes, room = figure.subplots(), PANEL - 0.9
+    _draw_lines(axes, lines, marked=epochs <= 30)
+    _draw_phases(axes, starts, epochs, room)
+    axes.set_title(fitted(title, room, size=10, bold=True), loc="left", fontweight="bold", pad=16)
+    axes.set_xlabel("epoch, all phases")
+    axes.set_xlim(0.5, epochs + 0.5)
+    axes.locator_params(axis="x", integer=True)
+    calm(axes)
+    legend(figure, [axes], at="lower", columns=2)
+    return finish(figure, f"curves_{number}", f"{title} over the epochs of all phases")
 
 
 def _series(history: Sequence[Mapping[str, Any]]) -> tuple[Series, list[tuple[str, int]], int]:
@@ -78,19 +92,24 @@ def _series(history: Sequence[Mapping[str, Any]]) -> tuple[Series, list[tuple[st
     return series, starts, offset
 
 
-def _draw_lines(axes: Axes, lines: Series, *, marked: bool, room: float) -> None:
+def _draw_lines(axes: Axes, lines: Series, *, marked: bool) -> None:
     for index, (name, points) in enumerate(lines.items()):
         x, y = zip(*points, strict=True)
         axes.plot(
             x,
             y,
-            label=fitted(name.replace("_", " "), room, size=8.5),
+            label=_printed(name),
             color=_COLORS[index % 8],
             linestyle=_STYLES[(index // 8) % 4],
             linewidth=1.6,
             marker="o" if marked else None,
             markersize=3.5,
         )
+
+
+def _printed(name: str) -> str:
+    """A line's name in the legend."""
+    return name.removeprefix("val/").replace("_", " ").replace("/", ", ")
 
 
 def _draw_phases(axes: Axes, starts: list[tuple[str, int]], epochs: int, room: float) -> None:

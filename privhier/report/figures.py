@@ -22,6 +22,7 @@ from privhier.evaluation.headline import (
     finite,
     headline,
     leading_metric,
+    telling,
     worst_of,
 )
 from privhier.evaluation.result import AttackScores, AttributeLeakage, Result, Score, WorstAttack
@@ -32,6 +33,7 @@ from privhier.figures.style import (
     GRAY,
     GREEN,
     ORANGE,
+    PANEL,
     PURPLE,
     RC,
     VERMILION,
@@ -70,12 +72,21 @@ class _Reference:
 
 
 def draw_all(result: Result, history: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:
-    """Every figure of the report by name: ``tradeoff``, ``leakage_<i>`` (in order), ``curves``."""
+    """Every figure of the report by name.
+
+    ``tradeoff``, and where it has several panels each alone as ``tradeoff_<i>``; ``leakage_<i>`` (in order);
+    ``curves_<i>``. All but the whole ``tradeoff`` are one panel wide: legible on a phone.
+    """
     with matplotlib.rc_context(RC):
-        drawings = [_tradeoff(result)]
+        drawings = [_tradeoff(result, _panels(result))]
+        if len(_panels(result)) > 1:
+            drawings += [
+                _tradeoff(result, [panel], f"tradeoff_{number}")
+                for number, panel in enumerate(_panels(result))
+            ]
         for index, (attribute, leakage) in enumerate(result.leakage.items()):
             drawings.append(_leakage(index, attribute, leakage, result))
-        drawings.append(draw_curves(history))
+        drawings += draw_curves(history)
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
@@ -94,13 +105,13 @@ def _lines(axes: Axes, leakage: AttributeLeakage, metric: Metric) -> list[float]
         (guess, words, BLACK, "-", 1.1),
         (raw.value if raw else None, "same attack on raw images", VERMILION, "--", 1.3),
         (top.floor.value if top and top.floor else None, "floor: true task labels alone", BLUE, "-.", 1.3),
-        (ceiling_value(leakage, metric), "ceiling of this run's releases", GREEN, ":", 1.6),
-        (certified_value(leakage, metric), "certified, any attacker", GREEN, "-", 1.6),
+        (telling(ceiling_value(leakage, metric)), "ceiling of this run's releases", GREEN, ":", 1.6),
+        (telling(certified_value(leakage, metric)), "certified, any attacker", GREEN, "-", 1.6),
     ]
     at = []
     for value, name, color, style, width in lines:
         if value is not None and math.isfinite(value):
-            label = f"{name} {claim(value, decimals=2) if color == GREEN else f'{value:.2f}'}"
+            label = f"{name} {claim(value, decimals=3) if color == GREEN else f'{value:.3f}'}"
             axes.axvline(value, color=color, linewidth=width, linestyle=style, label=label, zorder=1)
             at.append(value)
     return at
@@ -139,27 +150,34 @@ def _references(result: Result, attribute: str, metric: Metric) -> list[_Referen
     return found
 
 
+_Panel = tuple[str, AttributeLeakage, Metric, Score]
+
+
 def draw_tradeoff(result: Result) -> Drawing | None:
     """Task utility against leakage, a panel an attribute; None where nothing can be drawn."""
     with matplotlib.rc_context(RC):
-        return _tradeoff(result)
+        return _tradeoff(result, _panels(result))
 
 
-def _tradeoff(result: Result) -> Drawing | None:
-    panels = [
+def _panels(result: Result) -> list[_Panel]:
+    return [
         (attribute, leakage, top.metric, top.score)
         for attribute, leakage in result.leakage.items()
         if (top := headline(leakage)) is not None
     ]
+
+
+def _tradeoff(result: Result, panels: Sequence[_Panel], name: str = "tradeoff") -> Drawing | None:
     utility = result.utility_mean.auc
     if not panels or not finite(utility):
         return None
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    width = WIDTH if columns > 1 else 7.4
-    figure = Figure(figsize=(width, (4.4 if columns < 3 else 4.6) * rows), layout="constrained")
-    per_row = 2 if columns < 3 else 1
-    grow(figure, rows * (len(result.references) + 4), per_row, free=rows * 5)
+    width = PANEL if columns == 1 else WIDTH
+    figure = Figure(figsize=(width, (3.6 if columns == 1 else 4.4) * rows), layout="constrained")
+    per_row = 2 if columns == 2 else 1
+    if columns > 1:
+        grow(figure, rows * (len(result.references) + 4), per_row, free=rows * 5)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     ys = [utility.low, utility.high]
     for axes, (attribute, leakage, metric, own) in zip(grid, panels, strict=False):
@@ -176,19 +194,23 @@ def _tradeoff(result: Result) -> Drawing | None:
         _cross(axes, own, utility, color=BLUE, marker="o", label="this run")
         axes.set_xlim(*span(xs))
         axes.set_xlabel(f"leakage: worst attacker's {METRIC_NAMES[metric]}")
-        better = "better: up and left ↖" if columns < 3 else "better ↖"
+        better = "better: up and left ↖" if columns == 2 else "better ↖"
         title = fitted(attribute, room - 0.3 - text_width(better, 8.5), size=10, bold=True)
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_title(better, loc="right", color=GRAY, fontsize=8.5)
         calm(axes)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=per_row, frameon=False)
+        if columns > 1:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=per_row, frameon=False)
     grid[0].set_ylim(*span(ys, 0.35))  # shared by all
     for axes in grid[::columns]:
         axes.set_ylabel("utility: mean task AUC, cloud")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
+    if columns == 1:
+        legend(figure, grid[:1], at="lower", columns=2)
+    of = "" if len(panels) > 1 else f" ({panels[0][0]})"
     return finish(
-        figure, "tradeoff", "Utility against leakage for this run and its open references, with intervals"
+        figure, name, f"Utility against leakage for this run and its open references, with intervals{of}"
     )
 
 
@@ -212,7 +234,7 @@ def _leakage(index: int, attribute: str, leakage: AttributeLeakage, result: Resu
     raw = drawable(leakage.raw_image_attack, metric)
     if raw is not None:
         rows.append(("raw images", raw, None, VERMILION, "D"))
-    figure = Figure(figsize=(WIDTH, 1.25 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(PANEL, 1.15 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     xs = _lines(axes, leakage, metric)
     for y, (_, test, training, color, marker) in enumerate(rows):
@@ -225,13 +247,13 @@ def _leakage(index: int, attribute: str, leakage: AttributeLeakage, result: Resu
         axes.axhline(split - 0.5, color="#bdbdbd", linewidth=0.8)
     axes.plot([], [], "o", color=GRAY, label="test records")
     axes.plot([], [], "o", color=GRAY, markerfacecolor="white", label="training records")
-    axes.set_yticks(range(len(rows)), [fitted(row[0], 2.6) for row in rows])
+    axes.set_yticks(range(len(rows)), [fitted(row[0], 1.75) for row in rows])
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(*span(xs, 0.04))
-    axes.set_xlabel(fitted(f"{METRIC_NAMES[metric]} on {attribute}", WIDTH - 3.2))
+    axes.set_xlabel(fitted(f"{METRIC_NAMES[metric]} on {attribute}", PANEL - 2.1))
     calm(axes, "x")
-    legend(figure, [axes], at="upper", columns=5)
+    legend(figure, [axes], at="upper", columns=2)
     return finish(figure, f"leakage_{index}", f"Attackers on {attribute}, worst first, with reference lines")
 
 

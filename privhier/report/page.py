@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import platform
 import re
@@ -12,11 +10,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 from yaml import safe_dump
 
 from privhier.config import LEFT_OUT, RunConfig
@@ -28,12 +23,14 @@ from privhier.evaluation.headline import (
     chance,
     headline,
     leading_metric,
+    telling,
     worst_of,
 )
 from privhier.evaluation.points import Estimate
-from privhier.evaluation.result import GuaranteeRow, Result, Score
+from privhier.evaluation.result import AttributeLeakage, GuaranteeRow, Result, Score
 from privhier.evaluation.sheets import ReconstructionSheet
 from privhier.evaluation.statement import may_say
+from privhier.evaluation.verdict import beside_verdicts, verdicts
 from privhier.evaluation.warnings import loud
 from privhier.figures.style import Drawing
 from privhier.privacy.guarantees import OWN_RELEASES
@@ -41,6 +38,8 @@ from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
 from privhier.report.bench_figures import attack_seconds, draw_bench
 from privhier.report.figures import draw_all, reference_title, worst_first
+from privhier.report.pictures import data_uri, victims_of
+from privhier.report.statements import by_words, common_limits, statements
 from privhier.report.summary import certified_text, show_gain, uplink_text
 from privhier.storage.files import whole_file
 
@@ -59,9 +58,6 @@ _IMAGE_SCORES = {
 }
 _NOISE_SEED = re.compile(r"(noise_seed[=:]\s*)[^\s'\"}]+")
 _PACKAGES = ("privhier", "torch", "torchvision", "opacus", "scikit-learn", "numpy", "mlflow")
-
-ImageArray = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float32]
 
 
 def write_report(
@@ -123,32 +119,33 @@ def render(
     )
     environment.filters.update(gain=format_gain, gain_words=show_gain)
     environment.filters.update(score=format_score, number=_number, epsilon=format_epsilon, delta=_delta)
-    environment.filters.update(
-        ceiling=format_ceiling, allowance=allowance, allows=format_allows, factor=factor, claimed=claim
-    )
+    environment.filters.update(ceiling=format_ceiling, telling=telling, factor=factor, claimed=claim)
+    environment.filters.update(allowance=allowance, allows=format_allows)
     here = resources.files("privhier.report")
     template = environment.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
-    common = _common(result.guarantees)
     return template.render(
         r=result,
         config=config,
         command=_NOISE_SEED.sub(rf"\1{LEFT_OUT}", command),
         css=Markup(here.joinpath("report.css").read_text(encoding="utf-8")),
-        figures={name: _uri("image/svg+xml", d.svg) for name, d in drawings.items()},
+        figures={name: data_uri("image/svg+xml", d.svg) for name, d in drawings.items()},
         alts={name: d.alt for name, d in drawings.items()},
         leakage=_leakage_blocks(result),
         headline_guarantee=_headline(result.guarantees),
         unprotected=[g for g in result.guarantees if g.epsilon is None and g.measure == "epsilon"],
-        not_covered=common,
-        own_limits=[[x for x in g.does_not_cover if x not in common] for g in result.guarantees],
+        not_covered=common_limits(result.guarantees),
+        statements=statements(result.guarantees),
+        by_words=by_words,
+        verdicts=verdicts(result),
         vacuous=VACUOUS,
-        sheets=[(s.attack, _pictures(s)) for s in reconstructions if config.report.pictures != "none"],
+        sheets=[(s, victims_of(s)) for s in reconstructions if config.report.pictures != "none"],
         bounded=[g for g in result.guarantees if g.epsilon is not None],
         references={name: reference_title(name) for name in result.references},
         metric_names=METRIC_NAMES,
         added=lambda attack: " (added)" if addition_of(result.additions, attack) else "",
         headline=headline,
-        urgent=loud(result.warnings),
+        urgent=beside_verdicts(result),
+        routine=[warning for warning in result.warnings if warning not in loud(result.warnings)],
         may_say=may_say(result),
         two_promises=TWO_PROMISES if mixed_promises(g.delta for g in result.guarantees if g.epsilon) else "",
         image_scores=_image_scores(result),
@@ -159,6 +156,7 @@ def render(
         git_rows=[(f"git {name}", text) for name, text in _facts(result.git)],
         versions=_versions(),
         size=_size,
+        ceiling_text=ceiling_text,
         uplink=uplink_text(result),
         attack_seconds=lambda target, attack: attack_seconds(result.timing, target, attack),
     )
@@ -210,6 +208,23 @@ def format_ceiling(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else claim(value, decimals=3)  # noqa: RUF001
 
 
+def ceiling_text(leakage: AttributeLeakage) -> str:
+    """What no attacker on these releases can pass, in a sentence; a ceiling that is 1 is none."""
+    ceiling = leakage.ceiling
+    if ceiling is None:
+        return "No ceiling is proven here."
+    named = {"balanced accuracy": ceiling.balanced_accuracy, "AUC": ceiling.auc}
+    known = [f"{name} {format_ceiling(value)}" for name, value in named.items() if telling(value) is not None]
+    if not known:
+        return "No ceiling below 1 is proven here."
+    releases = f"{ceiling.releases} release{'s' if ceiling.releases != 1 else ''}"
+    none = "; no AUC ceiling is proven for more than two classes" if ceiling.auc is None else ""
+    return (
+        f"No attacker who uses {releases} of a record, and nothing else that depends on it, can pass "
+        f"{' or '.join(known)}{none}."
+    )
+
+
 def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"  # noqa: RUF001
 
@@ -232,20 +247,9 @@ def _write(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
 def _headline(rows: Sequence[GuaranteeRow]) -> GuaranteeRow | None:
     """The record's own releases, if that row holds an epsilon: no other row says as much of raw features."""
     return next((row for row in rows if row.name == OWN_RELEASES and row.epsilon is not None), None)
-
-
-def _common(rows: Sequence[GuaranteeRow]) -> list[str]:
-    """What no statement covers, in the first one's order."""
-    if not rows:
-        return []
-    return [item for item in rows[0].does_not_cover if all(item in row.does_not_cover for row in rows)]
 
 
 def _leakage_blocks(result: Result) -> list[dict[str, Any]]:
@@ -267,7 +271,7 @@ def _leakage_blocks(result: Result) -> list[dict[str, Any]]:
                 "answers": worst_of(leakage.answers, metric),
                 "beneath": {title: found for title, found in beneath.items() if found is not None},
                 "chance": chance(leakage, metric) if metric else None,
-                "ceiling": ceiling_value(leakage, metric) if metric else None,
+                "ceiling": telling(ceiling_value(leakage, metric)) if metric else None,
                 "certified": None if leakage.certified is None else certified_text(leakage.certified),
                 "references": {
                     name: top.score
@@ -294,28 +298,6 @@ def _image_scores(result: Result) -> dict[str, str]:
         for name, title in _IMAGE_SCORES.items()
         if any(getattr(attack, name) is not None for attack in attacks)
     }
-
-
-def _pictures(sheet: ReconstructionSheet) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": label,
-            "original": _png(original),
-            "reconstruction": _png(_to_bytes(reconstruction)),
-            "reference": None if reference is None else _png(_to_bytes(reference)),
-        }
-        for label, original, reconstruction, reference in sheet.rows
-    ]
-
-
-def _to_bytes(image: FloatArray) -> ImageArray:
-    return np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8)
-
-
-def _png(image: ImageArray) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(stream, format="PNG")
-    return _uri("image/png", stream.getvalue())
 
 
 def _facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -14,9 +14,9 @@ from privhier.figures.style import (
     GRAY,
     GREEN,
     ORANGE,
+    PANEL,
     PURPLE,
     RC,
-    WIDTH,
     Drawing,
     calm,
     finish,
@@ -32,34 +32,34 @@ _PARTS = {
 }
 
 
-def draw_roc(membership: Membership) -> Drawing | None:
-    """One panel a part of the network, one curve an attack, and what guessing reaches (TPR = FPR).
+def draw_roc(membership: Membership) -> list[Drawing]:
+    """A figure a part of the network, one curve an attack, and what guessing reaches (TPR = FPR).
 
     Both axes are logarithmic, as in Carlini et al., 2022, from half of what one record is worth; a curve
     begins where the non-members resolve its FPR, and rates of zero lie on the lower edge. A whisker at
-    FPR 1 % is that score's interval. None where no part was attacked.
+    FPR 1 % is that score's interval. Empty where no part was attacked.
     """
-    parts = list(membership.parts)
-    if not parts:
-        return None
+    floor = 0.5 / max(membership.n_members, membership.n_nonmembers)
     with matplotlib.rc_context(RC):
-        width = WIDTH if len(parts) > 1 else 5.4
-        figure = Figure(figsize=(width, 4.2), layout="constrained")
-        grid = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
-        floor = 0.5 / max(membership.n_members, membership.n_nonmembers)
-        for axes, part in zip(grid, parts, strict=True):
-            for index, (name, scores) in enumerate(membership.parts[part].items()):
-                _curve(axes, name, scores, index, floor)
-            _frame(axes, floor)
-            title = fitted(_PARTS.get(part, part), width / len(parts) - 0.5, size=10, bold=True)
-            axes.set_title(title, loc="left", fontweight="bold")
-        grid[0].set_ylabel("true-positive rate")
-        legend(figure, grid, at="lower", columns=4)
-        return finish(
-            figure,
-            "membership_roc",
-            "ROC curves of the membership attacks on logarithmic axes, beside guessing",
-        )
+        return [_of_part(membership, part, number, floor) for number, part in enumerate(membership.parts)]
+
+
+def _of_part(membership: Membership, part: str, number: int, floor: float) -> Drawing:
+    figure = Figure(figsize=(PANEL, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, scores) in enumerate(membership.parts[part].items()):
+        _curve(axes, name, scores, index, floor)
+    _frame(axes, floor)
+    title = fitted(_PARTS.get(part, part), PANEL - 0.8, size=10, bold=True)
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_ylabel("true-positive rate")
+    legend(figure, [axes], at="lower", columns=2)
+    return finish(
+        figure,
+        f"membership_roc_{number}",
+        f"ROC curves of the membership attacks through {_PARTS.get(part, part)} on logarithmic axes, beside "
+        "guessing",
+    )
 
 
 def _curve(axes: Axes, name: str, scores: MembershipScores, index: int, floor: float) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from privhier.evaluation.headline import METRIC_NAMES, certified_bounds, headline
+from privhier.evaluation.headline import METRIC_NAMES, certified_bounds, headline, telling
 from privhier.evaluation.leakage_parts import Certified
 from privhier.evaluation.result import AttributeLeakage, Result, Score, WorstAttack
+from privhier.evaluation.verdict import verdicts
 from privhier.evaluation.warnings import loud
 from privhier.privacy.leakage_guarantee import factor
 from privhier.privacy.shown import TWO_PROMISES, allowance, claim, mixed_promises
@@ -71,6 +72,7 @@ def summarize(result: Result) -> Iterator[str]:
     if mixed_promises(row.delta for row in result.guarantees if row.epsilon):
         yield f"note: {TWO_PROMISES}"
     urgent = loud(result.warnings)
+    yield from (f"verdict: {verdict.what} To mend it: {verdict.remedy}." for verdict in verdicts(result))
     yield from (f"warning: {warning}" for warning in result.warnings if warning not in urgent)
     yield from (f"WARNING: {warning}" for warning in urgent)  # last: next to the prompt
 
@@ -95,7 +97,9 @@ def headline_text(leakage: AttributeLeakage) -> str:
 
 def certified_text(certified: Certified) -> str:
     """What no attacker on one record's letters exceeds, rounded up."""
-    bounds = certified_bounds(certified)
+    bounds = {m: bound for m, bound in certified_bounds(certified).items() if telling(bound) is not None}
+    if not bounds:
+        return f"nothing: no bound below 1 ({certified.n} untouched test records)"
     stated = ", ".join(f"{_SHORT[metric]} at most {claim(bound)}" for metric, bound in bounds.items())
     sure = f"{certified.confidence:.0%} confidence, {certified.n} untouched test records"
     return f"any attacker on one record's letters: {stated} ({sure})"

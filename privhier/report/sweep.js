@@ -6,7 +6,10 @@
   tip.setAttribute("role", "tooltip");
   document.body.append(tip);
 
+  let shown = null;
+  const hide = () => { tip.hidden = true; shown = null; };
   const show = (mark, x, y) => {
+    shown = mark;
     tip.textContent = mark.dataset.tip;
     tip.hidden = false;
     const room = document.documentElement.clientWidth - tip.offsetWidth - 16;
@@ -14,18 +17,37 @@
     tip.style.left = `${Math.max(8, Math.min(x + 14, room)) + window.scrollX}px`;
     tip.style.top = `${(above > 8 ? above : y + 18) + window.scrollY}px`;
   };
+  const showAt = (mark) => {
+    const box = mark.querySelector(".shape").getBoundingClientRect();
+    show(mark, box.left + box.width / 2, box.top + box.height / 2);
+  };
   for (const mark of document.querySelectorAll(".mark")) {
     const title = mark.querySelector("title"); // the browser's own tooltip, for readers without scripts
     mark.dataset.tip = title.textContent;
     mark.setAttribute("aria-label", title.textContent);
     title.remove();
-    mark.addEventListener("mousemove", (event) => show(mark, event.clientX, event.clientY));
-    mark.addEventListener("mouseleave", () => { tip.hidden = true; });
-    mark.addEventListener("focus", () => {
-      const box = mark.getBoundingClientRect();
-      show(mark, box.left + box.width / 2, box.top + box.height / 2);
+    let first = false; // a finger has nothing to hover with: its first tap tells, its second one opens
+    mark.addEventListener("pointerdown", (event) => { first = event.pointerType === "touch" && shown !== mark; });
+    mark.addEventListener("click", (event) => {
+      if (!first) return;
+      event.preventDefault();
+      first = false;
+      showAt(mark);
     });
-    mark.addEventListener("blur", () => { tip.hidden = true; });
+    mark.addEventListener("mousemove", (event) => show(mark, event.clientX, event.clientY));
+    mark.addEventListener("mouseleave", hide);
+    mark.addEventListener("focus", () => showAt(mark));
+    mark.addEventListener("blur", hide);
+  }
+  document.addEventListener("pointerdown", (event) => { if (!event.target.closest(".mark")) hide(); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+
+  for (const button of document.querySelectorAll("button.names")) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const on = button.closest("section").querySelector("svg.plot.wide").classList.toggle("named");
+      button.setAttribute("aria-pressed", String(on));
+    });
   }
 
   const byPoint = new Map();

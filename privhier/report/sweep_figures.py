@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privhier.evaluation.frontier import Candidate, Frontier
+from privhier.evaluation.headline import telling
 from privhier.figures.style import BLACK, BLUE, GRAY, RC, calm, legend, rendered
 from privhier.figures.text import fitted
 from privhier.report.figures import reference_title
@@ -22,7 +23,7 @@ from privhier.report.sweep_plot import (
 
 
 def draw_frontier(front: Frontier, styles: dict[str, Style]) -> tuple[bytes, bytes]:
-    """One panel as ``(svg, pdf)``, 6.4 x 4.2 inches."""
+    """One panel as ``(svg, pdf)``, 6.4 inches wide; a leakage below guessing stands where it counts."""
     with matplotlib.rc_context(RC | {"font.size": 8.0}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
@@ -76,7 +77,7 @@ def _draw(axes: Axes, front: Frontier, styles: dict[str, Style]) -> None:
     bare = [c for c in front.candidates if c.unprotected]
     if bare:
         axes.plot(
-            [c.leakage.value for c in bare],
+            [c.counted for c in bare],
             [c.utility.value for c in bare],
             marker="o",
             markersize=11,
@@ -97,11 +98,15 @@ def _draw(axes: Axes, front: Frontier, styles: dict[str, Style]) -> None:
 def _errors(axes: Axes, candidates: list[Candidate], style: Style, name: str, on_front: bool) -> None:
     if not candidates:
         return
-    u, v = [c.utility for c in candidates], [c.leakage for c in candidates]
+    u, at = [c.utility for c in candidates], [c.counted for c in candidates]
+    ends = [(min(c.leakage.low, c.counted), max(c.leakage.high, c.counted)) for c in candidates]
     axes.errorbar(
-        [e.value for e in v],
+        at,
         [e.value for e in u],
-        xerr=[[e.value - e.low for e in v], [e.high - e.value for e in v]],
+        xerr=[
+            [x - low for x, (low, _) in zip(at, ends, strict=True)],
+            [high - x for x, (_, high) in zip(at, ends, strict=True)],
+        ],
         yerr=[[e.value - e.low for e in u], [e.high - e.value for e in u]],
         color=style.color,
         marker=style.shape,
@@ -121,10 +126,10 @@ def _bounds(axes: Axes, front: Frontier, styles: dict[str, Style], right: float)
     for name, line in (("ceiling", ":"), ("certified", "-")):
         label: str | None = name
         for candidate in front.front:
-            bound: float | None = getattr(candidate, name)
+            bound = telling(getattr(candidate, name))
             if bound is None or bound > right:
                 continue
             y, color = candidate.utility.value, styles[candidate.family].color
-            axes.plot([candidate.leakage.value, bound], [y, y], line, color=color, linewidth=0.9)
+            axes.plot([candidate.counted, bound], [y, y], line, color=color, linewidth=0.9)
             axes.plot([bound], [y], "|", color=color, markersize=9, label=label)
             label = None

@@ -17,6 +17,7 @@ from privhier.evaluation.breakers import TOLERATED as MATRIX_TOLERATED
 from privhier.evaluation.breakers import Breakers, breakers
 from privhier.evaluation.flat import clean_name
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, frontier, panels
+from privhier.evaluation.headline import telling
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, Progress, load_points, varying_keys
 from privhier.evaluation.ranking import RANK_METHOD, TOLERATED, Ranking, rank_families
 from privhier.privacy.shown import TWO_PROMISES, allowance, mixed_promises
@@ -24,7 +25,7 @@ from privhier.report import sweep_plot
 from privhier.report.figures import reference_title
 from privhier.report.page import VACUOUS, format_allows, format_ceiling, format_epsilon, format_gain
 from privhier.report.sweep_figures import draw_frontier
-from privhier.report.sweep_plot import Plot, Style, family_styles, place, reference_name, shape
+from privhier.report.sweep_plot import NARROW, Plot, Style, family_styles, place, reference_name, shape
 from privhier.report.sweep_tables import (
     Share,
     as_csv,
@@ -46,6 +47,7 @@ class Panel:
 
     front: Frontier
     plot: Plot
+    narrow: Plot
     slug: str
     shares: list[Share]
     rankings: list[Ranking]
@@ -133,7 +135,8 @@ def render(
         ranks = (
             [rank_families(front, tolerated=lost) for lost in TOLERATED] if len(front.families) > 1 else []
         )
-        shown.append(Panel(front, place(front, dict(styles)), slug, shares, ranks, breakers(front)))
+        wide, narrow = place(front, styles, names), place(front, styles, names, NARROW)
+        shown.append(Panel(front, wide, narrow, slug, shares, ranks, breakers(front)))
     status = {s: [p for p in points if p.status == s] for s in ("done", "running", "pending", "failed")}
     return environment.from_string(read("sweep.html.j2")).render(
         name=name,
@@ -234,13 +237,14 @@ def _tip(candidate: Candidate) -> str:
     lines += [f"{key} = {_value(value)}" for key, value in first.settings.items()]
     vacuous = candidate.epsilon is not None and candidate.epsilon > VACUOUS
     seeds = ", ".join(str(point.seed) for point in candidate.points)
+    ceiling, certified = telling(candidate.ceiling), telling(candidate.certified)
     lines += [
         f"utility {format_estimate(candidate.utility)}",
-        f"leakage {format_estimate(candidate.leakage)}",
+        f"leakage {format_estimate(candidate.leakage)}{_counts(candidate)}",
         f"beyond the labels' floor {format_estimate(candidate.excess)}",
         *([] if candidate.cloud_gain is None else [f"cloud gain {format_gain(candidate.cloud_gain)}"]),
-        f"ceiling {'none' if candidate.ceiling is None else format_ceiling(candidate.ceiling)}",
-        *([] if candidate.certified is None else [f"certified {format_ceiling(candidate.certified)}"]),
+        f"ceiling {'none' if ceiling is None else format_ceiling(ceiling)}",
+        *([] if certified is None else [f"certified {format_ceiling(certified)}"]),
         f"epsilon {format_epsilon(candidate.epsilon)}{' (numerically vacuous)' if vacuous else ''}",
         *([] if candidate.allows is None else [allowance(candidate.allows)]),
         f"{'on the front' if candidate.on_front else 'dominated'} "
@@ -249,6 +253,11 @@ def _tip(candidate: Candidate) -> str:
         command(first),
     ]
     return "\n".join(lines)
+
+
+def _counts(candidate: Candidate) -> str:
+    below = candidate.leakage.value < candidate.counted
+    return f", counts as guessing ({candidate.counted:.3f})" if below else ""
 
 
 def _breakable(name: str) -> Markup:

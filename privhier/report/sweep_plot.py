@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from privhier.evaluation.frontier import Candidate, Frontier, Reference
+from privhier.evaluation.headline import telling
 from privhier.evaluation.points import Estimate, Point
 from privhier.figures.axes import span
 from privhier.figures.style import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from privhier.report.figures import reference_title as _title
 
-WIDTH, HEIGHT = 1136, 540
-LEFT, RIGHT, TOP, BOTTOM = 62, 20, 40, 52
 _COLORS = [BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GRAY]
+_PLACES = [(a, dx, dy) for dy in (-9, 16, -23, 30, -37, 44) for a, dx in (("start", 9), ("end", -9))]
+"""Of a name beside its point: anchor, and offset in pixels."""
 _SHAPES = ["o", "s", "^", "D", "v", "P", "p"]
 """Matplotlib's names; every family has a shape besides its color, for gray prints."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A view box in pixels with its margins, and how many ticks it has room for.
+
+    ``named``: whether lines and points are named inside of it; else the page says their names below.
+    """
+
+    kind: str
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    ticks: tuple[int, int]
+    named: bool
+
+
+WIDE = Canvas("wide", 1136, 540, 62, 20, 40, 52, (10, 7), True)
+NARROW = Canvas("narrow", 400, 420, 50, 12, 14, 48, (5, 6), False)
+"""For a desk, and for a phone, where the other's words would be 4 pixels high."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +67,18 @@ class Whisker:
 
 
 @dataclass(frozen=True)
+class Name:
+    """What a point on the front is called, and where that is written."""
+
+    text: str
+    x: float
+    y: float
+    anchor: str
+
+
+@dataclass(frozen=True)
 class Mark:
-    """One candidate."""
+    """One candidate, where its leakage counts; ``measured`` is where it was measured if that is elsewhere."""
 
     candidate: Candidate
     at: Whisker
@@ -52,6 +86,8 @@ class Mark:
     path: str
     ceiling: float | None
     certified: float | None
+    measured: float | None
+    name: Name | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +105,7 @@ class Rule:
 class Plot:
     """One panel; dominated marks first, so that the front is drawn over them."""
 
+    canvas: Canvas
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     marks: list[Mark]
@@ -101,10 +138,11 @@ def reference_shape(name: str, among: Sequence[Reference]) -> str:
 
 
 def window(front: Frontier) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The leakage and the utility range that hold every interval, guessing, the floor and the raw images."""
+    """The leakage and the utility range that hold every interval, the lines, and the front's certificates."""
     shown: list[tuple[Estimate, Estimate]] = [(c.leakage, c.utility) for c in front.candidates]
     shown += [(r.leakage, r.utility) for r in front.references]
     xs = [front.chance, *(line.value for line in (front.raw_image, front.floor) if line is not None)]
+    xs += [bound for c in front.front if (bound := telling(c.certified)) is not None]
     xs += [edge for x, _ in shown for edge in (x.low, x.high)]
     ys = [edge for _, y in shown for edge in (y.low, y.high)]
     return span(xs, 0.04), span(ys, 0.04)
@@ -115,50 +153,89 @@ def stairs(front: Frontier, right: float, bottom: float) -> list[tuple[float, fl
     corners: list[tuple[float, float]] = []
     height = bottom
     for candidate in reversed(front.front):
-        corners += [(candidate.leakage.value, height), (candidate.leakage.value, candidate.utility.value)]
+        corners += [(candidate.counted, height), (candidate.counted, candidate.utility.value)]
         height = candidate.utility.value
     return [*corners, (right, height)]
 
 
-def place(front: Frontier, styles: dict[str, Style]) -> Plot:
-    """Everything of one panel in pixels of a ``WIDTH`` x ``HEIGHT`` view box."""
+def place(
+    front: Frontier, styles: Mapping[str, Style], names: Mapping[str, str], canvas: Canvas = WIDE
+) -> Plot:
+    """Everything of one panel in pixels of a canvas.
+
+    Args:
+        front: What is drawn.
+        styles: By family.
+        names: Setting (``Point.setting``) to its words.
+        canvas: Its view box.
+    """
     (x_low, x_high), (y_low, y_high) = window(front)
+    floor = canvas.height - canvas.bottom
 
     def x(value: float) -> float:
-        return round(LEFT + (value - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
+        across = canvas.width - canvas.left - canvas.right
+        return round(canvas.left + (value - x_low) / (x_high - x_low) * across, 1)
 
     def y(value: float) -> float:
-        return round(HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
+        return round(floor - (value - y_low) / (y_high - y_low) * (floor - canvas.top), 1)
 
-    def whisker(leakage: Estimate, utility: Estimate) -> Whisker:
-        low, high = x(leakage.low), x(leakage.high)
-        return Whisker(x(leakage.value), y(utility.value), low, high, y(utility.high), y(utility.low))
+    def whisker(at: float, leakage: Estimate, utility: Estimate) -> Whisker:
+        ends = x(min(leakage.low, at)), x(max(leakage.high, at))
+        return Whisker(x(at), y(utility.value), *ends, y(utility.high), y(utility.low))
 
-    marks = []
+    marks: list[Mark] = []
+    taken: list[tuple[float, float, float, float]] = []
     for candidate in sorted(front.candidates, key=lambda c: (c.on_front, c.utility.value)):
-        at, style = whisker(candidate.leakage, candidate.utility), styles[candidate.family]
+        at, style = (
+            whisker(candidate.counted, candidate.leakage, candidate.utility),
+            styles[candidate.family],
+        )
         size = 6.5 if candidate.on_front else 4.5
-        bounds = (candidate.ceiling, candidate.certified) if candidate.on_front else (None, None)
-        drawn = [x(bound) if bound is not None and bound <= x_high else None for bound in bounds]
-        marks.append(Mark(candidate, at, style, shape(style.shape, at.x, at.y, size), *drawn))
+        bounds = (telling(candidate.ceiling) if candidate.on_front else None, telling(candidate.certified))
+        ceiling, certified = (x(b) if b is not None and b <= x_high else None for b in bounds)
+        measured = x(candidate.leakage.value) if candidate.leakage.value < candidate.counted else None
+        text = names.get(candidate.points[0].setting, candidate.family)
+        name = _name(text, at, canvas, taken) if candidate.on_front and canvas.named else None
+        outline = shape(style.shape, at.x, at.y, size)
+        marks.append(Mark(candidate, at, style, outline, ceiling, certified, measured, name))
     references = []
     for reference in front.references:
-        at = whisker(reference.leakage, reference.utility)
+        at = whisker(reference.leakage.value, reference.leakage, reference.utility)
         outline = shape(reference_shape(reference.name, front.references), at.x, at.y, 6.5)
         references.append((reference, reference_name(reference, front.references), at, outline))
     corners = [(x(a), y(b)) for a, b in stairs(front, x_high, y_low)]
     limit = " L".join(f"{x(a):g},{y(b):g}" for a, b in limit_points(front))
     stair = "M" + " L".join(f"{a:g},{b:g}" for a, b in corners)
     return Plot(
-        x_ticks=[(x(t), f"{t:g}") for t in ticks(x_low, x_high, 10)],
-        y_ticks=[(y(t), f"{t:g}") for t in ticks(y_low, y_high, 7)],
+        canvas=canvas,
+        x_ticks=[(x(t), f"{t:g}") for t in ticks(x_low, x_high, canvas.ticks[0])],
+        y_ticks=[(y(t), f"{t:g}") for t in ticks(y_low, y_high, canvas.ticks[1])],
         marks=marks,
         references=references,
-        rules=_rules(front, x),
+        rules=_rules(front, x, canvas),
         stair=stair,
         limit=f"M{limit}" if limit else "",
-        shade=f"{stair} L{corners[-1][0]:g},{HEIGHT - BOTTOM} Z",
+        shade=f"{stair} L{corners[-1][0]:g},{floor} Z",
     )
+
+
+def _name(text: str, at: Whisker, canvas: Canvas, taken: list[tuple[float, float, float, float]]) -> Name:
+    """Beside its point, inside the canvas and over no other name where there is room; adds to ``taken``."""
+    wide = 6.4 * len(text)  # of 12 pixels high letters, generously
+    box, chosen = (0.0, 0.0, 0.0, 0.0), Name(text, at.x, at.y, "start")
+    for anchor, dx, dy in _PLACES:
+        left = at.x + dx - (wide if anchor == "end" else 0)
+        box = (left, at.y + dy - 11, left + wide, at.y + dy + 3)
+        chosen = Name(text, round(at.x + dx, 1), round(at.y + dy, 1), anchor)
+        inside = box[0] >= canvas.left and box[2] <= canvas.width - canvas.right and box[1] >= canvas.top
+        if inside and not any(_over(box, other) for other in taken):
+            break
+    taken.append(box)
+    return chosen
+
+
+def _over(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def limit_points(front: Frontier, steps: int = 160) -> list[tuple[float, float]]:
@@ -212,14 +289,14 @@ def floor_label(value: float) -> str:
     return f"floor: true task labels alone {value:.3f}"
 
 
-def _rules(front: Frontier, x: Callable[[float], float]) -> list[Rule]:
+def _rules(front: Frontier, x: Callable[[float], float], canvas: Canvas) -> list[Rule]:
     rules = [Rule(x(front.chance), chance_label(front), "start", "chance", 0)]
     if front.raw_image is not None:
         at = x(front.raw_image.value)
         label = f"same attack on raw images {front.raw_image.value:.3f}"
         near = abs(at - rules[0].x) < 420  # its label would run into the other one
         level = (1 if front.floor is None else 2) if near else 0
-        rules.append(Rule(at, label, "end" if at > WIDTH / 2 else "start", "raw", level))
+        rules.append(Rule(at, label, "end" if at > canvas.width / 2 else "start", "raw", level))
     if front.floor is not None:
         rules.append(Rule(x(front.floor.value), floor_label(front.floor.value), "start", "floor", 1))
     return rules

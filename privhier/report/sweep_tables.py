@@ -11,7 +11,7 @@ from typing import Any
 from privhier.evaluation.breakers import breakers
 from privhier.evaluation.flat import attack_metrics, clean_name, headline_metrics, with_interval
 from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, Reference
-from privhier.evaluation.headline import headline
+from privhier.evaluation.headline import chance, counted, headline
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, estimate
 from privhier.evaluation.ranking import TOLERATED, rank_families
 from privhier.evaluation.result import GroupScores, Score
@@ -24,7 +24,8 @@ def point_rows(points: Sequence[Point], fronts: Sequence[Frontier]) -> list[dict
     """One row per point, one seed each, finished or not; every row has every column.
 
     Settings keep their dotted keys; scores come as ``name``, ``name_low``, ``name_high``.
-    ``leakage/ATTRIBUTE/on_front`` says whether the point's setting is in the Pareto set.
+    ``leakage/ATTRIBUTE/on_front`` says whether the point's setting is in the Pareto set;
+    ``leakage/ATTRIBUTE/headline/counted`` is what its leakage counts as there: below guessing, guessing.
     """
     winners = {
         (front.attribute, point.id): candidate.on_front
@@ -70,6 +71,7 @@ def ranking_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
                 row |= {"task_lost": placed.task_lost, "wins": placed.wins, "first": placed.first}
                 row |= {"above_next": placed.above_next}
                 row |= _estimate("leakage", None if chosen is None else chosen.leakage)
+                row |= {"leakage_counted": None if chosen is None else chosen.counted}
                 rows.append(row | _estimate("excess", None if chosen is None else chosen.excess))
     return rows
 
@@ -203,7 +205,9 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
         prefix = clean_name(f"leakage/{attribute}")
         row[f"{prefix}/on_front"] = winners.get((attribute, point.id))
         top = headline(leakage)
-        row |= {} if top is None else {f"{prefix}/worst": top.attack, f"{prefix}/records": top.records}
+        if top is not None:
+            row |= {f"{prefix}/worst": top.attack, f"{prefix}/records": top.records}
+            row[f"{prefix}/headline/counted"] = counted(top.score.value, chance(leakage, top.metric))
         row |= {f"{prefix}/{name}": value for name, value in headline_metrics(leakage).items()}
         row |= {f"{prefix}/{name}": value for name, value in attack_metrics(leakage.worst).items()}
         row[f"{prefix}/majority"] = leakage.majority
@@ -263,6 +267,7 @@ def _panel(front: Frontier) -> dict[str, Any]:
                 "settings": {key: _plain(value) for key, value in c.points[0].settings.items()},
                 "utility": asdict(c.utility),
                 "leakage": asdict(c.leakage),
+                "leakage_counted": c.counted,
                 "excess": None if c.excess is None else asdict(c.excess),
                 "ceiling": c.ceiling,
                 "certified": c.certified,

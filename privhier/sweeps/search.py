@@ -1,8 +1,9 @@
 """Multi-objective search over a sweep's axes with Optuna, one generation of trials after the other.
 
-Objectives: the mean task AUC, up; the headline leakage of each sensitive attribute, down; both means over
-the seeds. A generation is suggested as a whole, from the finished ones only: what is suggested depends on
-the seed and on results, not on workers or engines, and a killed search goes on as it would have.
+Objectives: the mean task AUC, up; the headline leakage of each sensitive attribute, down (below guessing it
+counts as guessing); both means over the seeds. A generation is suggested as a whole, from the finished ones
+only: what is suggested depends on the seed and on results, not on workers or engines, and a killed search
+goes on as it would have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from privhier.errors import CheckpointError, ConfigError
-from privhier.evaluation.headline import headline
+from privhier.evaluation.headline import chance, counted, headline
 from privhier.evaluation.result import AttributeLeakage, Result
 from privhier.seeding import stream_seed
 from privhier.sweeps.axis import Axis
@@ -89,7 +90,7 @@ def _leak(name: str, leakage: AttributeLeakage) -> float:
     top = headline(leakage)
     if top is None:
         raise ValueError(f"no attacker on {name} has a score")
-    return top.score.value
+    return counted(top.score.value, chance(leakage, top.metric))
 
 
 def _suggest(

@@ -8,9 +8,11 @@ import pytest
 from scipy import stats
 
 from privhier.errors import CheckpointError, ResultError
+from privhier.evaluation.candidate import least_leaking
 from privhier.evaluation.frontier import REFERENCE_POINT, frontier, panels
 from privhier.evaluation.leakage_parts import Excess, LabelCounts
 from privhier.evaluation.points import Point, estimate, group_by_setting, is_sweep, load_points, varying_keys
+from privhier.evaluation.ranking import rank_families
 from privhier.evaluation.result import Result, Score, WorstAttack
 from privhier.metrics.label_auc import label_limit
 from privhier.metrics.pareto import hypervolume
@@ -365,3 +367,40 @@ def test_the_leakage_of_a_point_is_its_headline(make_point):
     leakage = {"race==0": found.model_copy(update={"worst": worst})}
     point = replace(point, result=point.result.model_copy(update={"leakage": leakage}))
     assert frontier([point], "race==0").candidates[0].leakage.value == 0.61
+
+
+# Below guessing
+
+
+def test_leakage_below_guessing_counts_as_guessing(make_point):
+    """A point at 0.414 was the whole front: it beat everything by bad luck of its attacker."""
+    unlucky = make_point(0.70, 0.414, family="unlucky", half=0.02)
+    fair = make_point(0.90, 0.50, family="fair", number=1, half=0.02)
+    found = frontier([unlucky, fair], "race==0")
+    assert [c.on_front for c in found.candidates] == [False, True]
+    assert [c.counted for c in found.candidates] == [0.5, 0.5]
+    assert found.candidates[0].leakage.value == 0.414  # what was measured is still told
+    assert found.volume.value == pytest.approx(0.4 * 0.5)
+    assert found.volume.high <= 0.25  # perfect utility at guessing
+    assert found.families["unlucky"].value == pytest.approx(0.2 * 0.5)
+    versus = next(c for c in found.comparisons if c.a == "fair")
+    assert (versus.coverage, versus.share_larger) == (1.0, 1.0)
+    # In half of the draws the other's leakage is above guessing: then, and only then, it is a trade.
+    assert found.candidates[0].front_share == pytest.approx(0.5, abs=0.05)
+
+
+def test_of_settings_at_guessing_the_most_useful_one_stands_for_its_family(make_point):
+    points = [
+        make_point(0.80, 0.45, family="a", half=0.001),
+        make_point(0.89, 0.50, family="a", number=1, half=0.001),
+        make_point(0.90, 0.70, family="none", number=2, half=0.001),
+        make_point(0.89, 0.41, family="b", number=3, half=0.001),
+    ]
+    front = frontier(points, "race==0")
+    ranking = rank_families(front, tolerated=0.2)
+    chosen = {placed.family: placed.candidate for placed in ranking.placed}
+    assert chosen["a"].utility.value == 0.89
+    assert ranking.above["a", "b"] == pytest.approx(0.5, abs=0.1)  # both guess: nobody is above
+    assert ranking.above["b", "none"] == 1.0
+    assert least_leaking(front.candidates).utility.value == 0.89
+    assert least_leaking([]) is None

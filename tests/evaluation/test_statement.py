@@ -59,3 +59,13 @@ def test_the_metrics_at_the_top_are_the_headlines(result):
 def test_a_secret_without_a_certificate_leaves_the_run_without_one(result):
     bare = {name: one.model_copy(update={"certified": None}) for name, one in result.leakage.items()}
     assert "certified" not in top_metrics(result.model_copy(update={"leakage": bare}))
+
+
+def test_a_leakage_below_guessing_is_no_better_than_guessing_in_a_table_of_runs(result):
+    name, one = next(iter(result.leakage.items()))
+    score = one.worst.auc.model_copy(update={"value": 0.414, "low": 0.39, "high": 0.44})
+    worst = one.worst.model_copy(update={"auc": score, "training_records": {}})
+    lone = result.model_copy(
+        update={"leakage": {name: one.model_copy(update={"worst": worst, "attacks": []})}}
+    )
+    assert top_metrics(lone)["leakage"] == 0.5

@@ -343,7 +343,7 @@ def test_attackers_names_beside_their_points_do_not_cover_each_other(result, fig
 def test_the_page_s_own_plot_has_ticks_apart(name, result):
     case = CASES[name]
     points = points_of(case, made_up(case, result))
-    plot = place(frontier(points, case.attribute), family_styles(points))
+    plot = place(frontier(points, case.attribute), family_styles(points), {})
     for ticks, room in ((plot.x_ticks, 40), (plot.y_ticks, 16)):
         places = sorted(at for at, _ in ticks)
         assert len({label for _, label in ticks}) == len(ticks) >= 2

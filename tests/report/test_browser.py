@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,6 @@ COLUMNS = [
     "unit",
     "epsilon",
     "delta",
-    "covers",
-    "does not cover",
 ]
 
 
@@ -64,7 +64,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result,
         config,
         history=history,
-        reconstructions=[ReconstructionSheet("decoder", rows)],
+        reconstructions=[ReconstructionSheet("decoder", rows, [(0.8, 0.9, 0.4)] * 3, rows[0][2] / 2, 3)],
         command="privhier run configs/quickstart.yaml --out " + "a-very-long-folder-name/" * 12,
     )
 
@@ -91,12 +91,15 @@ def test_has_its_sections_in_order(page: Any) -> None:
 
 
 def test_every_image_is_drawn_and_described(page: Any) -> None:
+    page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
     images = page.execute_script(
         "return [...document.images].map(i => [i.alt, i.complete && i.naturalWidth, i.offsetWidth])"
     )
-    # Tradeoff, three attributes, curves, the cost of attacks on two; three rows of three pictures.
-    assert len(images) == 5 + 2 + 9
+    # Tradeoff and leakage of three attributes, curves of a loss and of scores, the cost of attacks on two;
+    # three rows of four pictures.
+    assert len(images) == 3 + 3 + 2 + 2 + 12
     assert all(alt and natural > 0 and shown > 0 for alt, natural, shown in images)
+    page.execute_script("document.querySelectorAll('details').forEach(d => { d.open = false })")
 
 
 def test_the_guarantee_table_has_its_columns_and_the_limits_stand_above_it(page: Any) -> None:
@@ -119,6 +122,69 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
         assert page.execute_script(
             "return [...document.querySelectorAll('.scroll')].every(s => s.scrollWidth <= s.clientWidth)"
         )
+
+
+@pytest.fixture
+def phone(page: Any) -> Iterator[Any]:
+    """The page on a screen of 390 pixels."""
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    yield page
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
+def test_on_a_phone_nothing_is_cut_and_the_epsilon_is_on_the_screen(phone: Any) -> None:
+    assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
+    phone.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
+    boxes = phone.execute_script(
+        "return [...document.querySelectorAll('#guarantee-table .eps')].map(e => {"
+        "const b = e.getBoundingClientRect(); return [b.left, b.right, b.width] })"
+    )
+    assert len(boxes) >= 3
+    assert all(0 <= left < right <= 390 and width > 0 for left, right, width in boxes)
+    drawn = phone.execute_script(
+        "return [...document.querySelectorAll('img.drawn')].map(i => i.offsetWidth / i.naturalWidth)"
+    )
+    assert drawn  # text of 9 points, 12 pixels, is still above 9 of them
+    assert all(scale > 0.75 for scale in drawn)
+
+
+def test_the_page_follows_a_dark_screen_and_is_printed_light_and_unfolded(phone: Any) -> None:
+    def colors() -> list[int]:
+        found = phone.execute_script(
+            "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        )
+        return [sum(int(part) for part in re.findall(r"\d+", color)[:3]) for color in found]
+
+    def shown() -> bool:
+        visible: bool = phone.execute_script(
+            "return document.querySelector('#reproduce ~ details pre').checkVisibility("
+            "{contentVisibilityAuto: true})"
+        )
+        return visible
+
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    phone.execute_script("document.querySelectorAll('details').forEach(d => { d.open = false })")
+    phone.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": dark})
+    ink, paper = colors()
+    assert ink > 500 > 200 > paper
+    assert not shown()
+    phone.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+    ink, paper = colors()
+    assert paper > 700
+    assert ink < 200
+    assert shown()
+
+
+def test_the_first_fold_comes_early(page: Any) -> None:
+    """What is longer than a glance is folded: until there, two and a half screens at most."""
+    page.set_window_size(1300, 900)
+    top = page.execute_script(
+        "return document.querySelector('details').getBoundingClientRect().top + scrollY"
+    )
+    assert top < 2.5 * 900
 
 
 def test_colors_of_the_figures_are_told_apart_by_the_color_blind(report: Path) -> None:

@@ -175,7 +175,8 @@ def test_repeats_to_the_byte_and_leaves_nothing_half_written(
         assert not [p for p in files if p.suffix == ".tmp"]
         pages.append({p.relative_to(tmp_path / name): p.read_bytes() for p in files})
     assert pages[0] == pages[1]
-    expected = {"tradeoff", "curves", "leakage_0", "leakage_1", "leakage_2", "cost_0", "cost_1"}
+    expected = {"tradeoff", "leakage_0", "leakage_1", "leakage_2", "cost_0", "cost_1"}
+    expected |= {"tradeoff_0", "tradeoff_1", "tradeoff_2", "curves_0", "curves_1", "curves_2"}
     assert {p.stem for p in pages[0] if p.suffix == ".svg"} == expected
     assert {p.stem for p in pages[0] if p.suffix == ".png"} == expected
 
@@ -190,7 +191,7 @@ def test_figures_touch_no_global_state_of_matplotlib(result: Result) -> None:
     drawings = draw_all(result, [])
     assert dict(matplotlib.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == loaded
-    assert "curves" not in drawings
+    assert "curves_0" not in drawings
     assert drawings["tradeoff"].png.startswith(b"\x89PNG")
 
 
@@ -199,7 +200,7 @@ def test_history_with_odd_entries_still_draws(result: Result) -> None:
         {"phase": "joint", "epoch": 1, "loss": float("nan"), "note": "text", "flag": True, "auc": 0.7},
         {"phase": "joint", "epoch": 0, "loss": 1.0, "auc": 0.6},
     ]
-    assert b"<svg" in draw_all(result, history)["curves"].svg
+    assert b"<svg" in draw_all(result, history)["curves_0"].svg
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, result: Result, config: RunConfig) -> None:
@@ -313,4 +314,69 @@ def test_the_headline_stands_with_its_floor_and_its_excess(
     for number in ("0.531", "0.522", "0.541", "0.012", "0.083"):
         assert number in attackers
     (figure,) = [d for d in draw_all(result, []).values() if d.name == "leakage_0"]
-    assert b"floor: true task labels alone 0.52" in figure.svg
+    assert b"floor: true task labels alone 0.522" in figure.svg
+
+
+def test_a_verdict_stands_above_every_number(tmp_path: Path, result: Result, config: RunConfig) -> None:
+    def weak(value: float) -> Result:
+        score = Score(value=value, low=value - 0.02, high=value + 0.02, n=1000)
+        leakage = result.leakage["race==0"]
+        images = leakage.raw_image_attack.model_copy(update={"auc": score})  # type: ignore[union-attr]
+        changed = leakage.model_copy(update={"raw_image_attack": images})
+        return result.model_copy(update={"leakage": result.leakage | {"race==0": changed}})
+
+    text = parse(written(tmp_path, weak(0.505), config)).text
+    said = (
+        "The leakage of race==0 says nothing: the same attackers do no better than guessing even on the raw"
+    )
+    assert text.index(said) < text.index("What you may say") < text.index("Task utility (cloud)")
+    assert "To mend it: give the attackers more images (attacks.auxiliary)" in text
+    assert "role=alert" not in written(tmp_path, weak(0.9), config).replace('"', "")
+
+
+def test_losses_have_axes_of_their_own(result: Result) -> None:
+    history = [
+        {
+            "phase": "joint",
+            "epoch": epoch,
+            "edge_loss": 90.0,
+            "cloud_loss": 0.6,
+            "adversary_loss_male": 3.0,
+            "adv_loss_race": 2.0,
+            "val/glossy/cloud_auc": 0.7,
+            "val/smiling/cloud_auc": 0.8,
+            "norm": 17.0,
+        }
+        for epoch in range(3)
+    ]
+    drawn = [d for name, d in draw_all(result, history).items() if name.startswith("curves_")]
+    titles = [d.alt.removesuffix(" over the epochs of all phases") for d in drawn]
+    assert titles == ["loss: edge", "loss: cloud", "loss: adversary", "norm", "scores"]
+    assert b"glossy, cloud auc" in drawn[-1].svg
+
+
+def test_every_figure_of_the_page_is_one_panel_wide(result: Result, history: list[dict[str, Any]]) -> None:
+    """A wide one would be shrunk on a phone until nobody can read it."""
+    drawings = draw_all(result, history)
+    widths = {
+        name: float(re.search(rb'<svg[^>]* width="([0-9.]+)pt"', d.svg)[1])  # type: ignore[index]
+        for name, d in drawings.items()
+    }
+    assert widths.pop("tradeoff") > 700  # the whole, for papers and notebooks
+    assert {round(width) for width in widths.values()} == {331}
+
+
+def test_pictures_have_their_score_and_the_mean_face_beside_them(
+    tmp_path: Path, result: Result, config: RunConfig, sheet: ReconstructionSheet
+) -> None:
+    scores = [(0.8123, 0.9, 0.4321)] * len(sheet.rows)
+    mean = np.full_like(sheet.rows[0][2], 0.25)
+    told = ReconstructionSheet(sheet.attack, sheet.rows, scores, mean, 64)
+    page = written(tmp_path, result, config, [told])
+    text = parse(page).text
+    assert "Its best, median and worst pictures of 64, by their SSIM" in text
+    assert text.count("SSIM 0.812") == len(sheet.rows)
+    assert text.count("SSIM 0.432") == len(sheet.rows)
+    assert page.count('alt="the mean face, ') == len(sheet.rows)
+    bare = written(tmp_path, result, config, [sheet])
+    assert "the mean face, " not in bare

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_family_can_be_hidden_and_shown(page: Any) -> None:
     key = page.find_element("css selector", ".key[data-family='0']")
     before = page.execute_script(shown)
     page.execute_script("arguments[0].click()", key)
-    assert page.execute_script(shown) == before - 3 * 12
+    assert page.execute_script(shown) == before - 3 * 12  # the plots for a phone are not shown here
     page.execute_script("arguments[0].click()", key)
     assert page.execute_script(shown) == before
 
@@ -118,6 +119,64 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
         assert page.execute_script(
             "return [...document.querySelectorAll('.scroll')].every(s => s.scrollWidth <= s.clientWidth)"
         )
+
+
+@pytest.fixture
+def phone(page: Any) -> Iterator[Any]:
+    """The page on a screen of 390 pixels that is touched."""
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield page
+    page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_on_a_phone_the_first_tap_tells_and_the_second_opens(phone: Any) -> None:
+    assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
+    mark = phone.find_element("css selector", "svg.narrow .mark.front")
+    phone.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+    place = phone.execute_script(
+        "const b = arguments[0].querySelector('.shape').getBoundingClientRect();"
+        "return [b.left + b.width / 2, b.top + b.height / 2, document.elementFromPoint("
+        "b.left + b.width / 2, b.top + b.height / 2).closest('.mark').dataset.point]",
+        mark,
+    )
+
+    def tap() -> None:
+        finger = [{"x": place[0], "y": place[1]}]
+        phone.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": finger})
+        phone.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    tip = phone.find_element("id", "tip")
+    tap()
+    WebDriverWait(phone, 10).until(lambda _: tip.is_displayed())
+    assert "utility 0." in tip.text
+    assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert "/points/" not in phone.current_url
+    tap()
+    WebDriverWait(phone, 10).until(lambda driver: f"/points/{place[2]}/" in driver.current_url)
+
+
+def test_points_are_reached_by_the_keyboard_and_named_at_a_button(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    mark = page.find_element("css selector", "svg.wide .mark.front")
+    page.execute_script("arguments[0].focus()", mark)
+    tip = page.find_element("id", "tip")
+    assert "leakage 0." in tip.text
+    mark.send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+    names = page.find_elements("css selector", "svg.wide .front .name")
+    page.execute_script("document.activeElement.blur()")
+    assert not any(name.is_displayed() for name in names)
+    button = page.find_element("css selector", "button.names")
+    page.execute_script("arguments[0].click()", button)
+    first = page.find_elements("css selector", "section:first-of-type svg.wide .front .name")
+    assert all(name.is_displayed() for name in first)
+    assert button.get_attribute("aria-pressed") == "true"
 
 
 ATTACKERS = ("table", "logistic_regression", "gradient_boosting", "mlp", "cnn", "rbf_kernel", "averaging")

@@ -11,9 +11,10 @@ import pyarrow.parquet
 import pytest
 
 from privhier.errors import OutputError, ResultError
+from privhier.evaluation.frontier import frontier
 from privhier.evaluation.points import load_points
 from privhier.report.sweep_page import setting_name, short_keys, write_sweep_report
-from privhier.report.sweep_plot import family_styles
+from privhier.report.sweep_plot import family_styles, place
 from privhier.storage.sealed import Sealed
 
 WRITTEN = ["report.html", "frontier.json", "points.csv", "points.parquet"]
@@ -68,15 +69,16 @@ def test_every_point_links_to_its_report_and_gives_its_command(sweep, page):
 
 def test_one_mark_a_setting_with_its_facts_in_the_title(page):
     titles = re.findall(r"<a class=\"mark [^>]*><title>([^<]*)</title>", page)
-    assert len(titles) == 3 * 35
+    assert len(titles) == 2 * 3 * 35  # for a desk and for a phone
     assert all(len(re.findall(r"^release.sigma = ", t, re.M)) == 1 for t in titles)
     assert all("utility 0." in t and "leakage 0." in t and "seeds 0" in t for t in titles)
 
 
 def test_lines_ring_ceilings_and_references_are_drawn(page):
-    assert page.count('<line class="chance"') == 3
-    assert page.count('<line class="raw"') == 3
-    assert page.count('<circle class="ring"') == 3 * 3  # none x sigma 0 x three widths
+    assert page.count('<line class="chance"') == 3 * 3  # two plots and a legend, three attributes
+    assert page.count('<line class="raw"') == 3 * 3
+    assert page.count('<line class="floor"') == 3 * 3
+    assert page.count('<circle class="ring"') == 2 * 3 * 3  # none x sigma 0 x three widths
     assert page.count('class="ceiling"') >= 3
     assert "guessing 0.50" in page
     assert "open network, same width" in page
@@ -183,7 +185,7 @@ def test_several_data_sets_get_panels_of_their_own(put, small):
     path = next((sweep / "points").glob("*/result.json"))
     put(path, path.read_text().replace('"name": "synthetic"', '"name": "celeba"'))
     page = write_sweep_report(sweep).read_text()
-    assert page.count('<svg class="plot') == 6
+    assert page.count('<svg class="plot wide') == page.count('<svg class="plot narrow') == 6
     assert (sweep / "frontier_celeba_gender_bin_age_20_40_60_race.svg").exists()
 
 
@@ -215,12 +217,12 @@ def test_settings_in_words(sweep):
 
 
 def test_floors_their_excess_and_the_best_label_releases_are_shown(sweep, page):
-    assert page.count("floor: true task labels alone 0.530") == 3
+    assert page.count("floor: true task labels alone 0.530") == 2 * 3  # in the plot, and below it on a phone
     assert "The true task labels alone tell 0.530" in page
     assert "beyond the labels&#39; floor" in page
     assert page.count("its excess over the floor of the true task labels") == 3
     assert page.count('range">excess ') >= 3
-    assert page.count('<path class="limit" d="M') == 2 + 2  # plots of two attributes, and their legends
+    assert page.count('<path class="limit" d="M') == 2 * 2 + 2  # plots of two attributes, and their legends
     panel = json.loads((sweep / "frontier.json").read_text())["panels"][0]
     assert panel["floor"]["value"] == 0.53
     assert panel["label_limit"][-1]["utility"] == 1.0
@@ -263,3 +265,66 @@ def test_certificates_are_drawn_and_told_where_there_are_some(small):
     assert "certified 0.6" in page
     told = json.loads((folder / "frontier.json").read_text())["panels"][0]["candidates"]
     assert {candidate["certified"] for candidate in told} == {0.6}
+
+
+def test_certificates_stand_in_the_window_and_those_of_one_nowhere(small, result):
+    folder = small(defenses=["none"], seeds=[0], failed=0, pending=0)
+    drawn = {}
+    for bound in (0.93, 0.9998):
+        for path in (folder / "points").glob("*/result.json"):
+            data = json.loads(path.read_text())
+            for leakage in data["leakage"].values():
+                leakage["raw_image_attack"] = None
+                if leakage["worst"].get("auc"):
+                    leakage["certified"] = {"auc": bound, "confidence": 0.95, "n": 900, "people": 900}
+            data["references"] = {}
+            Sealed(path.parent).write(path, json.dumps(data))
+        page = write_sweep_report(folder).read_text()
+        drawn[bound] = 'path class="certified"' in page, "certified 0.93" in page
+        assert "certified 1.0" not in page
+        told = json.loads((folder / "frontier.json").read_text())["panels"][0]["candidates"]
+        assert {candidate["certified"] for candidate in told} == {bound}
+    assert drawn == {0.93: (True, True), 0.9998: (False, False)}
+
+
+def test_a_leakage_below_guessing_stands_at_guessing_and_its_measure_is_told(small):
+    folder = small(defenses=["none", "max_entropy"], seeds=[0], failed=0, pending=0)
+    path = sorted((folder / "points").glob("*/result.json"))[0]
+    data = json.loads(path.read_text())
+    for leakage in data["leakage"].values():
+        if leakage["worst"].get("auc"):
+            leakage["worst"]["auc"] = {"value": 0.414, "low": 0.39, "high": 0.44, "n": 1000}
+            leakage["headline"] = None
+    data["utility_mean"]["auc"] = {"value": 0.51, "low": 0.5, "high": 0.52, "n": 1000}
+    Sealed(path.parent).write(path, json.dumps(data))
+    page = write_sweep_report(folder).read_text()
+    assert "leakage 0.414 [0.390, 0.440], counts as guessing (0.500)" in page
+    assert "measured below guessing" in page
+    assert '<span class="range">counts as 0.500</span>' in page
+    panel = json.loads((folder / "frontier.json").read_text())["panels"][0]
+    unlucky = next(c for c in panel["candidates"] if c["leakage"]["value"] == 0.414)
+    assert unlucky["leakage_counted"] == 0.5
+    assert sum(c["on_front"] for c in panel["candidates"]) > 1  # it was the whole front
+    rows = list(csv.DictReader(io.StringIO((folder / "points.csv").read_text())))
+    low = next(r for r in rows if r["leakage/race_eq_0/headline/score"] == "0.414")
+    assert low["leakage/race_eq_0/headline/counted"] == "0.5"
+    ranked = list(csv.DictReader(io.StringIO((folder / "ranking.csv").read_text())))
+    assert all(float(r["leakage_counted"]) >= 0.5 for r in ranked if r["leakage_counted"])
+    found = frontier(load_points(folder), "race==0")
+    marks = place(found, family_styles(load_points(folder)), {}).marks
+    (mark,) = [m for m in marks if m.measured is not None]
+    guessing = next(
+        r.x for r in place(found, family_styles(load_points(folder)), {}).rules if r.kind == "chance"
+    )
+    assert mark.at.x == guessing
+    assert mark.at.left < mark.measured < mark.at.x == mark.at.right
+
+
+def test_names_of_the_front_are_written_apart(sweep):
+    points = load_points(sweep)
+    names = {point.setting: setting_name(point, ["release.sigma"]) for point in points if point.result}
+    plot = place(frontier(points, "race==0"), family_styles(points), names)
+    written = [mark.name for mark in plot.marks if mark.name]
+    assert len(written) == sum(mark.candidate.on_front for mark in plot.marks) > 1
+    assert len({(name.x, name.y) for name in written}) == len(written)
+    assert all(0 < name.x < plot.canvas.width and 0 < name.y < plot.canvas.height for name in written)

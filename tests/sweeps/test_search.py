@@ -88,3 +88,15 @@ def test_other_axes_are_refused(searched, write_sweep, tmp_path):
     sweep = load_sweep(write_sweep(tmp_path / "s.yaml", axes=AXES[:2], search={"n_trials": 4}))
     with pytest.raises(CheckpointError, match="other axes"):
         module.run_search(sweep, SweepFolder(tmp_path / "a"), lambda points: None)
+
+
+def test_leakage_below_guessing_is_no_better_an_objective_than_guessing(result):
+    name, leakage = next(iter(result.leakage.items()))
+
+    def leaking(value):
+        score = leakage.worst.auc.model_copy(update={"value": value, "low": value, "high": value})
+        worst = leakage.worst.model_copy(update={"auc": score, "training_records": {}})
+        changed = leakage.model_copy(update={"worst": worst, "headline": None})
+        return module.objectives([result.model_copy(update={"leakage": {name: changed}})])[1]
+
+    assert [leaking(value) for value in (0.414, 0.5, 0.6)] == [0.5, 0.5, 0.6]
