@@ -152,8 +152,8 @@ class RayEngine:
     def _apart(self) -> Path:
         """Where a node that does not see this sweep folder works: below its own temporary folder.
 
-        The same for every start on this sweep folder, so that a node goes on with what it has; another for any
-        other folder of that name, whose points are another's.
+        The same for every start on this sweep folder, so that a node goes on with what it has; another for
+        any other folder of that name, whose points are another's.
         """
         path = self.folder.root / ".origin"
         if not path.exists():
