@@ -21,7 +21,7 @@ from privhier.errors import PrivhierError
 
 BLOCK = re.compile(r"^```(\w*)(?: title=[^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDITION = re.compile(r"# (?P<file>\S+\.py)(?:: add a (?P<what>line|row)(?: to (?P<table>\w+))?)?\n")
-NOT_OURS = {"export", "pre-commit", "mlflow", "pip", ".venv/bin/pip", "pytest", "python"}
+NOT_OURS = {"export", "pre-commit", "mlflow", "pip", ".venv/bin/pip", "pytest", "python", "ray"}
 """Commands of other programs."""
 
 

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 __all__ = ["MlflowTracker", "Nesting", "NullTracker", "Status", "Tracker", "open_tracker", "store_uri"]
 
 STATE = "tracking.json"
-_PICTURE = "figures/tradeoff.png"
-"""Of the report's figures the one that a run's note shows."""
+_PICTURE = "figures/tradeoff.svg"
+"""Of the report's figures the one that a run's note shows: MLflow shows it at its own size, which fits."""
 _FILES = ("result.json", "report.html", "ledger.jsonl", "*.safetensors")
 _BATCH = 100  # params or tags in one request (MLflow's limit)
 _VALUE = 6000  # characters of a param (MLflow's limit)

@@ -43,12 +43,11 @@ def _state() -> dict[str, Any]:
             "params.`defense.name`",
             "tags.`kind`",
         ],
-        "columnWidths": {"attributes.`Run Name`": 340},
         "runsHiddenMode": "SHOW_ALL",
         "useGroupedValuesInCharts": False,
         "isAccordionReordered": True,  # else the sections are sorted by name
         "compareRunSections": [
-            _section(_SECTION, _NAME),
+            {**_section(_SECTION, _NAME), "columns": 2, "cardHeight": 460},
             _section("privhier-model-metrics", "Model metrics"),
             _section("privhier-system-metrics", "System metrics"),
         ],

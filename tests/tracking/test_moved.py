@@ -15,10 +15,12 @@ import torch
 
 from privhier.config import RunConfig
 from privhier.evaluation.result import Result
+from privhier.storage.sealed import Sealed
 from privhier.tracking import tracker as tracking
 from privhier.tracking.moved import follow
 from privhier.tracking.sqlite import sqlite_uri
 from privhier.tracking.store import opened
+from privhier.tracking.sweep import ParentRun, log_frontier
 
 CONFIG = {
     "name": "moved",
@@ -133,6 +135,51 @@ def test_what_lies_at_the_old_place_only_is_still_found_there(
     }
     assert found["one"].startswith((tmp_path / "copy").as_uri())
     assert found["two"].startswith(runs.as_uri())
+
+
+@pytest.mark.parametrize("noted", ["as we write it", "as we wrote it"])
+def test_a_moved_sweep_goes_on_in_its_own_run(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, noted: str
+) -> None:
+    """The sweep's run is found beside it, and nothing is written where it was."""
+
+    def parent(folder: Path) -> ParentRun:
+        return ParentRun(folder, "privhier", name="s", digest="d", params={"seeds": [0]})
+
+    (tmp_path / "before" / "front").mkdir(parents=True)
+    shutil.copy(empty_store, tmp_path / "before" / "mlflow.db")
+    first = parent(tmp_path / "before" / "front")
+    if noted == "as we wrote it":
+        state = {"run_id": first.run_id, "store": first.store}
+        Sealed(tmp_path / "before" / "front").write_json(
+            tmp_path / "before" / "front" / "tracking.json", state
+        )
+    (tmp_path / "before").rename(tmp_path / "after")
+    front = tmp_path / "after" / "front"
+    assert parent(front).run_id == first.run_id
+    (front / "frontier_male.svg").write_text("<svg/>")
+    assert log_frontier(front, [front / "frontier_male.svg"], {"hypervolume/male": 0.5}) is None
+    found = client(tmp_path / "after").get_run(first.run_id)
+    assert found.data.metrics["hypervolume/male"] == 0.5
+    assert "get-artifact?path=frontier_male.svg" in found.data.tags["mlflow.note.content"]
+    assert found.data.tags["kind"] == "sweep"
+    assert not (tmp_path / "before").exists()
+
+
+def test_a_sweep_elsewhere_is_found_by_its_address(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLFLOW_TRACKING_URI named the store when it was begun, and need not when its page is written."""
+    (tmp_path / "central").mkdir()
+    (tmp_path / "runs" / "front").mkdir(parents=True)
+    shutil.copy(empty_store, tmp_path / "central" / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(tmp_path / "central" / "mlflow.db"))
+    front = tmp_path / "runs" / "front"
+    run = ParentRun(front, "privhier", name="s", digest="d", params={"seeds": [0]}).run_id
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert log_frontier(front, [], {"hypervolume/male": 0.5}) is None
+    assert client(tmp_path / "central").get_run(run).data.metrics == {"hypervolume/male": 0.5}
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(

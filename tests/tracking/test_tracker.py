@@ -123,7 +123,7 @@ def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.Monk
     for name in ("config.yaml", "result.json", "ledger.jsonl", "edge.safetensors", "secret.pt"):
         (run / name).write_text(name)
     (run / "figures").mkdir()
-    (run / "figures" / "tradeoff.png").write_bytes(b"a picture")
+    (run / "figures" / "tradeoff.svg").write_text("<svg/>")
 
     tracker = tracking.open_tracker(config(), run)
     tracker.log_dataset(name="synthetic", digest="ab" * 32, sizes={"train": 30, "test": 10})
@@ -143,7 +143,7 @@ def test_a_run_arrives_whole(run: Path, result: Result, monkeypatch: pytest.Monk
     assert (logged.data.tags["kind"], logged.data.tags["mlflow.runColor"]) == ("run", "#767676")
     note = logged.data.tags["mlflow.note.content"]
     assert note.startswith("\n\n".join(may_say(result)))
-    assert f"get-artifact?path=figures%2Ftradeoff.png&run_uuid={run_id(run)}" in note
+    assert f"get-artifact?path=figures%2Ftradeoff.svg&run_uuid={run_id(run)}" in note
     assert logged.data.params["schedule.pretrain_epochs"] == "2"
     assert json.loads(logged.data.params["dataset.sensitive"]) == ["race==0"]
     assert logged.data.tags["mlflow.source.name"] == "privhier"
