@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import logsumexp
 
-from privhier.attacks.membership.view import MembershipView, Model
+from privhier.attacks.membership.view import MembershipView, Model, Together
 from privhier.attacks.once import charge, once
 from privhier.attacks.view import FloatArray, ImageArray, IntArray
 from privhier.errors import CheckpointError
@@ -75,15 +75,22 @@ def ask(parts: Mapping[str, Model], images: ImageArray, labels: IntArray) -> Sai
         images: uint8 ``(m, 3, H, W)``.
         labels: int64 ``(m, tasks)``.
     """
-    said: Said = {}
-    for name, model in parts.items():
-        asked = np.empty((len(QUERIES), len(images), labels.shape[1]), dtype=np.float32)
-        for query in range(len(QUERIES)):
-            shown = np.ascontiguousarray(images[..., ::-1]) if query else images
-            for task, logits in enumerate(model(shown, query)):
-                asked[query, :, task] = true_log_odds(logits, labels[:, task])
-        said[name] = asked
+    shape = (len(QUERIES), len(images), labels.shape[1])
+    said: Said = {name: np.empty(shape, dtype=np.float32) for name in parts}
+    for query in range(len(QUERIES)):
+        shown = np.ascontiguousarray(images[..., ::-1]) if query else images
+        for name, answers in _answers(parts, shown, query).items():
+            for task, logits in enumerate(answers):
+                said[name][query, :, task] = true_log_odds(logits, labels[:, task])
     return said
+
+
+def _answers(
+    parts: Mapping[str, Model], images: ImageArray, query: int
+) -> Mapping[str, tuple[FloatArray, ...]]:
+    if isinstance(parts, Together):
+        return parts.together(images, query)
+    return {name: model(images, query) for name, model in parts.items()}
 
 
 def ask_target(view: MembershipView) -> Said:

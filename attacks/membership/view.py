@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,15 @@ Model = Callable[[ImageArray, int], tuple[FloatArray, ...]]
 ``query`` numbers the question put to a record (see ``shadows.QUERIES``): where noise lies
 between image and logits it is fresh for every query, and the same again for the same query."""
 Progress = Callable[[str, int, int], None]
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A mapping of parts that share work: asked all at once, each says what it would say alone."""
+
+    def together(self, images: ImageArray, query: int) -> Mapping[str, tuple[FloatArray, ...]]:
+        """Each part's answer; see ``Model``."""
+        ...
 
 
 @dataclass(frozen=True)

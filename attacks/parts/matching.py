@@ -163,9 +163,14 @@ class Misfit:
             view = replace(view, white_box=replace(box, edges=tuple(box.edges[t] for t in states)))
         return predicted_releases(view, x)
 
+    @property
+    def all_at_once(self) -> bool:
+        """Whether every step matches all edge states, so that all steps go down the same slope."""
+        return self.releases_per_record <= _STATES
+
     def states(self, rng: np.random.Generator) -> list[int]:
         """The edge states to match in one step: all, or four drawn anew."""
-        if self.releases_per_record <= _STATES:
+        if self.all_at_once:
             return list(range(self.releases_per_record))
         return sorted(rng.permutation(self.releases_per_record)[:_STATES].tolist())
 
@@ -182,10 +187,17 @@ class Misfit:
 
     def slope(self, x: Tensor, releases: Tensor, states: Sequence[int] | None = None) -> Tensor:
         """The gradient of the misfit's sum in x, same shape: of the edge's weights nothing is asked for."""
+        return self.value_and_slope(x, releases, states)[1]
+
+    def value_and_slope(
+        self, x: Tensor, releases: Tensor, states: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The misfit ``(b,)`` and ``slope``, in one pass."""
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self(x, releases, states).sum(), x)
-        return slope
+            value = self(x, releases, states)
+            (slope,) = torch.autograd.grad(value.sum(), x)
+        return value.detach(), slope
 
     def tempering(self, progress: float) -> float:
         """Factor at least 1 on a prior, falling to 1 over the descent's first 70 %; progress in [0, 1].

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from privhier.config import RunConfig
 from privhier.datasets.base import FloatArray, ImageArray, IntArray, Splits
@@ -53,13 +54,11 @@ class NetworkPart:
 
     def __call__(self, images: ImageArray, query: int) -> tuple[FloatArray, ...]:
         """Logits float32 ``(m, K)`` for each task, of images uint8 ``(m, 3, H, W)``."""
-        blocks = [self._logits(images, start, query) for start in range(0, len(images), _BLOCK)]
-        return tuple(np.concatenate(task) for task in zip(*blocks, strict=True))
+        return Network({self.part: self}).together(images, query)[self.part]
 
-    def _logits(self, images: ImageArray, start: int, query: int) -> list[FloatArray]:
-        device = torch.device(self.device)
-        rows = np.arange(start, min(start + _BLOCK, len(images)))
-        z, code = edge_features(self.edge, images, rows, device=device), self.edge.codebook
+    def logits(self, z: Tensor, start: int, query: int) -> list[FloatArray]:
+        """Logits float32 ``(b, K)`` for each task, from features ``z`` of the images from ``start`` on."""
+        device, code = torch.device(self.device), self.edge.codebook
         if self.part == "edge_weights":
             z = self.mechanism.clip_features(z) if code is None else code.values_of(code.letters_of(z))
         else:
@@ -73,11 +72,29 @@ class NetworkPart:
         return [task.float().numpy() for task in logits]
 
 
+class Network(dict[str, NetworkPart]):
+    """Parts of one network by name; asked together, they share one pass through its edge."""
+
+    def together(self, images: ImageArray, query: int) -> dict[str, tuple[FloatArray, ...]]:
+        """What each part says of images uint8 ``(m, 3, H, W)``: what it says alone; see ``NetworkPart``."""
+        blocks: dict[str, list[list[FloatArray]]] = {name: [] for name in self}
+        one = next(iter(self.values()))
+        for start in range(0, len(images), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(images)))
+            z = edge_features(one.edge, images, rows, device=torch.device(one.device))
+            for name, part in self.items():
+                blocks[name].append(part.logits(z, start, query))
+        return {
+            name: tuple(np.concatenate(task) for task in zip(*said, strict=True))
+            for name, said in blocks.items()
+        }
+
+
 def network_parts(
     edge: EdgeSegment, tail: CloudTail, mechanism: ReleaseMechanism, *, seed: int, device: str
-) -> dict[str, NetworkPart]:
+) -> Network:
     """Every part of a network by name."""
-    return {part: NetworkPart(part, edge, tail, mechanism, seed, device) for part in PARTS}
+    return Network({part: NetworkPart(part, edge, tail, mechanism, seed, device) for part in PARTS})
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,7 @@ class ShadowTrainer:
     device: str
     persons: IntArray | None = None
 
-    def __call__(self, rows: IntArray, seed: int) -> dict[str, NetworkPart]:
+    def __call__(self, rows: IntArray, seed: int) -> Network:
         """The parts of a network trained on ``rows`` of the pool.
 
         Raises:
@@ -127,6 +144,7 @@ class ShadowTrainer:
                 RunFolder(Path(folder)),
                 device=torch.device(self.device),
                 keep=rows[:1],
+                resumable=False,  # what is kept of it is what it says, once it is trained
             ).run()
             edge, tail = trained.edge.to(self.device), trained.tail.to(self.device)
             return network_parts(edge, tail, trained.mechanism, seed=seed, device=self.device)

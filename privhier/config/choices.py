@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import cache
 from types import GenericAlias
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
@@ -175,6 +175,8 @@ def _strict(hint: Any, low: float | None, high: float | None) -> Any:
     if get_origin(hint) is tuple:  # a list in YAML; what is in it is as strict as anything
         items: Any = GenericAlias(tuple, (_strict(get_args(hint)[0], low, high), Ellipsis))
         return Annotated[items, Field(min_length=1)]
+    if get_origin(hint) is Literal:  # one of a few words, none of which is anything else
+        return hint
     rules: dict[str, Any] = {"allow_inf_nan": False} if hint is float else {}
     if low is not None:
         rules["ge"] = math.ceil(low) if hint is int else low

@@ -19,7 +19,7 @@ from privhier.privacy.labels import corrected_cross_entropy
 from privhier.seeding import isolated_rng, torch_stream
 from privhier.training.batches import ordered_batches
 from privhier.training.cache import CacheWriter, ReleaseCache
-from privhier.training.finite import exploded, logits_text, loss_text, weights_text
+from privhier.training.finite import LossWatch, exploded, logits_text, weights_text
 from privhier.training.optimize import build_optimizer, learning_rate, set_learning_rate
 from privhier.uplink.codec import decode
 
@@ -58,6 +58,7 @@ class CloudTrainer:
         self.last_loss = torch.zeros(())
         self._now = ("joint", 0)
         self._writer: CacheWriter | None = None
+        self._watch = LossWatch(device)
 
     def receive_and_train(self, data: bytes) -> None:
         """Joint epochs: decode one message and take one step on it."""
@@ -89,7 +90,8 @@ class CloudTrainer:
     def train_step(self, payload: Tensor, labels: Tensor) -> None:
         """One optimizer step on releases ``(B, *shape)`` with labels int64 ``(B, n_tasks)``.
 
-        A loss that is not finite raises ``TrainingError`` before the step.
+        A loss that is not finite raises ``TrainingError``: on a CPU before the step; on a device, which is
+        not waited for at every step, within ``LOOK_EVERY`` steps and before the epoch is over.
 
         Dropout has a stream of its own for every step, so it matters neither in whose process nor after
         which interruption a step is taken.
@@ -99,7 +101,7 @@ class CloudTrainer:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16):
                 logits = self.tail(payload.to(self.device).float())
             loss = mean_task_loss(logits, labels.to(self.device), self._flips)
-            self._check(loss_text(loss.detach()))
+            self._check(self._watch.see(loss.detach()))
             set_learning_rate(self.optimizer, learning_rate(self._config.cloud, self.steps, self.total_steps))
             self.optimizer.zero_grad(set_to_none=True)
             with span("backward"):
@@ -127,14 +129,16 @@ class CloudTrainer:
                 batch = torch.from_numpy(payload[rows]), torch.from_numpy(labels[rows])
             self.train_step(*batch)
             losses.append(self.last_loss)
+        self._check(self._watch.look())
         return float(torch.stack(losses).mean())
 
     def check(self, logits: Sequence[Tensor] = ()) -> None:
-        """Refuse to go on, or to be saved, with weights or ``logits`` that are not finite.
+        """Refuse to go on, or to be saved, with losses, weights or ``logits`` that are not finite.
 
         Raises:
             TrainingError: Names the learning rate, the phase and the epoch.
         """
+        self._check(self._watch.look())
         self._check(weights_text((self.tail,)))
         self._check(logits_text(logits))
 

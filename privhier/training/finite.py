@@ -34,12 +34,6 @@ def exploded(side: Side, lr: float, what: str, where: str) -> TrainingError:
     )
 
 
-def loss_text(loss: torch.Tensor) -> str | None:
-    """What to say of a loss that is not finite; None where it is."""
-    value = float(loss)
-    return None if math.isfinite(value) else f"the loss is {value}"
-
-
 class LossWatch:
     """Looks at losses for one that is not finite: each at once, or on a device several together.
 

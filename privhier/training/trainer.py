@@ -51,6 +51,8 @@ class Trainer:
         on_epoch: Called with phase, epoch and metrics after every epoch.
         progress: Called with a description, steps done and steps in all.
         profile: Where to write where the time of one epoch of each phase goes; None: nowhere.
+        resumable: Whether there are checkpoints; without, the numbers are the same, and there is nothing to
+            go on from before the end.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class Trainer:
         on_epoch: OnEpoch | None = None,
         progress: Progress | None = None,
         profile: Path | None = None,
+        resumable: bool = True,
     ) -> None:
         self.config, self.data, self.folder, self.device, self.keep = config, data, folder, device, keep
         self.on_epoch, self.progress, self._profile = on_epoch, progress, profile
+        self._resumable = resumable
         edge, tail = build_model(config, data)
         self.side = EdgeSide(config, data, mechanism, folder, edge, device=device, progress=progress)
         schedule = config.schedule
@@ -129,8 +133,9 @@ class Trainer:
                     if self.on_epoch is not None:
                         with span("MLflow"):
                             self.on_epoch(phase, epoch, metrics)
-                with span("checkpoint"):
-                    self._save(number + 1)
+                if self._resumable:
+                    with span("checkpoint"):
+                        self._save(number + 1)
         self._report_progress(phases, len(phases))
         self._finish()
         return load_trained(self.config, self.data, self.folder)
@@ -209,7 +214,7 @@ class Trainer:
             self.progress("train: epochs", number, len(phases))
 
     def _save(self, done: int) -> None:
-        self.folder.sealed.write_json(self.folder.history, self.history)
+        self._write_history()
         save_checkpoint(
             self.folder,
             {
@@ -221,6 +226,9 @@ class Trainer:
             },
             config_hash=self.config.hash(),
         )
+
+    def _write_history(self) -> None:
+        self.folder.sealed.write_json(self.folder.history, self.history)
 
     def _restore(self) -> int:
         state = load_checkpoint(self.folder, config_hash=self.config.hash())
@@ -249,6 +257,8 @@ class Trainer:
 
     def _finish(self) -> None:
         """Write the training victims' releases, the weights, and last the marker of a finished training."""
+        if not self._resumable:
+            self._write_history()
         kept = [self.cloud.kept[epoch] for epoch in range(self.config.schedule.joint_epochs)]
         if self.config.schedule.cloud_epochs:
             payload, records, _ = self.cache.load()

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from privhier.assessment import shadow_training
 from privhier.assessment.context import Subject
 from privhier.assessment.membership import choose_candidates, membership_scores, membership_view
 from privhier.assessment.shadow_training import PARTS, ShadowTrainer
 from privhier.assessment.victims import choose_victims
 from privhier.attacks.membership.lira import LiraAttack
-from privhier.attacks.membership.shadows import training_rows
+from privhier.attacks.membership.shadows import ask, training_rows
 from privhier.attacks.membership.view import Workshop
 from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
 from privhier.evaluation.result import Membership
 from privhier.privacy.release import ReleaseMechanism
 from privhier.report.roc_figure import draw_roc
+from privhier.training import trainer as trainers
 from privhier.training.folder import RunFolder
 from privhier.training.prepare import Prepared, build_mechanism, prepare
 from privhier.training.trained import Trained
@@ -281,3 +283,57 @@ def test_the_noiseless_part_is_clipped_as_the_exits_were_trained(finished):
     view = membership_view(config, prepared, tight, chosen, device=CPU, workshop=Workshop())
     clipped, noised = (view.target[part](view.images, 0)[0] for part in ("edge_weights", "task_exit"))
     np.testing.assert_allclose(clipped, noised, atol=1e-3)
+
+
+def test_one_pass_through_the_edge_serves_all_parts_and_no_number_changes(finished, monkeypatch):
+    config, prepared, trained, _ = finished
+    view = membership_view(
+        config, prepared, trained, choose_candidates(config, prepared), device=CPU, workshop=Workshop()
+    )
+    passes = []
+    features = shadow_training.edge_features
+
+    def counted(edge, images, rows, **rest):
+        passes.append(len(rows))
+        return features(edge, images, rows, **rest)
+
+    monkeypatch.setattr(shadow_training, "edge_features", counted)
+    monkeypatch.setattr(shadow_training, "_BLOCK", 64)  # several blocks, each with noise of its own
+    images, labels = view.pool_images(), view.pool_labels()
+    together = ask(view.target, images, labels)
+    assert sum(passes) == 2 * len(images), "once a query, whoever is asked"
+    alone = ask(dict(view.target), images, labels)
+    assert sum(passes) == (2 + 2 * len(PARTS)) * len(images)
+    assert list(together) == list(alone) == list(PARTS)
+    for part in PARTS:
+        np.testing.assert_array_equal(together[part], alone[part])
+
+
+@pytest.mark.parametrize("cloud_epochs", [0, 1])
+def test_a_shadow_model_is_the_run_s_own_without_its_checkpoints(
+    finished, monkeypatch, tmp_path, cloud_epochs
+):
+    """Bit for bit what a trainer that leaves a checkpoint after every epoch gives."""
+    config, prepared, trained, _ = finished
+    config = tiny(schedule={"pretrain_epochs": 1, "joint_epochs": 1, "cloud_epochs": cloud_epochs})
+    view = membership_view(
+        config, prepared, trained, choose_candidates(config, prepared), device=CPU, workshop=Workshop()
+    )
+    saved = []
+    save = trainers.save_checkpoint
+    monkeypatch.setattr(trainers, "save_checkpoint", lambda *a, **k: (saved.append(1), save(*a, **k)))
+    rows = training_rows(view, 0)
+    parts = view.train(rows, 77)
+    assert not saved
+    begin = Trainer.__init__
+
+    def resumable(self, *own, **rest):
+        begin(self, *own, **(rest | {"resumable": True}))
+
+    monkeypatch.setattr(Trainer, "__init__", resumable)
+    kept = view.train(rows, 77)
+    assert len(saved) == 3 + 2 * cloud_epochs, "one after every epoch, and after the releases in between"
+    for part in PARTS:
+        np.testing.assert_array_equal(
+            parts[part](view.images, 0)[0], kept[part](view.images, 0)[0], err_msg=part
+        )

@@ -16,9 +16,11 @@ from privhier.attacks.parts.matching import (
     total_variation,
     total_variation_slope,
 )
+from privhier.attacks.parts.ridge_start import RidgeStart
 from privhier.attacks.parts.white_box import predicted_releases
+from privhier.errors import ConfigError
 
-QUICK = InversionAttack(steps=120, weights=(3.0, 100.0))
+QUICK = InversionAttack(descents=("adam",), steps=120, weights=(3.0, 100.0))
 
 
 def test_an_unprotected_release_gives_the_image_away(scene):
@@ -83,6 +85,58 @@ def test_batches_change_nothing(scene):
     whole = replace(QUICK, steps=20, weights=(3.0,)).run(world.view)
     parts = replace(QUICK, steps=20, weights=(3.0,), batch=4).run(world.view)
     np.testing.assert_allclose(whole.reconstructions, parts.reconstructions, atol=1e-3)
+
+
+def test_a_linear_guess_of_a_vector_says_more_than_a_descent_from_the_mean(scene):
+    world = scene(vector=True)
+    guessed = replace(QUICK, descents=("ridge_lbfgs",), steps=20).run(world.view)
+    assert world.error_left(guessed) < 0.7 * world.error_left(QUICK.run(world.view))
+    assert guessed.queries == 8 + 96
+
+
+def test_the_descent_is_the_one_that_did_best_on_own_images(scene):
+    world = scene(clip=10.0, sigma=0.3)
+    attack = replace(QUICK, steps=30, weights=(10.0,))
+    names = ("adam", "ridge_adam", "ridge_lbfgs")
+    alone = {name: replace(attack, descents=(name,)).run(world.view) for name in names}
+    assert [alone[name].selected["of"] for name in names] == [30, 30, 15]
+    best = max(names, key=lambda name: alone[name].validation)
+    whole = replace(attack, descents=names).run(world.view)
+    assert whole.selected["descent"] == best
+    assert whole.validation == alone[best].validation
+    np.testing.assert_array_equal(whole.reconstructions, alone[best].reconstructions)
+    again = replace(attack, descents=names).run(replace(world.view))
+    np.testing.assert_array_equal(whole.reconstructions, again.reconstructions)
+
+
+@pytest.mark.parametrize("descents", [(), ("adam", "newton")])
+def test_a_descent_nobody_knows_is_refused(scene, descents):
+    with pytest.raises(ConfigError, match=r"InversionAttack\.descents: .* must be one or several of adam, r"):
+        replace(QUICK, descents=descents).run(scene().view)
+
+
+def test_lbfgs_explains_releases_sooner(scene):
+    world = scene()
+    misfit, releases = Misfit(world.view, np.arange(30)), torch.from_numpy(np.array(world.view.releases))
+    start = RidgeStart(world.view, "inversion", own_cases(world.view, "inversion"))(releases)
+    options = {"weight": 3.0, "steps": 12, "stop": 12}
+    _, adam = QUICK.invert(world.view, misfit, releases, [start], **options)
+    _, lbfgs = QUICK.invert(world.view, misfit, releases, [start], optimizer="lbfgs", **options)
+    assert float(lbfgs.mean()) < 0.8 * float(adam.mean())
+
+
+def test_of_many_releases_or_where_the_guess_says_nothing_only_what_applies_is_tried(scene):
+    attack = InversionAttack(steps=2, weights=(3.0,))
+    many = scene(clip=10.0, sigma=0.3, t=5, victims=2)
+    misfit, own = Misfit(many.view, np.arange(30)), own_cases(many.view, "inversion")
+    ways, ridge = attack._ways(many.view, misfit, own)
+    assert [(way.name, way.by) for way in ways] == [("adam", "adam"), ("ridge_adam", "adam")]
+    assert ridge.queries == 96 * 5
+    alone = replace(attack, descents=("ridge_lbfgs",)).run(many.view)
+    assert alone.selected["descent"] == "ridge_adam"
+    nothing = scene(clip=10.0, sigma=1e4, victims=2)
+    found = replace(attack, descents=("ridge_lbfgs",)).run(nothing.view)
+    assert found.selected["descent"] == "adam"
 
 
 def test_the_priors_slope_is_its_gradient():

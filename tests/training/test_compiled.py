@@ -5,15 +5,18 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from privhier.config import RunConfig
+from privhier.config.shared import shared_part
 from privhier.datasets.load import load_dataset
-from privhier.errors import ConfigError
-from privhier.training import compiled
+from privhier.errors import ConfigError, TrainingError
+from privhier.training import cloud, compiled
+from privhier.training.cloud import CloudTrainer
 from privhier.training.commons import training_key
-from privhier.training.finite import LOOK_EVERY, LossWatch
+from privhier.training.finite import LOOK_EVERY, LossWatch, weights_text
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, pick_device, prepare
@@ -127,3 +130,39 @@ def test_a_cpu_is_looked_at_every_step():
     watch = LossWatch(CPU)
     assert watch.see(torch.tensor(1.0)) is None
     assert watch.see(torch.tensor(float("nan"))) == "the loss is nan"
+
+
+class OneTask(torch.nn.Linear):
+    """Stands for a tail."""
+
+    def forward(self, x):
+        return [super().forward(x)]
+
+
+def test_a_cloud_waits_as_seldom_and_ends_before_its_epoch_is_over(monkeypatch):
+    config = small_config(training={"cloud": {"name": "sgd", "lr": 0.1}})
+
+    def trainer(device: str) -> CloudTrainer:
+        monkeypatch.setattr(cloud, "LossWatch", lambda _: LossWatch(torch.device(device)))
+        return CloudTrainer(
+            shared_part(config), OneTask(3, 2), total_steps=99, device=CPU, keep=np.zeros(0, dtype=np.int64)
+        )
+
+    good, bad = torch.ones(4, 3), torch.full((4, 3), torch.nan)
+    labels = torch.zeros(4, 1, dtype=torch.int64)
+    waiting, looking = trainer("cuda"), trainer("cpu")
+    with Counter() as counter:
+        for _ in range(LOOK_EVERY - 2):
+            waiting.train_step(good, labels)
+    assert counter.count == 0
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        looking.train_step(bad, labels)
+    assert weights_text([looking.tail]) is None, "before the step"
+    waiting.train_step(bad, labels)
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        waiting.check()
+    early = trainer("cuda")
+    for _ in range(LOOK_EVERY - 1):
+        early.train_step(bad, labels)
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        early.train_step(bad, labels)
