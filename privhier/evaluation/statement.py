@@ -29,7 +29,7 @@ def _utility(result: Result) -> str:
     if loud(result.warnings):
         return (
             "Nothing may be quoted of this run before its warnings are mended: "
-            f"{loud(result.warnings)[0].partition(': AUC')[0]}."
+            f"{': '.join(loud(result.warnings)[0].split(': ')[:2])}."
         )
     if not_learned(result):
         return "Nothing may be quoted of this run: its task was not learned."

@@ -14,11 +14,11 @@ from privhier.evaluation.headline import (
     worst_of,
 )
 from privhier.evaluation.result import AttributeLeakage, Result, Score
-from privhier.evaluation.warnings import CHANCE, NOT_LEARNED, loud, no_better_than_guessing
+from privhier.evaluation.warnings import CHANCE, GUESSES, NOT_LEARNED, loud, no_better_than_guessing
 
 _LEARN = (
-    "train longer (schedule), warm up longer (edge.warmup_epochs), add less noise (release) or choose a "
-    "lighter defense (defense.options), and run again"
+    "train longer (schedule) or on more images, warm up longer (edge.warmup_epochs), add less noise "
+    "(release) or choose a lighter defense (defense.options), and run again"
 )
 _ATTACK = (
     "give the attackers more images (attacks.auxiliary), choose stronger ones (attacks.attribute), or an "
@@ -81,7 +81,7 @@ def not_learned(result: Result) -> dict[str, tuple[str, Score]]:
 
 def beside_verdicts(result: Result) -> list[str]:
     """The loud warnings that say more than the verdicts do."""
-    told = tuple(f"{NOT_LEARNED}: task {task} at the cloud cannot" for task in not_learned(result))
+    told = tuple(f"{NOT_LEARNED}: task {task} at the cloud {GUESSES}" for task in not_learned(result))
     return [warning for warning in loud(result.warnings) if not warning.startswith(told)]
 
 

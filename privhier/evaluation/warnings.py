@@ -10,7 +10,10 @@ from privhier.evaluation.result import TaskScores, TaskUtility
 CHANCE = 0.5
 """AUC of guessing, a macro mean of one-vs-rest AUCs included."""
 NOT_LEARNED = "NOT LEARNED"
+REFERENCE_FAILED = "REFERENCE NOT LEARNED"
+"""Of the networks beside the run: not loud, as the run's own numbers stand."""
 COLLAPSED = "CODE COLLAPSED"
+GUESSES = "does no better than guessing"
 LOUD = (NOT_LEARNED, COLLAPSED)
 """How warnings begin without which no number of the run may be quoted."""
 
@@ -24,9 +27,13 @@ def score_warnings(
         utility: The run's, by task.
         references: Utility of the unprotected networks beside it, by name.
     """
-    found = list(_guessing(utility, ""))
+    found = list(_guessing(utility))
     for name, theirs in references.items():
-        found += _guessing(theirs, f" of the reference {name}")
+        for where, scores in _failing(theirs):
+            found.append(
+                f"{REFERENCE_FAILED}: {where} of the reference {name} {GUESSES}: {scores}. The run may be "
+                "read, not its distance to that reference; try more epochs (schedule) or more images"
+            )
     return found
 
 
@@ -68,19 +75,28 @@ def no_better_than_guessing(scores: TaskScores, classes: int) -> bool:
     return scores.auc.low <= CHANCE or scores.balanced_accuracy.low <= 1 / classes
 
 
-def _guessing(utility: Mapping[str, TaskUtility], whose: str) -> Iterator[str]:
+def _guessing(utility: Mapping[str, TaskUtility]) -> Iterator[str]:
+    for where, scores in _failing(utility):
+        yield (
+            f"{NOT_LEARNED}: {where} {GUESSES}: {scores}. Its leakage says nothing about a network that "
+            "works; try more epochs (schedule), a longer warm-up (edge.warmup_epochs), more images, less "
+            "noise or a lighter defense (defense.options)"
+        )
+
+
+def _failing(utility: Mapping[str, TaskUtility]) -> Iterator[tuple[str, str]]:
+    """A task at a place, and its scores that reach down to guessing."""
     for task, scores in utility.items():
-        places = {"cloud": scores.cloud, "edge exit": scores.edge_exit}
-        for place, at in places.items():
-            if no_better_than_guessing(at, len(scores.classes)):
-                accuracy = at.balanced_accuracy
-                yield (
-                    f"{NOT_LEARNED}: task {task} at the {place}{whose} cannot be told from guessing: AUC "
-                    f"{_interval(at.auc.low, at.auc.high)}, balanced accuracy "
-                    f"{_interval(accuracy.low, accuracy.high)}, {len(scores.classes)} classes. Its leakage "
-                    "says nothing about a network that works; try more epochs (schedule), a longer warm-up "
-                    "(edge.warmup_epochs), less noise or a lighter defense (defense.options)"
-                )
+        blind = 1 / len(scores.classes)
+        for place, at in {"cloud": scores.cloud, "edge exit": scores.edge_exit}.items():
+            known = {"AUC": (at.auc, CHANCE), "balanced accuracy": (at.balanced_accuracy, blind)}
+            told = [
+                f"{name} {_interval(score.low, score.high)} where guessing has {guess:.3f}"
+                for name, (score, guess) in known.items()
+                if score.low <= guess
+            ]
+            if told:
+                yield f"task {task} at the {place}", " and ".join(told)
 
 
 def _interval(low: float, high: float) -> str:

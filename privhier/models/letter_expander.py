@@ -34,6 +34,7 @@ class LetterExpander(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
+        self.letters = letters
         self.values = nn.Embedding(groups * letters, WIDTH)
         self.register_buffer("first", torch.arange(groups) * letters, persistent=False)
         self.map = nn.Sequential(

@@ -195,7 +195,7 @@ def cloud_logits(
     tail.eval()
     parts = [
         tail(torch.from_numpy(np.array(releases[start : start + batch_size])).to(device).float())
-        for start in range(0, len(releases), batch_size)
+        for start in range(0, max(len(releases), 1), batch_size)
     ]
     tail.train(was_training)
     return [torch.cat(columns).float().cpu() for columns in zip(*parts, strict=True)]

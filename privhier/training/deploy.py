@@ -15,6 +15,7 @@ from privhier.config.shared import load_shared
 from privhier.errors import DataError
 from privhier.models.edge import EdgeSegment
 from privhier.models.inputs import normalize
+from privhier.models.letter_expander import LetterExpander
 from privhier.models.network import build_network
 from privhier.models.tail import CloudTail
 from privhier.models.weights import load_weights
@@ -86,6 +87,18 @@ def check_images(images: Any, size: int) -> None:
         )
 
 
+def _check_letters(given: npt.NDArray[Any], count: int) -> None:
+    known = given.size == 0 or 0 <= given.min() <= given.max() < count
+    if given.dtype.kind not in "iu" or not known:
+        ends = f", from {given.min():g} to {given.max():g}" if given.size else ""
+        raise DataError(
+            key="releases",
+            value=f"{given.dtype}{ends}",
+            rule=f"must be letters: whole numbers from 0 to {count - 1}",
+            remedy="Give the release itself, or its letters; its values are the letters' codes",
+        )
+
+
 class TrainedTail:
     """The cloud's half, ready to read releases.
 
@@ -111,7 +124,8 @@ class TrainedTail:
                 int64 ``(B, M)``.
 
         Raises:
-            DataError: Another shape, or values that are not finite.
+            DataError: Another shape, values that are not finite, or for letters anything but whole numbers
+                below their count: their codes (``release.values``) are no letters.
         """
         given = np.asarray(releases.payload() if isinstance(releases, Release) else releases)
         shape = self.release_shape
@@ -122,6 +136,8 @@ class TrainedTail:
                 rule=f"must be finite, of shape (B, {', '.join(map(str, shape))})",
                 remedy="Give what the run's own edge released",
             )
+        if isinstance(self.network.expander, LetterExpander):
+            _check_letters(given, self.network.expander.letters)
         logits = cloud_logits(self.network, given, device=torch.device("cpu"))
         return {name: torch.softmax(one, 1).numpy() for name, one in zip(self.classes, logits, strict=True)}
 

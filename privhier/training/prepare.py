@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,9 @@ def _letters(config: RunConfig, letters: int) -> ReleaseMechanism:
 
 def cpu_has_bfloat16() -> bool:
     """Whether this machine's CPU multiplies in bfloat16 itself (AVX512-BF16 or AMX)."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11's first releases may lack it
+    able: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # torch 2.11's first releases may lack it
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 

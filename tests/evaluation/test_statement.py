@@ -32,7 +32,7 @@ def test_without_a_certificate_it_is_no_proof(result):
 
 
 def test_a_loud_warning_forbids_every_quote(result):
-    loud = "NOT LEARNED: task smiling at the cloud cannot be told from guessing: AUC [0.4, 0.6]"
+    loud = "NOT LEARNED: task smiling at the cloud does no better than guessing: AUC [0.4, 0.6]"
     utility, leakage, _ = may_say(result.model_copy(update={"warnings": [loud]}))
     assert utility.startswith("Nothing may be quoted of this run before its warnings are mended: NOT LEARNED")
     assert leakage == "What its attackers found says nothing."

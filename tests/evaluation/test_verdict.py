@@ -91,7 +91,7 @@ def test_a_certificate_of_one_is_not_said(result):
 
 def test_a_loud_warning_that_a_verdict_repeats_is_told_once(result):
     bad = learned(result, auc=score(0.5))
-    said = "NOT LEARNED: task gender at the {} cannot be told from guessing: AUC [0.4, 0.6]"
+    said = "NOT LEARNED: task gender at the {} does no better than guessing: AUC [0.4, 0.6]"
     warnings = [
         said.format("cloud"),
         said.format("edge exit"),

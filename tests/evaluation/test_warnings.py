@@ -45,7 +45,7 @@ def test_what_cannot_be_told_from_guessing_is_named(utility, places):
     found = score_warnings({"smiling": utility}, {})
     assert len(found) == len(places)
     for warning, place in zip(found, places, strict=True):
-        assert f"task smiling at the {place} cannot be told from guessing" in warning
+        assert f"task smiling at the {place} does no better than guessing" in warning
     assert loud(["7 files were skipped", *found]) == found
 
 
@@ -54,6 +54,15 @@ def test_every_task_and_reference_is_looked_at():
     found = score_warnings({"a": good, "b": bad}, {"open": {"a": bad, "b": good}})
     assert ["task b at the cloud" in text for text in found] == [True, False]
     assert "task a at the cloud of the reference open" in found[1]
+    assert loud(found) == found[:1]  # a reference that failed leaves the run's own numbers to be read
+
+
+def test_only_scores_that_reach_down_to_guessing_are_given():
+    (by_accuracy,) = score_warnings({"a": task((0.6, 0.5), GOOD)}, {})
+    assert "balanced accuracy [0.500, 0.600] where guessing has 0.500" in by_accuracy
+    assert "AUC" not in by_accuracy
+    (by_both,) = score_warnings({"a": task((0.3, 0.2), GOOD, classes=4)}, {})
+    assert "AUC [0.300, 0.400] where guessing has 0.500 and balanced accuracy [0.200, 0.300]" in by_both
 
 
 @pytest.fixture

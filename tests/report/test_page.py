@@ -96,7 +96,7 @@ def test_guarantees_say_what_is_not_covered_and_which_are_vacuous(page: str, res
 def test_a_run_that_learned_nothing_says_so_before_its_numbers(
     tmp_path: Path, result: Result, config: RunConfig
 ) -> None:
-    loud = "NOT LEARNED: task gender at the cloud cannot be told from guessing"
+    loud = "NOT LEARNED: task gender at the cloud does no better than guessing"
     for warnings, shown in ((["routine", loud], True), ([loud], True), (["routine"], False), ([], False)):
         told = result.model_copy(update={"warnings": warnings})
         path = write_report(tmp_path, told, config, history=[], reconstructions=[], command=COMMAND)

@@ -13,7 +13,7 @@ import torch
 
 from privhier.config import RunConfig
 from privhier.datasets.load import load_dataset
-from privhier.errors import CheckpointError, GuaranteeError
+from privhier.errors import CheckpointError, DataError, GuaranteeError
 from privhier.models.backbones import build_backbone
 from privhier.models.staged import backbones
 from privhier.models.weights import load_weights
@@ -22,7 +22,7 @@ from privhier.privacy.ledger import Ledger
 from privhier.privacy.noise import SeededNoise
 from privhier.privacy.release import ReleaseMechanism
 from privhier.training import code as code_room
-from privhier.training.deploy import load_edge
+from privhier.training.deploy import TrainedTail, load_edge
 from privhier.training.folder import RunFolder
 from privhier.training.occupancy import occupy
 from privhier.training.prepare import build_mechanism, prepare
@@ -275,3 +275,18 @@ def test_a_wide_code_gives_the_numbers_of_its_letters(tmp_path):
     maps = wide[answers]
     back = torch.cdist(maps, wide).argmin(dim=1)
     assert torch.equal(back, answers)
+
+
+def test_a_tail_of_letters_takes_letters_and_not_their_codes():
+    config = small_config(size=32, model={"bottleneck": {**LETTERS, "groups": 2}}, epochs=(1, 0, 1))
+    _, network = build_model(config, prepare(config, load_dataset(config.dataset, seed=0)).data)
+    tail = TrainedTail(network.eval(), (2,), {})
+    letters = np.array([[0, 5], [3, 1]])
+    (said,) = tail.probabilities(letters).values()
+    (small,) = tail.probabilities(letters.astype(np.uint8)).values()
+    assert np.array_equal(said, small)
+    # A letter too many of the first group is the second's first: read without a word, unless it is refused.
+    for wrong in (letters.astype(np.float32), letters + 0.4, letters + 1, letters - 1):
+        with pytest.raises(DataError, match="must be letters: whole numbers from 0 to 5"):
+            tail.predict(wrong)
+    assert tail.predict(np.zeros((0, 2), np.int64))
