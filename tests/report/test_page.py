@@ -14,10 +14,10 @@ from PIL import Image
 
 from privhier.config import ReportConfig, RunConfig
 from privhier.errors import OutputError
-from privhier.evaluation.leakage_parts import Excess
+from privhier.evaluation.leakage_parts import Certified, Excess
 from privhier.evaluation.result import Result, Score, WorstAttack
 from privhier.evaluation.sheets import ReconstructionSheet
-from privhier.report.figures import draw_all
+from privhier.report.figures import draw_all, draw_tradeoff
 from privhier.report.page import format_epsilon, format_score, render, write_report
 
 COMMAND = "privhier run configs/quickstart.yaml --out runs/try"
@@ -380,3 +380,17 @@ def test_pictures_have_their_score_and_the_mean_face_beside_them(
     assert page.count('alt="the mean face, ') == len(sheet.rows)
     bare = written(tmp_path, result, config, [sheet])
     assert "the mean face, " not in bare
+
+
+@pytest.mark.parametrize(("bound", "drawn"), [(0.9995, False), (1.0, False), (0.873, True)])
+def test_no_line_is_drawn_at_a_ceiling_or_certificate_of_one(
+    result: Result, bound: float, drawn: bool
+) -> None:
+    name, leakage = next(iter(result.leakage.items()))
+    ceiling = leakage.ceiling.model_copy(update={"auc": bound})  # type: ignore[union-attr]
+    certified = Certified(auc=bound, confidence=0.95, n=900, people=900)
+    told = leakage.model_copy(update={"ceiling": ceiling, "certified": certified})
+    figure = draw_tradeoff(result.model_copy(update={"leakage": {name: told}, "references": {}}))
+    assert figure is not None
+    assert (b"ceiling of this run" in figure.svg) is drawn
+    assert (b"certified, any attacker" in figure.svg) is drawn
