@@ -43,7 +43,8 @@ def drawn(table: pd.DataFrame) -> object:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table("", box=None, pad_edge=False)
+    made = Table(box=None, pad_edge=False)
+    made.add_column("", overflow="fold")  # a key that is cut is no key
     for name in table.index:
         made.add_column(Text(str(name)))
     for name in shown_columns(list(table.columns)):

@@ -184,8 +184,8 @@ def report(run: RunArgument, overrides: Moved = None) -> None:
         from privhier.sweeps.publish import publish
 
         with progress_bar() as progress:
-            page, problem = publish(run, progress=progress)
-        say(f"report: {page}", *([f"warning: MLflow: {problem}"] if problem else []))
+            page, notes = publish(run, progress=progress)
+        say(f"report: {page}", *notes)
         return
     from privhier import session as job
     from privhier.evaluation.result import Result

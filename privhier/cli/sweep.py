@@ -56,7 +56,7 @@ def sweep(
         )
     say(*summary.lines())
     if summary.done:
-        page, problem = publish(summary.folder)
-        say(f"report: {page}", *([f"warning: MLflow: {problem}"] if problem else []))
+        page, notes = publish(summary.folder)
+        say(f"report: {page}", *notes)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)

@@ -9,7 +9,7 @@ from privhier.evaluation.headline import METRIC_NAMES, certified_value, headline
 from privhier.evaluation.leakage_parts import Headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score
 from privhier.evaluation.verdict import failing_on_images, not_learned
-from privhier.evaluation.warnings import loud
+from privhier.evaluation.warnings import brief, loud
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import allowance, claim
 
@@ -29,7 +29,7 @@ def _utility(result: Result) -> str:
     if loud(result.warnings):
         return (
             "Nothing may be quoted of this run before its warnings are mended: "
-            f"{': '.join(loud(result.warnings)[0].split(': ')[:2])}."
+            f"{brief(loud(result.warnings)[0])}."
         )
     if not_learned(result):
         return "Nothing may be quoted of this run: its task was not learned."

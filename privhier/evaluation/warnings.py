@@ -67,6 +67,16 @@ def loud(warnings: Sequence[str]) -> list[str]:
     return [warning for warning in warnings if warning.startswith(LOUD)]
 
 
+def brief(warning: str) -> str:
+    """What a warning says, without its numbers and its remedy.
+
+    Example:
+        >>> brief("NOT LEARNED: task a at the cloud does no better than guessing: AUC [0.4, 0.6] where ...")
+        'NOT LEARNED: task a at the cloud does no better than guessing'
+    """
+    return ": ".join(warning.split(": ")[:2])
+
+
 def no_better_than_guessing(scores: TaskScores, classes: int) -> bool:
     """Whether a score of one place does not exclude guessing: its interval reaches down to chance.
 

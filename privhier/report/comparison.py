@@ -11,6 +11,7 @@ from privhier.config import RunConfig
 from privhier.evaluation.flat import flatten, result_metrics, with_interval
 from privhier.evaluation.headline import ceiling_value, certified_value, headline
 from privhier.evaluation.result import Result
+from privhier.evaluation.warnings import brief, loud
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import TWO_PROMISES, mixed_promises
 
@@ -33,7 +34,8 @@ def comparison(
 
     Returns:
         Columns ``KEY.PATH`` of the configuration keys in which they differ; ``additions``, where attacks were
-        added to one of them once it was finished: not all met the same attackers; ``utility_mean/auc``;
+        added to one of them once it was finished: not all met the same attackers; ``warning``, where one of
+        them must not be quoted (not learned, a collapsed code); ``utility_mean/auc``;
         ``leakage/ATTRIBUTE`` (the headline: worst of test and training records and of all threat models) with
         the score's name, attacker, records, floor, excess, ceiling and certificate; ``epsilon`` and ``delta``
         of one record's own releases (NaN: none), and ``allows``, the best balanced accuracy at telling two
@@ -51,6 +53,8 @@ def comparison(
         row: dict[str, Any] = {key: _number(settings.get(key)) for key in differing}
         if any(one.additions for _, one in runs):
             row["additions"] = "; ".join(one.described for one in result.additions)
+        if any(loud(one.warnings) for _, one in runs):
+            row["warning"] = "; ".join(map(brief, loud(result.warnings)))
         rows.append(row | _headline(result) | (dict(result_metrics(result)) if every else {}))
     table = pd.DataFrame(rows, index=pd.Index(labels, name="run"))
     if mixed_promises(row["delta"] for row in rows if row["epsilon"] > 0):

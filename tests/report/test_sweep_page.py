@@ -328,3 +328,23 @@ def test_names_of_the_front_are_written_apart(sweep):
     assert len(written) == sum(mark.candidate.on_front for mark in plot.marks) > 1
     assert len({(name.x, name.y) for name in written}) == len(written)
     assert all(0 < name.x < plot.canvas.width and 0 < name.y < plot.canvas.height for name in written)
+
+
+def test_points_that_may_not_be_quoted_are_said_on_page_table_and_console(make_sweep, tmp_path):
+    from privhier.sweeps.publish import publish
+
+    folder = make_sweep(tmp_path, sigmas=[0.1, 0.3], widths=[8], failed=0, pending=0)
+    assert publish(folder)[1] == []
+    assert "may not be quoted" not in (folder / "report.html").read_text()
+    index = json.loads((folder / "points.json").read_text())
+    point = folder / "points" / index["points"][0]["id"]
+    result = json.loads((point / "result.json").read_text())
+    said = "NOT LEARNED: task gender at the cloud does no better than guessing"
+    loud = f"{said}: AUC [0.4, 0.6] where guessing has 0.5. Try more"
+    result["warnings"] = ["3 files were skipped", loud]
+    Sealed(point).write(point / "result.json", json.dumps(result))
+    assert publish(folder)[1] == [f"WARNING: {said}, at 1 of the finished points"]
+    assert f"<li><code>{point.name}</code>: {said}</li>" in (folder / "report.html").read_text()
+    rows = list(csv.DictReader(io.StringIO((folder / "points.csv").read_text())))
+    assert [row["warning"] for row in rows if row["warning"]] == [said]
+    assert json.loads((folder / "frontier.json").read_text())["unquotable"] == {point.name: [said]}

@@ -136,9 +136,9 @@ def test_kill_9_of_a_worker_and_of_the_parent_loses_and_repeats_nothing(spec, fi
     assert set(statuses(out).values()) == {"done"}
     frontiers = []
     for folder in (out, finished):
-        page, problem = publish(folder)
+        page, notes = publish(folder)
         assert page.exists()
-        assert problem is None
+        assert not [note for note in notes if "MLflow" in note]
         frontiers.append((folder / "frontier.json").read_text())
     assert frontiers[0] == frontiers[1]
 
