@@ -144,7 +144,7 @@ class RayEngine:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, heard)  # Ray's own way to end knows nothing of what is half-done
         self._ray = ray
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        gpus = int(self._ray.cluster_resources().get("GPU", 0))
         if self.share == "auto" and self.resources.num_gpus is None and (gpus or self.cuda):
             self._parts = share_of(self.workers, gpus, "auto")
         self._check_room(ray)

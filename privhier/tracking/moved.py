@@ -40,8 +40,6 @@ def follow(store: Path) -> int:
         sqlite3.Error: The file cannot be read or written.
     """
     here = artifacts_of(store)
-    if not here.is_dir():
-        return 0
     with closing(sqlite3.connect(store, timeout=_BUSY)) as database:
         moved = [row for row in _experiments(database) if _elsewhere(row[1], here)]
         if not moved:
@@ -60,9 +58,14 @@ def _experiments(database: sqlite3.Connection) -> list[tuple[int, str]]:
 
 
 def _elsewhere(location: str | None, here: Path) -> bool:
-    """Whether it is a folder like ours, but not the one beside the store."""
+    """Whether it is a folder like ours, but not the one beside the store, which is there or may be made.
+
+    A file that was copied without its artifacts goes on with those of the original.
+    """
     place = _local(location)
-    return place is not None and place.name == ARTIFACTS and place != here
+    if place is None or place.name != ARTIFACTS or place == here:
+        return False
+    return here.is_dir() or not place.exists()
 
 
 def _local(address: str | None) -> Path | None:
