@@ -1,4 +1,4 @@
-"""Runs side by side on a narrow terminal: what is shown can be told apart, and what may not be quoted says so."""
+"""Runs side by side on a narrow terminal: keys can be told apart, and what may not be quoted says so."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from privhier.report.comparison import comparison
 
 def test_no_key_is_cut_on_a_narrow_terminal(config, result):
     longer = config.model_copy(update={"attacks": config.attacks.model_copy(update={"draws": 5})})
-    table = comparison(
-        [(config, result), (longer, result)], ["a-run-of-some-length", "another-of-that-length"]
-    )
+    table = comparison([(config, result), (longer, result)], ["a-run-of-some-length", "another-of-a-length"])
     table["attacks.reconstruction_victims"] = table["attacks.reconstruction"] = "what each of them has here"
     text = io.StringIO()
     Console(file=text, width=80).print(drawn(table))
