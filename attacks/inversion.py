@@ -138,19 +138,16 @@ class InversionAttack(Attack):
                 rule=f"must be one or several of {', '.join(get_args(Descent))}",
                 remedy="Leave it out for all of them",
             )
-        mean, ridge, ways = mean_image(view, own.train), None, []
-        wanted = dict.fromkeys(self.descents)
-        if wanted.keys() - {"adam"}:
-            ridge = RidgeStart(view, "inversion", own)
-            if ridge.penalty is None:
-                wanted = {"adam": None}
-            elif not misfit.all_at_once:
-                wanted = dict.fromkeys(name.replace("lbfgs", "adam") for name in wanted)
-        for name in wanted:
-            if name == "adam" or ridge is None:
-                ways.append(_Way(name, lambda releases: mean, "adam"))
-            else:
-                ways.append(_Way(name, ridge, "lbfgs" if name == "ridge_lbfgs" else "adam"))
+        mean, wanted = mean_image(view, own.train), set(self.descents)
+        ridge = RidgeStart(view, "inversion", own) if wanted - {"adam"} else None
+        if ridge is not None and ridge.penalty is None:
+            wanted = {"adam"}
+        elif not misfit.all_at_once and "ridge_lbfgs" in wanted:
+            wanted = wanted - {"ridge_lbfgs"} | {"ridge_adam"}
+        ways = [_Way("adam", lambda releases: mean, "adam")] if "adam" in wanted else []
+        if ridge is not None:
+            by: tuple[Optimizer, ...] = ("adam", "lbfgs")
+            ways += [_Way(f"ridge_{one}", ridge, one) for one in by if f"ridge_{one}" in wanted]
         return ways, ridge
 
     def _others(self, view: View, train: IntArray) -> list[Tensor]:

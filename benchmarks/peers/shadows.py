@@ -3,7 +3,7 @@
 One network, small_cnn cut after stage2: task exit, monitoring exit on detached features, tail on detached
 releases; clip and noise on every batch. As many records, epochs and records a batch (ART's own: ten of 128),
 the same optimizer. Both also say what each model thinks of every record. Ours goes through everything a run
-does: named streams, a ledger charged before each release, encoded messages to the cloud, checkpoints.
+does: named streams, a ledger charged before each release, encoded messages to the cloud, files under digests.
 """
 
 from __future__ import annotations

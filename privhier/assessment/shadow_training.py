@@ -144,8 +144,7 @@ class ShadowTrainer:
                 RunFolder(Path(folder)),
                 device=torch.device(self.device),
                 keep=rows[:1],
-                resumable=False,  # what is kept of it is what it says, once it is trained
-            ).run()
+            ).run(resumable=False)  # what is kept of it is what it says, once it is trained
             edge, tail = trained.edge.to(self.device), trained.tail.to(self.device)
             return network_parts(edge, tail, trained.mechanism, seed=seed, device=self.device)
 

@@ -51,8 +51,6 @@ class Trainer:
         on_epoch: Called with phase, epoch and metrics after every epoch.
         progress: Called with a description, steps done and steps in all.
         profile: Where to write where the time of one epoch of each phase goes; None: nowhere.
-        resumable: Whether there are checkpoints; without, the numbers are the same, and there is nothing to
-            go on from before the end.
     """
 
     def __init__(
@@ -67,11 +65,9 @@ class Trainer:
         on_epoch: OnEpoch | None = None,
         progress: Progress | None = None,
         profile: Path | None = None,
-        resumable: bool = True,
     ) -> None:
         self.config, self.data, self.folder, self.device, self.keep = config, data, folder, device, keep
         self.on_epoch, self.progress, self._profile = on_epoch, progress, profile
-        self._resumable = resumable
         edge, tail = build_model(config, data)
         self.side = EdgeSide(config, data, mechanism, folder, edge, device=device, progress=progress)
         schedule = config.schedule
@@ -117,8 +113,13 @@ class Trainer:
         """The one way out of the edge."""
         return self.side.releaser
 
-    def run(self) -> Trained:
-        """Run what is left of the schedule, release the test split, write the weights."""
+    def run(self, *, resumable: bool = True) -> Trained:
+        """Run what is left of the schedule, release the test split, write the weights.
+
+        Args:
+            resumable: Whether there are checkpoints; without, the numbers are the same, and there is nothing
+                to go on from before the end.
+        """
         phases = phases_of(self.config.schedule)
         done = self._restore()
         profiling = Profiling(self._profile, phases[done:], self.device) if self._profile else None
@@ -133,10 +134,12 @@ class Trainer:
                     if self.on_epoch is not None:
                         with span("MLflow"):
                             self.on_epoch(phase, epoch, metrics)
-                if self._resumable:
+                if resumable:
                     with span("checkpoint"):
                         self._save(number + 1)
         self._report_progress(phases, len(phases))
+        if not resumable:
+            self._write_history()
         self._finish()
         return load_trained(self.config, self.data, self.folder)
 
@@ -257,8 +260,6 @@ class Trainer:
 
     def _finish(self) -> None:
         """Write the training victims' releases, the weights, and last the marker of a finished training."""
-        if not self._resumable:
-            self._write_history()
         kept = [self.cloud.kept[epoch] for epoch in range(self.config.schedule.joint_epochs)]
         if self.config.schedule.cloud_epochs:
             payload, records, _ = self.cache.load()

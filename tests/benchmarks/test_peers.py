@@ -268,12 +268,12 @@ def test_our_inversion_as_the_comparison_runs_it(load, harness):
     scene = scenes.inversion_scene("small_cnn", "stage1", size=16, victims=2, auxiliary=8)
     assert scene.loss(scene.truth) < 1e-8
     assert scene.loss(scene.start.expand_as(scene.truth)) > 0.05
-    ours = inversion.ours(scene)
+    ours = inversion.ours(scene, optimizer="lbfgs")
     short, longer = (inversion.contender("ours", scene, ours, steps) for steps in (2, 12))
     row = compared(harness, short, longer, pairs=1, rule=harness.Rule(reached=10.0))
     assert "2 steps" in row.note
     other = scenes.inversion_scene("small_cnn", "stage1", size=16, victims=2, auxiliary=9)
-    stranger = inversion.contender("peer", other, inversion.ours(other), 2)
+    stranger = inversion.contender("peer", other, inversion.ours(other, optimizer="adam"), 2)
     with pytest.raises(harness.UnequalError, match="another data"):
         compared(harness, short, stranger, pairs=1, rule=harness.Rule(reached=10.0))
 
