@@ -168,3 +168,33 @@ def test_what_a_first_configuration_lacks_is_said_in_this_verbs_words(
     assert said in error
     assert "dataset." not in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("dataset.options.csv", ["default labels.csv", "relative to the root", "An option of: folder."]),
+        ("dataset.options", ["privhier list datasets NAME"]),
+        ("defense.options.weight", ["gradient_reversal", "privhier list defenses NAME"]),
+        ("defense.options", ["privhier list defenses NAME"]),
+        ("attacks.options.epochs", ["mlp", "decoder", "privhier list attacks NAME"]),
+        ("attacks.reconstruction.options.epochs", ["decoder", "privhier list attacks NAME"]),
+        ("attacks.membership.0.options.shadows", ["lira", "privhier list attacks NAME"]),
+    ],
+)
+def test_an_option_is_explained_with_the_names_that_have_it(path, said):
+    text = printed("config", path)
+    for one in said:
+        assert one in text, text
+    assert "mlp" not in text or ".reconstruction." not in path
+
+
+def test_an_option_that_nothing_has_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["config", "dataset.options.csvv"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "none of the datasets has an option 'csvv'. Did you mean csv?" in error
+    assert "privhier list datasets NAME" in error
+    with pytest.raises(SystemExit, match="2"):
+        main(["config", "release.options.csv"])
+    assert "is not a known key" in capsys.readouterr().err
