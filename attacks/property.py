@@ -161,7 +161,7 @@ class MixtureAttack(Attack):
         labels, n_classes = view.aux.labels[self.target], view.aux.n_classes[self.target]
         rng = numpy_stream(view.seed, "attack", "mixture", self.target)
         split = own_split(labels, view.aux.groups, rng, share=self.share)
-        problem = AttributeProblem(self.target, labels, n_classes, split)
+        problem = AttributeProblem(self.target, labels, n_classes, split, view.aux.groups)
         bank = FeatureBank(view, max_columns=self.max_columns, name="mixture")
         draws = min(bank.draws, SCORED_DRAWS)
         held_out, victims, penalty = self._classify(problem, bank, draws, rng)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from privhier.config import DatasetConfig
 from privhier.config.reference import inline
-from privhier.datasets.attributes import MOST_CLASSES
-from privhier.datasets.base import Problem
+from privhier.datasets.attributes import MOST_CLASSES, column_of, evaluate_attribute
+from privhier.datasets.base import FaceDataset, Problem
 from privhier.datasets.listing import Column, Listing
 from privhier.datasets.load import list_records
+from privhier.datasets.relations import refuse_same_attributes
 from privhier.errors import DataError
 
 
@@ -28,22 +29,31 @@ class Starter:
     """
 
     lines: tuple[str, ...]
-    task: str
-    sensitive: str
+    task: tuple[str, ...]
+    sensitive: tuple[str, ...]
     yaml: str
     problems: tuple[Problem, ...] = ()
 
 
-def starter(config: DatasetConfig, *, name: str, seed: int = 0) -> Starter:
-    """Look at a data set's labels, decode nothing, and propose a task and a secret.
+def starter(
+    config: DatasetConfig,
+    *,
+    name: str,
+    seed: int = 0,
+    task: Sequence[str] = (),
+    sensitive: Sequence[str] = (),
+) -> Starter:
+    """Look at a data set's labels, decode nothing, and propose a task and a secret where none is given.
 
     Args:
         config: Name, root and options count; its task and secret do not.
         name: What the run is to be called.
         seed: Of the records that are drawn, for data sets that draw them.
+        task, sensitive: Attribute expressions; none: the first that suits best.
 
     Raises:
-        DataError: As ``load_dataset``; no record; fewer than two attributes that a run could use.
+        DataError: As ``load_dataset``; no record; fewer than two attributes that a run could use; a task or a
+            secret that these labels do not give.
     """
     _, _, listing = list_records(config, seed=seed)
     usable = {
@@ -60,12 +70,43 @@ def starter(config: DatasetConfig, *, name: str, seed: int = 0) -> Starter:
             f"a run needs a task and a secret{f'; problems: {problems}' if problems else ''}",
             remedy="Check the root and the label file; privhier data check says more",
         )
+    _refuse(config, listing, task, sensitive)
     # Classes before numbers, two before many, even before uneven ones, then the order of the columns.
     best = sorted(usable, key=lambda column: usable[column].rank)
-    task = usable[best[0]].expression
-    sensitive = usable[best[1]].expression if len(best) > 1 else "identity"
+    if not task:
+        task = _first(usable, best, sensitive)
+    if not sensitive:
+        sensitive = _first(usable, best, task)
     lines = tuple(_found(config, listing, usable))
-    return Starter(lines, task, sensitive, _yaml(config, name, task, sensitive, lines), listing.problems)
+    text = _yaml(config, name, task, sensitive, lines)
+    return Starter(lines, tuple(task), tuple(sensitive), text, listing.problems)
+
+
+def _first(usable: Mapping[str, _Choice], best: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """The first attribute of which nothing is said yet; who people are where there is no other."""
+    columns = {column_of(expression, usable) for expression in taken}
+    return [usable[column].expression for column in best if column not in columns][:1] or ["identity"]
+
+
+def _refuse(config: DatasetConfig, listing: Listing, task: Sequence[str], sensitive: Sequence[str]) -> None:
+    """Refuse expressions of which these labels make no two classes, and a task that tells a secret."""
+    columns = [column_of(expression, listing.attributes) for expression in (*task, *sensitive)]
+    lacking = {row for column in columns for row in listing.lacking.get(column, {})}
+    known = listing.select(np.setdiff1d(np.arange(len(listing)), np.array(sorted(lacking), np.int64)))
+    numbers = np.arange(len(known))
+    faces = FaceDataset(
+        name=config.name,
+        images=np.empty((len(known), 3, 0, 0), np.uint8),
+        attributes=known.attributes,
+        identity=known.identity,
+        group=numbers,
+        duplicate_group=numbers,
+        value_names=known.value_names,
+        unavailable=known.unavailable,
+    )
+    labels = {one: evaluate_attribute(one, faces, key="dataset.task") for one in task}
+    labels |= {one: evaluate_attribute(one, faces, key="dataset.sensitive") for one in sensitive}
+    refuse_same_attributes(labels, task, sensitive)
 
 
 @dataclass(frozen=True)
@@ -112,11 +153,18 @@ def _found(config: DatasetConfig, listing: Listing, usable: Mapping[str, _Choice
     return lines
 
 
-def _yaml(config: DatasetConfig, name: str, task: str, sensitive: str, lines: tuple[str, ...]) -> str:
+def _yaml(
+    config: DatasetConfig,
+    name: str,
+    task: Sequence[str],
+    sensitive: Sequence[str],
+    lines: tuple[str, ...],
+) -> str:
     said = "\n".join(f"# {line}" for line in lines)
     root = f"  root: {inline(config.root)}\n" if config.root is not None else ""
     given = ", ".join(f"{key}: {inline(value)}" for key, value in config.options.items())
     options = f"  options: {{{given}}}\n" if given else ""
+    size, letters = (1, 8) if len(task) == 1 else (4, 32)
     return f"""\
 # Written by privhier new. What a key means: privhier config KEY
 {said}
@@ -127,14 +175,15 @@ dataset:
 {root}{options}  image_size: 64
   # What the cloud is to predict, and what nobody may read off a release. Classes of a column: its name; of a
   # number: age>30, or bin(age, 20, 40); who it is: identity.
-  task: [{inline(task)}]
-  sensitive: [{inline(sensitive)}]
+  task: {inline(list(task))}
+  sensitive: {inline(list(sensitive))}
 model:
   backbone: small_cnn # others: privhier list backbones
   cut: stage2 # the last stage that stays on the edge
-  # One letter of 8 goes up for every image, answered at random at a pure epsilon of 8: a finite release,
-  # whose certificate bounds every attacker. Several tasks want 32 letters.
-  bottleneck: {{kind: letters, size: 4, letters: 8}}
+  # One letter of {letters} goes up for every image, answered at random at a pure epsilon of 8: a finite
+  # release, whose certificate bounds every attacker. size: so many numbers of the edge's last layer are made
+  # into the one letter; it costs no epsilon. One task: size 1, letters 8. Several tasks: size 4, letters 32.
+  bottleneck: {{kind: letters, size: {size}, letters: {letters}}}
 schedule: {{pretrain_epochs: 16, cloud_epochs: 4}}
 release: {{mechanism: randomized_response, target_epsilon: 8}}
 defense: none # penalties against adversaries on the edge: privhier list defenses

@@ -18,6 +18,8 @@ VALIDATION_SHARE = 0.2
 SCORED_DRAWS = 4
 """Draws of a held-out record that are scored: more than one steadies the choice, all would be slow."""
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+_DEVIATIONS = 1.96
+"""Of the AUC of a guesser, from 0.5 to the end of its 95 percent interval."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,27 @@ def auc_score(probabilities: FloatArray, labels: IntArray) -> float:
     return float(np.mean(values)) if values else 0.5
 
 
+def is_inverted(probabilities: FloatArray, labels: IntArray, groups: IntArray | None = None) -> bool:
+    """Whether a binary attacker is below chance, and chance lies outside the 95 percent interval.
+
+    A sign turned on less is a coin toss, which makes half of those who know little guess worse. The width is
+    that of a guesser's AUC, ``(n + 1) / (12 n0 n1)`` squared (Mann and Whitney, 1947), of groups: a record's
+    draws and a person's photos say nearly the same. Ties make it narrower, so that this is on the safe side.
+
+    Args:
+        probabilities: ``(n, 2)``.
+        labels: ``(n,)`` of 0 and 1.
+        groups: ``(n,)`` rows of one number are not independent; None: all are.
+    """
+    if groups is None:
+        groups = np.arange(len(labels))
+    negatives, positives = (len(np.unique(groups[labels == k])) for k in (0, 1))
+    if not negatives or not positives:
+        return False
+    deviation = ((negatives + positives + 1) / (12 * negatives * positives)) ** 0.5
+    return auc_score(probabilities, labels) < 0.5 - _DEVIATIONS * deviation
+
+
 def balanced_accuracy(predictions: IntArray, labels: IntArray) -> float:
     """Mean recall over the classes that occur."""
     return float(np.mean([(predictions[labels == k] == k).mean() for k in np.unique(labels)]))
@@ -79,8 +102,8 @@ class DecisionRule:
     """How probabilities become predictions; the probabilities themselves stay as they are.
 
     Attributes:
-        flip: Binary only: the attacker was below chance on its own validation split, so its two
-            columns are swapped.
+        flip: Binary only: the attacker was clearly below chance on its own validation split
+            (``is_inverted``), so its two columns are swapped.
         weights: One factor a class; the prediction is the argmax of ``weights * probabilities``
             (binary: a threshold of ``weights[0] / (weights[0] + weights[1])``).
     """
@@ -98,7 +121,12 @@ class DecisionRule:
 
 
 def choose_rule(
-    probabilities: FloatArray, labels: IntArray, priors: FloatArray, *, top1: bool
+    probabilities: FloatArray,
+    labels: IntArray,
+    priors: FloatArray,
+    *,
+    top1: bool,
+    groups: IntArray | None = None,
 ) -> DecisionRule:
     """The rule that does best on the attacker's own validation records.
 
@@ -106,13 +134,13 @@ def choose_rule(
     because the highest single point of a noisy curve is a bad estimate of the best one. Several
     classes: ``probability / prior ** power`` with the power chosen (1 is Bayes' rule for balanced
     accuracy when the probabilities are calibrated). ``top1``: plain argmax, which is Bayes' rule
-    for plain accuracy.
+    for plain accuracy. ``groups``: as ``is_inverted``, which decides the sign.
     """
     n_classes = probabilities.shape[1]
     if top1:
         return DecisionRule(False, (1.0,) * n_classes)
     if n_classes == 2:
-        flip = auc_score(probabilities, labels) < 0.5
+        flip = is_inverted(probabilities, labels, groups)
         scores = probabilities[:, 0 if flip else 1].astype(np.float64)
         threshold = _best_threshold(scores, labels)
         return DecisionRule(flip, (threshold, 1 - threshold))
@@ -144,6 +172,7 @@ class AttributeProblem:
     labels: IntArray
     n_classes: int
     split: OwnSplit
+    groups: IntArray
 
     @property
     def top1(self) -> bool:
@@ -160,13 +189,20 @@ class AttributeProblem:
         """Labels of the validation records, repeated once a draw."""
         return np.tile(self.labels[self.split.validation], draws)
 
+    def validation_groups(self, draws: int) -> IntArray:
+        """Groups of the validation records, repeated once a draw."""
+        return np.tile(self.groups[self.split.validation], draws)
+
     def score(self, probabilities: FloatArray) -> float:
-        """Selection score in [0, 1] of ``(draws * n_validation, K)``: AUC (a flipped one counts) or top-1."""
-        labels = self.validation_labels(len(probabilities) // len(self.split.validation))
+        """Selection score in [0, 1] of ``(draws * n_validation, K)``: AUC (of the sign taken) or top-1."""
+        draws = len(probabilities) // len(self.split.validation)
+        labels = self.validation_labels(draws)
         if self.top1:
             return float((probabilities.argmax(axis=1) == labels).mean())
         value = auc_score(probabilities, labels)
-        return max(value, 1 - value) if self.n_classes == 2 else value
+        if self.n_classes > 2 or value >= 0.5:
+            return value
+        return 1 - value if is_inverted(probabilities, labels, self.validation_groups(draws)) else value
 
     def result(
         self,
@@ -177,8 +213,9 @@ class AttributeProblem:
         queries: int,
     ) -> AttackResult:
         """Choose sign and decision rule on ``validation`` and apply them to ``victims``."""
-        labels = self.validation_labels(len(validation) // len(self.split.validation))
-        rule = choose_rule(validation, labels, self.priors, top1=self.top1)
+        draws = len(validation) // len(self.split.validation)
+        labels, groups = self.validation_labels(draws), self.validation_groups(draws)
+        rule = choose_rule(validation, labels, self.priors, top1=self.top1, groups=groups)
         oriented = rule.orient(normalized(victims))
         return AttackResult(
             probabilities=oriented,
@@ -198,6 +235,7 @@ def pose_attribute(view: View, target: str, name: str) -> AttributeProblem:
         labels=labels,
         n_classes=view.aux.n_classes[target],
         split=own_split(labels, view.aux.groups, rng),
+        groups=view.aux.groups,
     )
 
 

@@ -54,7 +54,6 @@ def in_full(kind: str, name: str) -> list[str]:
         ConfigError: ``kind`` is none of ``KINDS``.
         UnknownNameError: No such name; the message names the nearest.
     """
-    from privhier.cli.keys import key_lines
     from privhier.config.reference import options_of
 
     registries = _registries(kind)
@@ -67,6 +66,19 @@ def in_full(kind: str, name: str) -> list[str]:
     for key in keys:
         lines += [f"  {line}" for line in key_lines(key)]
     return lines
+
+
+def key_lines(key: object) -> list[str]:
+    """Lines on one key: name, type and default; its meaning, indented."""
+    from textwrap import wrap
+
+    from privhier.config.reference import Key
+
+    assert isinstance(key, Key)
+    head = [f"{key.path}: {key.type}"]
+    head += [key.rule] if key.rule else []
+    head += [f"default {key.default}" if key.default != "(required)" else "required"] if key.default else []
+    return ["; ".join(head), *wrap(key.meaning, 100, initial_indent="    ", subsequent_indent="    ")]
 
 
 def knowledge(entry: Any) -> list[str]:

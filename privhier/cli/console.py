@@ -24,5 +24,5 @@ def note(text: str) -> None:
 
 
 def progress_bar() -> AbstractContextManager[Report | None]:
-    """A progress bar on a terminal; elsewhere a line a phase, attack and half minute."""
+    """A progress bar on a terminal; elsewhere lines, one each minute at least."""
     return shown_progress(console, lines=True)

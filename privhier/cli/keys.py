@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from privhier.cli.console import say
+from privhier.errors import ConfigError
+from privhier.registry import nearest
+
+if TYPE_CHECKING:
+    from privhier.config.reference import Key
 
 
 def config(
@@ -19,10 +26,14 @@ def config(
     ] = False,
 ) -> None:
     """What a configuration's keys mean, which values they take and what they are by default."""
+    from privhier.cli.catalog import key_lines
     from privhier.config import reference
 
     if defaults:
         say(reference.defaults(key or "").rstrip())
+        return
+    if key and (lines := option_lines(key)):
+        say(*lines)
         return
     keys = reference.find(key) if key else [one for one in reference.reference() if "." not in one.path]
     if len(keys) == 1:
@@ -33,14 +44,59 @@ def config(
         say("A section's keys: privhier config SECTION. All defaults: privhier config --defaults")
 
 
-def key_lines(key: object) -> list[str]:
-    """Lines on one key: name, type and default; its meaning, indented."""
-    from textwrap import wrap
+def option_lines(path: str) -> list[str]:
+    """Lines on an option of what is chosen by name, e.g. ``dataset.options.csv``; none: it is no such path.
 
-    from privhier.config.reference import Key
+    Raises:
+        ConfigError: Nothing that can be chosen there has an option of that name.
+    """
+    from privhier.cli.catalog import key_lines
 
-    assert isinstance(key, Key)
-    head = [f"{key.path}: {key.type}"]
-    head += [key.rule] if key.rule else []
-    head += [f"default {key.default}" if key.default != "(required)" else "required"] if key.default else []
-    return ["; ".join(head), *wrap(key.meaning, 100, initial_indent="    ", subsequent_indent="    ")]
+    above, _, option = path.partition(".options")
+    option = option.removeprefix(".")
+    kind = _kind(above)
+    if ".options" not in path or kind is None:
+        return []
+    where = f"Options belong to a name; all of one: privhier list {kind} NAME"
+    if not option:
+        return [f"{path}: mapping; default {{}}", f"    {where}"]
+    names: dict[str, list[str]] = {}
+    known = set()
+    for name, found in _of_kind(kind, above):
+        known.add(found.path)
+        if found.path == option:
+            names.setdefault("\n".join(key_lines(replace(found, path=path))), []).append(name)
+    if not names:
+        raise ConfigError(
+            key="KEY",
+            value=path,
+            rule=f"none of the {kind} has an option {option!r}",
+            remedy=f"{nearest(option, known, otherwise='')} {where}".strip(),
+        )
+    lines = [f"{text}\n    An option of: {', '.join(of)}." for text, of in names.items()]
+    return [*lines, where]
+
+
+def _kind(above: str) -> str | None:
+    """What is chosen by name at a key, as ``privhier list`` calls it."""
+    from privhier.config import reference
+
+    if above in ("dataset", "attacks"):
+        return {"dataset": "datasets", "attacks": "attacks"}[above]
+    chosen = {key.path for key in reference.reference() if "name, or name and options" in key.type}
+    path = above.rstrip("0123456789").removesuffix(".")  # one of a list: attacks.attribute.0
+    if path not in chosen:
+        return None
+    return {"defense": "defenses", "attacks.embedders": "embedders"}.get(path, "attacks")
+
+
+def _of_kind(kind: str, above: str) -> Iterator[tuple[str, Key]]:
+    """Name and option of all that can be chosen at ``above``."""
+    from privhier.cli.catalog import entries
+    from privhier.config.reference import options_of
+
+    group = above.removeprefix("attacks.").split(".")[0]
+    for name, entry in entries(kind):
+        of = getattr(entry, "kind", "membership")
+        if isinstance(entry, type) and (kind != "attacks" or group in ("attacks", of)):
+            yield from ((name, key) for key in options_of(entry, ("target",)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,19 @@ def new(
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Of the data set, e.g. csv=people.csv; repeated"),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME", help="What the cloud is to predict; repeated"),
+    ] = None,
+    sensitive: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sensitive",
+            metavar="NAME",
+            help="What nobody may read off a release; repeated",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The file; default: DATASET.yaml", show_default=False)
@@ -40,12 +55,47 @@ def new(
         "sensitive": ["sensitive"],
         "options": _options(option or []),
     }
-    made = starter(validated(DatasetConfig, section), name=_run_name(file))
+    with _own_words():
+        made = starter(
+            validated(DatasetConfig, section),
+            name=_run_name(file),
+            task=task or (),
+            sensitive=sensitive or (),
+        )
     write_atomic(file, made.yaml)
-    say(*made.lines, f"task: {made.task}; secret: {made.sensitive}")
+    say(*made.lines, f"task: {', '.join(made.task)}; secret: {', '.join(made.sensitive)}")
+    if not (task and sensitive):
+        say("to choose otherwise: --task NAME, --sensitive NAME (each may be repeated), or edit the file")
     for problem in examples(made.problems, 4):
         note(f"problem: {problem.where}: {problem.reason}")
     say(f"written: {file}", f"next:    privhier run {file}")
+
+
+_WORDS = {
+    "dataset.options.": "--option ",
+    "dataset.root": "--root",
+    "dataset.task": "--task",
+    "dataset.sensitive": "--sensitive",
+}
+"""What a key of a configuration is called here, where there is none yet."""
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Errors that name an option of this verb instead of the key that it writes."""
+    from privhier.errors import PrivhierError
+
+    def said(text: str) -> str:
+        for key, option in _WORDS.items():
+            text = text.replace(key, option)
+        return text
+
+    try:
+        yield
+    except PrivhierError as error:
+        raise type(error)(
+            key=said(error.key), value=error.value, rule=said(error.rule), remedy=said(error.remedy)
+        ) from error
 
 
 def _options(texts: list[str]) -> dict[str, object]:

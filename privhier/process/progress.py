@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Lock
 from typing import Any
 
 from rich.console import Console
+
+from privhier.process.heartbeat import heartbeat
 
 Report = Callable[[str, int, int], None]
 """Called with a description, steps done and steps in all."""
@@ -21,6 +24,8 @@ _PATIENCE = 5.0
 """Seconds before the first line: what is over by then needs none."""
 _QUIET = 30.0
 """Seconds between two lines on the same work where no terminal is: a redirected run is read afterwards."""
+SILENCE = 60.0
+"""Seconds without a line where no terminal is, at most: what takes long then says that it goes on."""
 
 
 @contextmanager
@@ -29,7 +34,8 @@ def shown_progress(console: Console | None = None, *, lines: bool = False) -> It
 
     Args:
         console: Where a bar is drawn; None: stderr.
-        lines: Where there is neither notebook nor terminal, write a line a phase, attack and half minute.
+        lines: Where there is neither notebook nor terminal, write a line a phase, attack and half minute,
+            and one each minute while nothing is reported.
     """
     if in_notebook():
         with _line() as report:
@@ -37,7 +43,12 @@ def shown_progress(console: Console | None = None, *, lines: bool = False) -> It
         return
     console = console if console is not None else Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
-        yield Lines(lambda text: console.print(text, markup=False, soft_wrap=True)) if lines else None
+        if not lines:
+            yield None
+            return
+        written = Lines(lambda text: console.print(text, markup=False, soft_wrap=True))
+        with heartbeat(written.beat):
+            yield written
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -79,10 +90,34 @@ class Lines:
         self._said = self._began
         self._seen: set[str] = set()
         self._starts: dict[tuple[str, int], tuple[int, float]] = {}
+        self._now: tuple[str, int, int, float] | None = None
+        self._lock = Lock()
 
     def __call__(self, text: str, done: int, total: int) -> None:
         """See ``Report``."""
+        with self._lock:
+            self._report(text, done, total)
+
+    def beat(self) -> float:
+        """Say that the last thing reported goes on, where a minute was silent.
+
+        Returns:
+            Seconds until the next minute of silence is over.
+        """
+        with self._lock:
+            now = self._clock()
+            silent = now - self._said
+            if silent < SILENCE or self._now is None:
+                return SILENCE - silent if silent < SILENCE else SILENCE
+            text, done, total, since = self._now
+            what = text.removeprefix("attack: ") if done < total else f"what follows {text}"
+            self._said = now
+            self._write(f"{_clock_time(now - self._began)} still: {what}, {_minutes(now - since)}")
+            return SILENCE
+
+    def _report(self, text: str, done: int, total: int) -> None:
         now = self._clock()
+        self._now = (text, done, total, now)
         phase = (text.partition(":")[0], total)
         first, since = self._starts.setdefault(phase, (done, now))
         if done < first:  # the same once more
@@ -102,6 +137,11 @@ class Lines:
 
 def _clock_time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def in_notebook() -> bool:

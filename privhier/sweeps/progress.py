@@ -1,13 +1,20 @@
-"""How a sweep stands: counts and the time left, for a terminal or for nobody."""
+"""How a sweep stands: counts and the time left, as a bar on a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from privhier.process.heartbeat import heartbeat
+
+SILENCE = 60.0
+"""Seconds without a line where no terminal is, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,12 @@ Show = Callable[[Standing], None]
 
 
 @contextmanager
-def show_standing(console: Console) -> Iterator[Show | None]:
-    """A line with a bar on a terminal; None elsewhere."""
+def show_standing(console: Console) -> Iterator[Show]:
+    """A line with a bar on a terminal; elsewhere a line whenever a point ends, and each silent minute."""
     if not console.is_terminal:
-        yield None
+        lines = StandingLines(lambda text: console.print(text, markup=False, soft_wrap=True))
+        with heartbeat(lines.beat):
+            yield lines
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -51,6 +60,40 @@ def show_standing(console: Console) -> Iterator[Show | None]:
             bar.update(line, description=str(standing), completed=ended, total=standing.total)
 
         yield show
+
+
+class StandingLines:
+    """A sweep's standing as lines: one at first, one whenever a point has ended, one each silent minute.
+
+    Args:
+        write: Takes a line.
+        clock: Seconds from any moment on.
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._began = self._said = clock()
+        self._standing: Standing | None = None
+        self._lock = Lock()
+
+    def __call__(self, standing: Standing) -> None:
+        """Take the present standing."""
+        with self._lock:
+            before, self._standing = self._standing, standing
+            if before is None or (before.done, before.failed) != (standing.done, standing.failed):
+                self._said = self._clock()
+                self._write(str(standing))
+
+    def beat(self) -> float:
+        """Say where a silent minute has passed that it goes on; returns seconds until the next is over."""
+        with self._lock:
+            now = self._clock()
+            silent = now - self._said
+            if silent < SILENCE or self._standing is None:
+                return SILENCE - silent if silent < SILENCE else SILENCE
+            self._said = now
+            self._write(f"still: {self._standing}, {_span(now - self._began)} so far")
+            return SILENCE
 
 
 def _span(seconds: float) -> str:

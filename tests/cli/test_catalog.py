@@ -18,6 +18,7 @@ from privhier.attacks.base import Attack, AttackResult, attacks
 from privhier.cli.console import _out as output
 from privhier.cli.console import console
 from privhier.cli.main import app, main
+from privhier.config import load_config
 from privhier.config.choices import option
 from privhier.process.progress import shown_progress
 
@@ -134,3 +135,66 @@ def test_they_are_listed_where_nothing_is_left(folder, capsys):
     said = " ".join(capsys.readouterr().err.split())
     for text in ("no usable image is left", "0.png", "gone.png", "5.png"):
         assert text in said
+
+
+def test_a_first_configuration_has_the_task_and_the_secret_that_were_asked_for(tmp_path):
+    path = tmp_path / "first.yaml"
+    said = printed("new", "synthetic", "--task", "glasses", "--sensitive", "male", "--out", str(path))
+    assert "task: glasses; secret: male" in said
+    assert "--task" not in said
+    chosen = load_config(path)
+    assert (chosen.dataset.task, chosen.dataset.sensitive) == (["glasses"], ["male"])
+    assert "to choose otherwise: --task NAME, --sensitive NAME" in printed(
+        "new", "synthetic", "--task", "glasses", "--out", str(tmp_path / "second.yaml")
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["folder"], "--root: None - nothing says where folder lies. Set --root to its folder"),
+        (["folder", "--root", "nowhere"], "Point --root at"),
+        (["synthetic", "--task", "hats"], "--task: 'hats' - synthetic has no column 'hats'"),
+        (["synthetic", "--option", "image=4"], "--option image: 4 - is not an option of synthetic"),
+    ],
+)
+def test_what_a_first_configuration_lacks_is_said_in_this_verbs_words(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["new", *words])
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error
+    assert "dataset." not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("dataset.options.csv", ["default labels.csv", "relative to the root", "An option of: folder."]),
+        ("dataset.options", ["privhier list datasets NAME"]),
+        ("defense.options.weight", ["gradient_reversal", "privhier list defenses NAME"]),
+        ("defense.options", ["privhier list defenses NAME"]),
+        ("attacks.options.epochs", ["mlp", "decoder", "privhier list attacks NAME"]),
+        ("attacks.reconstruction.options.epochs", ["decoder", "privhier list attacks NAME"]),
+        ("attacks.membership.0.options.shadows", ["lira", "privhier list attacks NAME"]),
+    ],
+)
+def test_an_option_is_explained_with_the_names_that_have_it(path, said):
+    text = printed("config", path)
+    for one in said:
+        assert one in text, text
+    assert "mlp" not in text or ".reconstruction." not in path
+
+
+def test_an_option_that_nothing_has_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["config", "dataset.options.csvv"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "none of the datasets has an option 'csvv'. Did you mean csv?" in error
+    assert "privhier list datasets NAME" in error
+    with pytest.raises(SystemExit, match="2"):
+        main(["config", "release.options.csv"])
+    assert "is not a known key" in capsys.readouterr().err

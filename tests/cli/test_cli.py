@@ -26,7 +26,7 @@ VERBS = {
     "sweep": {"--engine", "--workers", "--device-share", "--out"},
     "list": set(),
     "config": {"--defaults"},
-    "new": {"--root", "--option", "--out"},
+    "new": {"--root", "--option", "--task", "--sensitive", "--out"},
     "compare": {"--csv"},
     "cloud": {
         "--listen",

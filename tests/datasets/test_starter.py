@@ -36,7 +36,7 @@ def section(root):
 def test_two_even_classes_go_before_uneven_ones_and_numbers(own, tmp_path):
     label(own, [f"{n}.png,{150 + n * 1.5},{n % 5 == 0:d},{n % 2}" for n in range(40)])
     made = starter(section(own), name="mine")
-    assert (made.task, made.sensitive) == ("glasses", "hat")
+    assert (made.task, made.sensitive) == (("glasses",), ("hat",))
     assert made.lines[0] == "folder: 40 labelled images"
     path = tmp_path / "mine.yaml"
     path.write_text(made.yaml)
@@ -50,7 +50,7 @@ def test_a_number_is_cut_at_its_median(own):
     rows = [f"{n}.png,{150 + n * 1.5},a,{n % 2}" for n in range(40)]
     label(own, rows)
     made = starter(section(own), name="mine")
-    assert (made.task, made.sensitive) == ("glasses", "height")  # forty values are still classes
+    assert (made.task, made.sensitive) == (("glasses",), ("height",))  # forty values are still classes
     assert any(line.startswith("hat: of no use") for line in made.lines)
 
 
@@ -77,3 +77,39 @@ def test_a_row_that_lacks_its_picture_is_no_missing_folder(own):
     report = check_dataset(chosen)
     assert report.records == 40
     assert not any("missing folder" in kind for kind in report.problems)
+
+
+def test_task_and_secrets_are_those_that_were_asked_for(own, tmp_path):
+    label(own, [f"{n}.png,{150 + n},{n % 5 == 0:d},{n % 2}" for n in range(40)])
+    for task, sensitive, expected in (
+        (["hat"], [], (("hat",), ("glasses",))),
+        ([], ["glasses"], (("hat",), ("glasses",))),
+        (["bin(height, 160, 170)", "hat"], ["glasses"], (("bin(height, 160, 170)", "hat"), ("glasses",))),
+    ):
+        made = starter(section(own), name="mine", task=task, sensitive=sensitive)
+        assert (made.task, made.sensitive) == expected
+        path = tmp_path / "mine.yaml"
+        path.write_text(made.yaml)
+        config = load_config(path)
+        assert (tuple(config.dataset.task), tuple(config.dataset.sensitive)) == expected
+        letters = (config.model.bottleneck.size, config.model.bottleneck.letters)
+        assert letters == ((1, 8) if len(expected[0]) == 1 else (4, 32))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"task": ["hats"]}, "dataset.task: 'hats' - folder has no column 'hats'. Did you mean hat"),
+        ({"sensitive": ["identity"]}, "dataset.sensitive: 'identity' - folder names no people"),
+        ({"task": ["height>500"]}, "dataset.task: 'height>500' - has one class only"),
+        (
+            {"task": ["hat"], "sensitive": ["hat==0"]},
+            "dataset.task and dataset.sensitive: 'hat, hat==0'",
+        ),
+    ],
+)
+def test_what_the_labels_do_not_give_is_refused(own, chosen, said):
+    label(own, [f"{n}.png,{150 + n},{n % 5 == 0:d},{n % 2}" for n in range(40)])
+    with pytest.raises(DataError) as error:
+        starter(section(own), name="mine", **chosen)
+    assert str(error.value).startswith(said)

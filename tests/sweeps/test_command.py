@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from privhier.cli.sweep import sweep
 from privhier.errors import ConfigError
-from privhier.sweeps.progress import Standing, show_standing
+from privhier.sweeps.progress import Standing, StandingLines, show_standing
 
 app = typer.Typer()
 app.command()(sweep)
@@ -48,12 +48,28 @@ def test_the_line_says_how_it_stands(seconds, words):
     assert line.endswith(words)
 
 
-def test_a_terminal_gets_the_line_and_a_pipe_gets_nothing():
-    with show_standing(Console(file=io.StringIO())) as silent:
-        assert silent is None
+def test_a_pipe_gets_a_line_when_a_point_has_ended_and_each_silent_minute():
+    written, now = [], [0.0]
+    lines = StandingLines(written.append, clock=lambda: now[0])
+    lines.beat()
+    for done, running in ((0, 1), (0, 2), (1, 1)):
+        lines(Standing(3, done, running, 0, None))
+    for now[0], pause in ((45.0, 15.0), (75.0, 60.0), (80.0, 55.0)):
+        assert lines.beat() == pause
+    assert written == [
+        "3 points: 0 done, 1 running, 0 failed",
+        "3 points: 1 done, 1 running, 0 failed",
+        "still: 3 points: 1 done, 1 running, 0 failed, 1 min 15 s so far",
+    ]
+    pipe = io.StringIO()
+    with show_standing(Console(file=pipe)) as show:
+        show(Standing(3, 1, 1, 0, None))
+    assert pipe.getvalue() == "3 points: 1 done, 1 running, 0 failed\n"
+
+
+def test_a_terminal_gets_the_line():
     screen = io.StringIO()
     with show_standing(Console(file=screen, force_terminal=True, width=120)) as show:
-        assert show is not None
         show(Standing(12, 3, 2, 1, 60))
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
     assert "12 points: 3 done, 2 running, 1 failed, about 1 min 00 s left" in plain

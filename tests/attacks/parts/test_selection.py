@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from privhier.attacks.parts.selection import auc_score, balanced_accuracy, choose_rule, own_split
+from privhier.attacks.parts.selection import (
+    AttributeProblem,
+    OwnSplit,
+    auc_score,
+    balanced_accuracy,
+    choose_rule,
+    is_inverted,
+    own_split,
+)
 
 
 @pytest.fixture
@@ -75,3 +83,47 @@ def test_several_classes_are_corrected_for_their_priors(rng):
     assert np.array_equal(plain.predict(probabilities), probabilities.argmax(1))
     gain = balanced_accuracy(rule.predict(probabilities), labels)
     assert gain > balanced_accuracy(plain.predict(probabilities), labels) + 0.05
+
+
+def says(p):
+    return np.stack([1 - p, p], axis=1).astype(np.float32)
+
+
+def problem_of(labels, groups=None):
+    everyone = np.arange(len(labels))
+    return AttributeProblem(
+        "secret", labels, 2, OwnSplit(everyone, everyone), everyone if groups is None else groups
+    )
+
+
+def test_a_sign_is_not_turned_on_noise_and_the_score_is_that_of_the_sign_taken():
+    """With a flip below one half, half of these would have been turned, and none could score below it."""
+    flips, scores, areas = [], [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 2, 240)
+        guess = says(rng.random(240))
+        areas.append(auc_score(guess, labels))
+        found = problem_of(labels).result(validation=guess, victims=guess, selected={}, queries=0)
+        flips.append(found.selected["flipped"])
+        scores.append(found.validation)
+    assert 0 < np.mean(flips) < 0.06
+    assert np.allclose(scores, np.where(flips, 1 - np.array(areas), areas))
+    assert min(scores) < 0.5
+
+
+def test_draws_of_a_record_and_photos_of_a_person_count_once():
+    """What 1,000 independent rows say clearly, 40 people with 25 rows each do not."""
+    people, p = np.tile(np.repeat([1, 0], 5), 4), np.linspace(0.1, 0.9, 40)
+    assert auc_score(says(p), people) == 0.375
+    groups = np.repeat(np.arange(40), 25)
+    labels, photos = people[groups], says(p[groups])
+    assert is_inverted(photos, labels)
+    assert not is_inverted(photos, labels, groups)
+    assert problem_of(labels, groups).score(photos) == 0.375
+    assert problem_of(labels).score(photos) == 0.625
+    assert problem_of(people).score(np.tile(says(p), (25, 1))) == 0.375
+
+
+def test_a_split_of_one_class_is_never_inverted():
+    assert not is_inverted(says(np.linspace(0.1, 0.9, 30)), np.ones(30, np.int64))
