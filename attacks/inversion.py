@@ -73,7 +73,7 @@ class InversionAttack(Attack):
         weights: Weights of total variation that are tried, in nats per unit of mean slope.
         restarts: Starts per image: the first is that of the descent, the others are own images; the lowest
             own loss is kept.
-        batch: Images optimized at a time; 0: as many as memory has room for (``parts/room.py``).
+        batch: Images optimized at a time; 0: as many as memory has room for.
         max_gmacs: Bound on the forward cost of one start of one image, in 10^9 multiply-accumulates.
     """
 

@@ -128,7 +128,12 @@ class Folder(Source):
             hint = f"Set dataset.options.csv to {' or '.join(tables)}. " if tables else ""
             hint = hint or hint_for(root, [self.csv])
         needs = [self.image, *([] if self.identity is None else [self.identity]), *(self.columns or ())]
-        return read_table(require_file(path, "the CSV file of dataset.options.csv", hint=hint), needs)
+        remedy = (
+            "Write that table (a header, one row an image), name yours in dataset.options.csv, relative to "
+            "dataset.root, or point dataset.root at the folder that holds it"
+        )
+        file = require_file(path, "the CSV file of dataset.options.csv", hint=hint, remedy=remedy)
+        return read_table(file, needs)
 
 
 def _unnamed(table: Table, named: list[int]) -> list[Problem]:

@@ -102,7 +102,13 @@ class Source(BaseModel, ABC):
         """
 
 
-def require_file(path: Path, what: str, *, hint: str = "") -> Path:
+def require_file(
+    path: Path,
+    what: str,
+    *,
+    hint: str = "",
+    remedy: str = "Put the official file there, or point dataset.root at the data set's folder",
+) -> Path:
     """``path`` if it is a file, else a ``DataError``: where ``what`` was looked for, with ``hint``."""
     fault = _fault(path.is_file, what)
     if fault is not None:
@@ -110,12 +116,14 @@ def require_file(path: Path, what: str, *, hint: str = "") -> Path:
             key="dataset.root",
             value=str(path),
             rule=fault,
-            remedy=f"{hint}Put the official file there, or point dataset.root at the data set's folder",
+            remedy=f"{hint}{remedy}",
         )
     return path
 
 
-def require_folder(path: Path, what: str, *, hint: str = "") -> Path:
+def require_folder(
+    path: Path, what: str, *, hint: str = "", remedy: str = "Point dataset.root at the data set's folder"
+) -> Path:
     """``path`` if it is a folder, else a ``DataError``: where ``what`` was looked for, with ``hint``."""
     fault = _fault(path.is_dir, what)
     if fault is not None:
@@ -123,7 +131,7 @@ def require_folder(path: Path, what: str, *, hint: str = "") -> Path:
             key="dataset.root",
             value=str(path),
             rule=fault,
-            remedy=f"{hint}Point dataset.root at the data set's folder, or PRIVHIER_DATA at the one above it",
+            remedy=f"{hint}{remedy}",
         )
     return path
 

@@ -150,7 +150,10 @@ def _root(source: Source, config: DatasetConfig) -> Path:
             rule=f"nothing says where {config.name} lies",
             remedy=f"Set dataset.root to its folder{where}",
         )
-    return require_folder(root, f"the folder of {config.name}", hint=_beside(root))
+    remedy = "Point dataset.root at the data set's folder"
+    if config.root is None:
+        remedy += ", or PRIVHIER_DATA at the one above it"
+    return require_folder(root, f"the folder of {config.name}", hint=_beside(root), remedy=remedy)
 
 
 def _beside(root: Path) -> str:

@@ -89,7 +89,7 @@ def is_inverted(probabilities: FloatArray, labels: IntArray, groups: IntArray | 
     if not negatives or not positives:
         return False
     deviation = ((negatives + positives + 1) / (12 * negatives * positives)) ** 0.5
-    return auc_score(probabilities, labels) < 0.5 - _DEVIATIONS * deviation
+    return bool(auc_score(probabilities, labels) < 0.5 - _DEVIATIONS * deviation)
 
 
 def balanced_accuracy(predictions: IntArray, labels: IntArray) -> float:

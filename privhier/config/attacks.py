@@ -40,8 +40,8 @@ class AttacksConfig(Section):
     )
     """Attackers of sensitive attributes (``privhier list attacks``)."""
     adaptive: bool | Literal["auto"] = "auto"
-    """Whether the attackers who adapt to a defense (``ADAPTIVE``; on unknown people
-    ``ADAPTIVE_VERIFICATION``), with the threat model ``white_box`` that they need, run beside those named.
+    """Whether the attackers who adapt to a defense (``fine_tune`` and ``decensor``; on unknown people
+    ``fine_tune_metric``), with the threat model ``white_box`` that they need, run beside those named.
     ``auto``: where there is a defense, and neither ``attribute`` nor ``threat_models`` names others than the
     default; a defense that only obfuscates fools all others."""
     verification: list[Choice] = Field(default_factory=lambda: [Choice(name="metric")])
@@ -57,7 +57,10 @@ class AttacksConfig(Section):
     property: list[Choice] = Field(default_factory=list)
     """Estimators of the share of every sensitive class among training records, from their releases."""
     threat_models: list[ThreatModel] = Field(["curious_cloud"], min_length=1)
-    """Who attacks: each one's knowledge is in ``privhier.attacks.threat_models``."""
+    """Who attacks. ``curious_cloud`` holds all releases of a record and the cloud's tail,
+    ``curious_cloud_labels`` the victims' task labels too, ``eavesdropper`` one release and no tail,
+    ``white_box`` also the edge's weights; ``malicious_cloud`` answers what it likes, but no answer comes
+    down."""
     auxiliary_sizes: list[int] = Field(default_factory=list)
     """Smaller auxiliary sets the attribute attackers are run with as well, for the report's curve."""
     raw_image: bool = True

@@ -21,16 +21,17 @@ class BottleneckConfig(Section):
     size: int | None = Field(None, ge=1)
     """Values (``dimension``) or channels (``channels``) per record; values per letter (``letters``)."""
     letters: int | Literal["auto"] | None = None
-    """K, for ``letters``: the values become one of so many letters. ``auto``: by the epsilon of an answer
-    (``privhier.config.letters.AUTO``)."""
+    """K, for ``letters``: the values become one of so many letters. ``auto``: by the epsilon of an answer: 2
+    letters, 3 from an epsilon of 2.25 on, 4 from 3.25, 6 from 4.75, 8 from 5.75, 12 from 8.5, 16 from 10; 16
+    where nothing is answered at random. Measured for one task of two classes; several want more."""
     groups: int = Field(1, ge=1, le=64)
     """M, for ``letters``: letters per record, each of ``size`` values of its own; they share its epsilon."""
     fit: Literal["auto", "posteriors", "quantiles", "kmeans", "learned"] = "auto"
     """How letters are found. After pre-training, on features of training records: ``posteriors`` (k-means on
     what the task exits make of them; one letter a record), ``quantiles`` (of one value) or ``kmeans``.
     ``learned``: trained with the edge, the only way under ``edge.dp_sgd``. ``auto``: ``learned`` there, else
-    ``posteriors`` for one letter a record, ``kmeans`` for more: so a prototype measured it, and
-    ``experiments/letters`` holds the sweep that compares them."""
+    ``posteriors`` for one letter a record, ``kmeans`` for more; the sweeps in
+    ``experiments/letters`` compare them."""
 
     @field_validator("letters", mode="before")
     @classmethod
@@ -84,8 +85,9 @@ class ModelConfig(Section):
     """Hidden width of the task exit and the adversarial exits; 0: linear."""
     matched_filter: bool | Literal["auto"] = "auto"
     """Whether the tail of a released map begins with a linear layer that makes up for how the edge shaped the
-    noise (``privhier.models.matched_filter``). ``auto``: where the defense does (``NOISE_SHAPING``); a cloud
-    is told. The tail of values or letters begins with a full layer in any case, and gets no other."""
+    noise, where what matters was scaled up or down. ``auto``: where the defense shapes it (``gain``, alone or
+    in a ``sum``); a cloud is told. The tail of values or letters begins with a full layer in any
+    case, and gets no other."""
 
     def filters(self, *, shaped: bool) -> bool:
         """``matched_filter`` with ``auto`` resolved for an edge that shapes its noise or not."""

@@ -67,7 +67,7 @@ class RuntimeConfig(Section):
     small_cnn is slower by it."""
     channels_last: bool | Literal["auto"] = "auto"
     """Whether the edge's maps lie pixel by pixel while it is trained; ``auto``: where that was measured to be
-    faster (``privhier.models.layout.FASTEST``), and never under ``edge.dp_sgd``."""
+    faster (``small_cnn`` on a CPU), and never under ``edge.dp_sgd``."""
     resident: bool | Literal["auto"] = "auto"
     """Whether all pixels lie on the CUDA device while the edge is trained; ``auto``: where they take at most
     half of its free memory. Else batches are read ahead into pinned memory. On a CPU: neither."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
 from pydantic import BaseModel, Field
 
 from privhier.attacks.base import attacks
+from privhier.attacks.embedders.base import embedders
+from privhier.attacks.membership.base import membership_attacks
+from privhier.attacks.threat_models import THREAT_MODELS
 from privhier.config import RunConfig, load_config, parse_config
+from privhier.config.attacks import ADAPTIVE, ADAPTIVE_VERIFICATION
 from privhier.config.choices import option
+from privhier.config.letters import AUTO, AUTO_WITHOUT_NOISE
+from privhier.config.network import NOISE_SHAPING
 from privhier.config.reference import defaults, find, options_of, reference
+from privhier.config.shared import SharedConfig
 from privhier.datasets.registry import datasets
 from privhier.defenses.base import defenses
 from privhier.errors import ConfigError, PrivhierWarning
+from privhier.models.layout import FASTEST
+from privhier.models.staged import backbones
 
 LEAST = {
     "name": "x",
@@ -145,3 +155,44 @@ def test_two_rivals_in_one_command_are_still_refused(repository):
 
 def test_the_configuration_is_what_the_reference_was_made_of():
     assert set(RunConfig.model_fields) == {path for path in KEYS if "." not in path}
+
+
+INSIDE = re.compile(r"``[A-Z][A-Z_]{2,}``|(?<![$A-Z_])[A-Z]{2,}_[A-Z_]{2,}|privhier\.[a-z_]+\.|\w+\.py\b")
+"""Names in the source, which say nothing to who writes a configuration; $VARIABLES of the system do."""
+
+
+def explained():
+    for model in (RunConfig, SharedConfig):
+        for key in reference(model):
+            yield f"{model.__name__} {key.path}", key.meaning
+    for registry in (attacks, membership_attacks, datasets, defenses, backbones, embedders):
+        for name in registry.names():
+            entry = registry.get(name)
+            keys = options_of(entry, ("target",)) if isinstance(entry, type) else []
+            for key in keys:
+                yield f"{name} {key.path}", key.meaning
+
+
+def test_no_meaning_points_into_the_source():
+    meanings = dict(explained())
+    assert len(meanings) > 250
+    assert {where: text for where, text in meanings.items() if INSIDE.search(text)} == {}
+
+
+@pytest.mark.parametrize("text", ["see ``ADAPTIVE``", "up to MOST_CLASSES", "privhier.models.layout", "a.py"])
+def test_what_points_into_the_source_is_seen(text):
+    assert INSIDE.search(text)
+    assert not INSIDE.search("under ``$PRIVHIER_DATA``, by DP-SGD, an AUC, ``privhier list attacks``.")
+
+
+def test_what_meanings_say_of_constants_is_what_these_hold():
+    adaptive, letters = KEYS["attacks.adaptive"].meaning, KEYS["model.bottleneck.letters"].meaning
+    assert all(f"``{name}``" in adaptive for name in (*ADAPTIVE, *ADAPTIVE_VERIFICATION))
+    assert f"an answer: {AUTO[0][1]} letters, {AUTO[1][1]} from an epsilon of {AUTO[1][0]:g} on" in letters
+    assert all(f", {count} from {least:g}" in letters for least, count in AUTO[2:])
+    assert f"; {AUTO_WITHOUT_NOISE} where nothing is answered at random" in letters
+    assert all(f"``{name}``" in KEYS["attacks.threat_models"].meaning for name in THREAT_MODELS)
+    assert all(f"``{name}``" in KEYS["model.matched_filter"].meaning for name in NOISE_SHAPING)
+    layouts = KEYS["runtime.channels_last"].meaning
+    assert {("cpu", "small_cnn")} == FASTEST, "say the others in the key's meaning as well"
+    assert "(``small_cnn`` on a CPU)" in layouts

@@ -113,3 +113,21 @@ def test_what_the_labels_do_not_give_is_refused(own, chosen, said):
     with pytest.raises(DataError) as error:
         starter(section(own), name="mine", **chosen)
     assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("root", "csv", "said"),
+    [
+        (".", "people.csv", "name yours in dataset.options.csv"),
+        ("nowhere", "labels.csv", "Point dataset.root at the data set's folder"),
+    ],
+)
+def test_an_own_table_or_folder_that_is_missing_is_no_official_one(own, root, csv, said):
+    config = DatasetConfig(
+        name="folder", root=str(own / root), task=["a"], sensitive=["b"], options={"csv": csv}
+    )
+    with pytest.raises(DataError) as error:
+        starter(config, name="mine")
+    assert said in error.value.remedy
+    assert "official" not in error.value.remedy
+    assert "PRIVHIER_DATA" not in error.value.remedy
