@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 FASTEST: frozenset[tuple[str, str]] = frozenset({("cpu", "small_cnn")})
-"""Type of device and backbone for which training is faster so (``benchmarks/channels_last.py``)."""
+"""Type of device and backbone for which training is faster so, by pairs of steps with ``runtime.channels_last``
+``true`` and ``false``."""
 
 
 def pays(asked: bool | Literal["auto"], backbone: str, device: torch.device) -> bool:
