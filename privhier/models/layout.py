@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 FASTEST: frozenset[tuple[str, str]] = frozenset({("cpu", "small_cnn")})
-"""Type of device and backbone for which training is faster so, by pairs of steps with ``runtime.channels_last``
-``true`` and ``false``."""
+"""Type of device and backbone for which training is faster so, by pairs of steps with it and without."""
 
 
 def pays(asked: bool | Literal["auto"], backbone: str, device: torch.device) -> bool:
