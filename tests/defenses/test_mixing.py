@@ -91,9 +91,9 @@ def test_with_dp_sgd_every_verb_refuses_it_and_writes_nothing(configured: Any, t
     with pytest.raises(ConfigError, match=REFUSED), ExitStack() as stack:
         open_edge(config, out, stack=stack)
     assert not out.exists()
-    point = Point(config, config.hash(), {}, "x", "dp=on")
+    point = Point(config, config.hash(), {}, "x", "dp=on", "dp=on")
     with pytest.raises(ConfigError, match=rf"point \(dp=on\): {REFUSED}"):
-        check_points([Point(configured(), "", {}, "x", "dp=off"), point])
+        check_points([Point(configured(), "", {}, "x", "dp=off", "dp=off"), point])
     with pytest.raises(ConfigError, match=REFUSED):
         profile(TimingJob(config, {"smiling": 2}, {"male": 2}), edge=Side(1), cloud=Side(1))
 
@@ -101,7 +101,7 @@ def test_with_dp_sgd_every_verb_refuses_it_and_writes_nothing(configured: Any, t
 def test_a_sweep_knows_at_once_what_else_dp_sgd_refuses(configured: Any) -> None:
     config = configured(PRIVATE, "defense.options.adversary_steps=1", defense="gradient_reversal")
     with pytest.raises(ConfigError, match="takes extra adversary steps"):
-        check_points([Point(config, "", {}, "x", "y")])
+        check_points([Point(config, "", {}, "x", "y", "y")])
 
 
 def test_a_sweep_looks_at_every_release_a_defense_is_made_for(configured: Any) -> None:
@@ -114,15 +114,19 @@ def test_a_sweep_looks_at_every_release_a_defense_is_made_for(configured: Any) -
         "release.sigma=null",
     ]
     fine, wrong = (configured(*more, defense="of_values") for more in ([], letters))
-    check_points([Point(fine, "", {}, "x", "vector")])
+    check_points([Point(fine, "", {}, "x", "vector", "vector")])
     with pytest.raises(ConfigError, match=r"point \(letters\): model\.bottleneck\.kind: 'letters' - must"):
-        check_points([Point(fine, "", {}, "x", "vector"), Point(wrong, "", {}, "x", "letters")])
+        check_points(
+            [Point(fine, "", {}, "x", "vector", "vector"), Point(wrong, "", {}, "x", "letters", "letters")]
+        )
 
 
 def test_a_sweep_looks_at_every_release_a_defense_counts_by(configured: Any) -> None:
     quiet = configured("release.mechanism=none", "release.sigma=null", defense="vib")
     with pytest.raises(ConfigError, match="must be gaussian, with noise"):
-        check_points([Point(configured(defense="vib"), "", {}, "x", "a"), Point(quiet, "", {}, "x", "b")])
+        check_points(
+            [Point(configured(defense="vib"), "", {}, "x", "a", "a"), Point(quiet, "", {}, "x", "b", "b")]
+        )
 
 
 def test_there_must_be_somebody_to_compare_with(configured: Any, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def result_with_guarantee():
         names = ("utility", "leakage", "reconstruction", "property_inference", "references")
         empty = {name: {} for name in names}
         up = UplinkTotals(bytes_per_record=7.0, releases_per_record=1, total_bytes=7)
-        more = {"membership": None, "warnings": [], "release": {}, "uplink": up}
+        more = {"membership": None, "warnings": [], "release": {}, "uplink": up, "additions": []}
         return SimpleNamespace(**empty, **more, guarantees=[row])
 
     return build

@@ -193,7 +193,7 @@ def test_a_ray_task_on_a_part_of_a_gpu_bounds_its_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(ray_engine, "work_on", lambda assignment: assignment)
     for gpus in (0.25, 1.0, 0.0, 2.0):
-        ray_engine._run_on_node("point", str(tmp_path), gpus)  # type: ignore[arg-type]
+        ray_engine._run_on_node("point", str(tmp_path), "apart", gpus)  # type: ignore[arg-type]
     assert cuda.limits == [(0.25, 0)]
 
 
