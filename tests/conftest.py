@@ -95,6 +95,7 @@ def comparing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A registered defense whose loss compares records, and what its file defines; gone after the test."""
     from privhier.defenses.base import defenses
 
+    defenses.names()  # filled first, or what is put back after the test is a registry that never fills
     for name, value in vars(defenses).items():
         if isinstance(value, dict):
             monkeypatch.setattr(defenses, name, dict(value))
