@@ -91,14 +91,20 @@ def put() -> Callable[[Path, str], None]:
 
 
 @pytest.fixture
-def comparing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A registered defense whose loss compares records, and what its file defines; gone after the test."""
+def own_defenses(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The registry of defenses, to register in; as it was after the test."""
     from privhier.defenses.base import defenses
 
     defenses.names()  # filled first, or what is put back after the test is a registry that never fills
     for name, value in vars(defenses).items():
         if isinstance(value, dict):
             monkeypatch.setattr(defenses, name, dict(value))
+    return defenses
+
+
+@pytest.fixture
+def comparing(own_defenses: Any) -> dict[str, Any]:
+    """A registered defense whose loss compares records, and what its file defines; gone after the test."""
     return runpy.run_path(str(MADE_UP / "comparing_defense.py"))
 
 

@@ -58,12 +58,9 @@ def one_thread():
 
 
 @pytest.fixture
-def registered(monkeypatch):
+def registered(own_defenses):
     """Registers a defense that is gone after the test."""
-    for name, value in vars(defenses).items():
-        if isinstance(value, dict):
-            monkeypatch.setattr(defenses, name, dict(value))
-    return lambda entry: defenses.register("sabotaged")(entry)
+    return lambda entry: own_defenses.register("sabotaged")(entry)
 
 
 def test_none_leaks_what_theory_says_it_need_not(bare):

@@ -87,11 +87,8 @@ class Witness(Defense):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in vars(defenses).items():
-        if isinstance(value, dict):
-            monkeypatch.setattr(defenses, name, dict(value))
-    defenses.register("witness")(Witness)
+def registered(own_defenses: Any) -> None:
+    own_defenses.register("witness")(Witness)
 
 
 def config_of(epochs: tuple[int, int, int] = (2, 0, 1), **changes: Any) -> RunConfig:
