@@ -61,9 +61,16 @@ class Folder(Source):
         names = [name for name in table.names() if name not in special]
         if self.columns is not None:
             names = self.columns
-        table.require(
-            [*special, *names], "Set dataset.options.image, identity and columns to columns of the file"
-        )
+        meant = ["image names each row's picture"] * (self.image not in table.header)
+        if self.identity is not None and self.identity not in table.header:
+            meant.append("identity says who it shows")
+        meant += ["columns lists the attributes"] * bool(set(names) - set(table.header))
+        remedy = f"Say which columns are meant: of dataset.options, {', '.join(meant)}"
+        if table.names():
+            remedy += (
+                f", for instance dataset.options.{meant[0].split()[0]}={table.names()[0]}" if meant else ""
+            )
+        table.require([*special, *names], remedy)
         nothing = None if self.missing is None else frozenset(cell.strip().lower() for cell in self.missing)
         cells = table.column(self.image)
         named = [row for row, cell in enumerate(cells) if not is_missing(cell, nothing)]

@@ -59,11 +59,13 @@ def asked(choice: Choice) -> Asked:
         return Asked(choice, attack.kind, repr(attack))
     if choice.name in (*membership_attacks.names(), *membership_attacks.broken()):
         return Asked(choice, "membership", repr(build(membership_attacks, choice, key=KEY)))
+    known = [*attacks.names(), *membership_attacks.names()]
     raise UnknownNameError(
         key=KEY,
         value=choice.name,
         rule="must be one of the registered attacks",
-        remedy=nearest(choice.name, [*attacks.names(), *membership_attacks.names()]),
+        remedy=f"{nearest(choice.name, known)}; an attack of your own that was added from Python is known "
+        "where its package is installed as a plug-in, or imported first",
     )
 
 

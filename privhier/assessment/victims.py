@@ -15,9 +15,10 @@ from privhier.attacks.base import Attack, Kind
 from privhier.attacks.build import build_attack
 from privhier.attacks.embedders.build import build_embedder
 from privhier.attacks.membership.build import build_membership_attacks
+from privhier.attacks.refusals import MIN_RECORDS
 from privhier.config import Choice, RunConfig
 from privhier.datasets.base import IntArray
-from privhier.errors import ConfigError
+from privhier.errors import ConfigError, DataError
 from privhier.seeding import numpy_stream
 from privhier.training.prepare import Prepared
 from privhier.training.trained import build_model
@@ -46,6 +47,24 @@ class Victims:
     aux: IntArray
     pictured: IntArray
     notes: tuple[str, ...] = ()
+
+
+def check_auxiliary(config: RunConfig, prepared: Prepared, victims: Victims) -> None:
+    """Refuse a run whose attackers would own too few labelled records for any of them to be trained.
+
+    Raises:
+        DataError: An attribute that is to be hidden has fewer than ``MIN_RECORDS`` labels among theirs.
+    """
+    for name in config.dataset.sensitive:
+        known = int((prepared.labels[name].values[victims.aux] >= 0).sum())
+        if name != "identity" and known < MIN_RECORDS:
+            raise DataError(
+                key="dataset.splits.aux",
+                value=config.dataset.splits.aux,
+                rule=f"leaves the attackers {known} records with a label of {name}; {MIN_RECORDS} are needed",
+                remedy="Bring more images, a larger share or attacks.auxiliary; where pictures look alike by "
+                "nature, dataset.options.near_doubles=false (versions of one photo share a split)",
+            )
 
 
 def choose_victims(config: RunConfig, prepared: Prepared) -> Victims:

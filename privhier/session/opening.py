@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from privhier.assessment.context import Progress, Subject
-from privhier.assessment.victims import check_bench, choose_victims
+from privhier.assessment.victims import check_auxiliary, check_bench, choose_victims
 from privhier.config import BottleneckConfig, Choice, EdgeConfig, ReleaseConfig, RunConfig
 from privhier.datasets.base import FaceDataset
 from privhier.datasets.load import build_source, check_handed, load_dataset
@@ -186,6 +186,7 @@ def open_session(
         mechanism=mechanism,
         nesting=nesting,
     )
+    check_auxiliary(config, prepared, session.victims)
     if reading:
         folder.sealed.match("config", config.hash())
         folder.sealed.match("data", dataset.fingerprint)

@@ -32,6 +32,9 @@ _FINAL = {
 _UNANSWERED, _LONGEST_UNANSWERED = 5.0, 60.0
 """Seconds without an answer to a greeting after which the edge says so, and comes again."""
 _LONG_WAIT = 10.0
+_NEVER_HEARD = (
+    ". No cloud has answered yet: does one listen there, and do both sides show --certs, or both say --plain?"
+)
 _REFUSALS = 4
 """As many handshakes in a row that end over a certificate are no accident of the line."""
 _OWN = re.compile(r"last error: UNAVAILABLE: [^ ]+: (Socket closed|recvmsg|Unwrap failed)")
@@ -79,7 +82,7 @@ class GrpcUplink:
         self._jitter = random.Random(hello.edge)
         self._refusals = 0
         self._changed = threading.Condition()
-        self._connected = False
+        self._connected = self._heard = False
         self._closing = self._parted = False
         self._error: PrivhierError | None = None
         self.waited = 0.0
@@ -174,7 +177,10 @@ class GrpcUplink:
             moved = self.spool.acknowledged > before
             pause = _FIRST_PAUSE if moved else min(2 * pause, self._longest)
             seconds = min(pause * (0.75 + 0.5 * self._jitter.random()), self._longest)
-            self._report(f"the line to {self._target} is down ({text}); next attempt in {seconds:.1f} s")
+            hint = "" if self._heard else _NEVER_HEARD
+            self._report(
+                f"the line to {self._target} is down ({text}); next attempt in {seconds:.1f} s{hint}"
+            )
             with self._changed:  # a farewell that is due does not wait out a long pause
                 end = time.monotonic() + seconds
                 while self._error is None and self._closing == closing and time.monotonic() < end:
@@ -252,7 +258,7 @@ class GrpcUplink:
                 return
             live.objection = self._objection(ack, welcome=live.first is None)
             if live.first is None:
-                live.first, self._refusals = ack.following, 0
+                live.first, self._refusals, self._heard = ack.following, 0, True
                 self._connected = live.objection is None
             if live.objection is None:
                 self.spool.acknowledge(ack.following)

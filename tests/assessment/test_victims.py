@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from privhier.assessment import victims
-from privhier.assessment.victims import bytes_of, choose_victims
+from privhier.assessment.victims import bytes_of, check_auxiliary, choose_victims
 from privhier.datasets.load import load_dataset
+from privhier.errors import DataError
 from privhier.training.prepare import prepare
 
 small_config = runpy.run_path(str(Path(__file__).parents[1] / "small.py"))["small_config"]
@@ -47,3 +49,13 @@ def test_memory_bounds_the_records_and_the_result_says_so(monkeypatch, changes):
     assert any("auxiliary set: about 25 of" in note for note in bound.notes)
     monkeypatch.setattr(victims, "VIEW_BYTES", 1)
     assert len(choose_victims(config, prepared).aux) >= 20
+
+
+def test_too_few_records_for_any_attacker_are_refused_before_anything_is_trained():
+    config, prepared, free = chosen()
+    check_auxiliary(config, prepared, free)
+    few = replace(free, aux=free.aux[:19])
+    with pytest.raises(
+        DataError, match=r"dataset\.splits\.aux: .* leaves the attackers 19 records .*near_doubles"
+    ):
+        check_auxiliary(config, prepared, few)

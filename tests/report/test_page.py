@@ -90,7 +90,7 @@ def test_guarantees_say_what_is_not_covered_and_which_are_vacuous(page: str, res
     assert text.count("numerically vacuous") >= 1
     assert "None for: Training record against the curious cloud" in text
     assert "insures the record" in text
-    assert "hide the attribute" in text
+    assert "A defense hides the attribute" in text
 
 
 def test_a_run_that_learned_nothing_says_so_before_its_numbers(
