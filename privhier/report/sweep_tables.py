@@ -60,7 +60,10 @@ def as_parquet(rows: Sequence[Mapping[str, Cell]]) -> bytes:
 
 
 def ranking_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
-    """One row per bench, attribute, tolerated loss and family, the best first."""
+    """One row per bench, attribute, tolerated loss and family, the best first.
+
+    ``unquotable`` counts those of its points none of whose numbers may be quoted (not learned).
+    """
     rows: list[dict[str, Cell]] = []
     for front in fronts:
         for ranking in (rank_families(front, tolerated=lost) for lost in TOLERATED):
@@ -69,12 +72,17 @@ def ranking_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
                 row: dict[str, Cell] = {"bench": front.bench, "attribute": front.attribute}
                 row |= {"tolerated": ranking.tolerated, "place": place, "family": placed.family}
                 row |= {"points": None if chosen is None else " ".join(p.id for p in chosen.points)}
+                row |= {"unquotable": None if chosen is None else sum(map(_unquotable, chosen.points))}
                 row |= {"task_lost": placed.task_lost, "wins": placed.wins, "first": placed.first}
                 row |= {"above_next": placed.above_next}
                 row |= _estimate("leakage", None if chosen is None else chosen.leakage)
                 row |= {"leakage_counted": None if chosen is None else chosen.counted}
                 rows.append(row | _estimate("excess", None if chosen is None else chosen.excess))
     return rows
+
+
+def _unquotable(point: Point) -> bool:
+    return point.result is not None and bool(loud(point.result.warnings))
 
 
 def breaker_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:

@@ -345,6 +345,11 @@ def test_points_that_may_not_be_quoted_are_said_on_page_table_and_console(make_s
     Sealed(point).write(point / "result.json", json.dumps(result))
     assert publish(folder)[1] == [f"WARNING: {said}, at 1 of the finished points"]
     assert f"<li><code>{point.name}</code>: {said}</li>" in (folder / "report.html").read_text()
+    assert (folder / "report.html").read_text().count(">not to be<br>quoted<") == 1
     rows = list(csv.DictReader(io.StringIO((folder / "points.csv").read_text())))
     assert [row["warning"] for row in rows if row["warning"]] == [said]
+    ranked = list(csv.DictReader(io.StringIO((folder / "ranking.csv").read_text())))
+    told = {row["unquotable"] for row in ranked if point.name in row["points"].split()}
+    assert told == {"1"}
+    assert {row["unquotable"] for row in ranked if point.name not in row["points"].split()} <= {"0", ""}
     assert json.loads((folder / "frontier.json").read_text())["unquotable"] == {point.name: [said]}
