@@ -91,6 +91,22 @@ def put() -> Callable[[Path, str], None]:
 
 
 @pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command line that ends well; returns what it prints."""
+    from privhier.cli.main import main
+
+    def run(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(one) for one in arguments])
+        said = capsys.readouterr()
+        assert ended.value.code in (0, None), said.err
+        return said.out
+
+    return run
+
+
+@pytest.fixture
 def own_defenses(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The registry of defenses, to register in; as it was after the test."""
     from privhier.defenses.base import defenses

@@ -9,7 +9,7 @@ from privhier.evaluation.headline import METRIC_NAMES, certified_value, headline
 from privhier.evaluation.leakage_parts import Headline
 from privhier.evaluation.result import AttributeLeakage, Result, Score
 from privhier.evaluation.verdict import failing_on_images, not_learned
-from privhier.evaluation.warnings import brief, loud
+from privhier.evaluation.warnings import unquotable
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import allowance, claim
 
@@ -26,11 +26,9 @@ def may_say(result: Result) -> list[str]:
 
 
 def _utility(result: Result) -> str:
-    if loud(result.warnings):
-        return (
-            "Nothing may be quoted of this run before its warnings are mended: "
-            f"{brief(loud(result.warnings)[0])}."
-        )
+    barred = unquotable(result.warnings)
+    if barred:
+        return f"Nothing may be quoted of this run before its warnings are mended: {barred[0]}."
     if not_learned(result):
         return "Nothing may be quoted of this run: its task was not learned."
     scores = [f"{task} with AUC {_shown(utility.cloud.auc)}" for task, utility in result.utility.items()]
@@ -40,7 +38,7 @@ def _utility(result: Result) -> str:
 def _leakage(result: Result) -> str:
     tops = {name: headline(leakage) for name, leakage in result.leakage.items()}
     known = {name: top for name, top in tops.items() if top is not None}
-    if loud(result.warnings) or not_learned(result) or not known:
+    if unquotable(result.warnings) or not_learned(result) or not known:
         return "What its attackers found says nothing."
     weak = [name for name in failing_on_images(result) if name in known]
     said = [

@@ -14,7 +14,7 @@ from privhier.evaluation.headline import (
     worst_of,
 )
 from privhier.evaluation.result import AttributeLeakage, Result, Score
-from privhier.evaluation.warnings import CHANCE, GUESSES, NOT_LEARNED, loud, no_better_than_guessing
+from privhier.evaluation.warnings import GUESSES, NOT_LEARNED, at_guessing, loud
 
 _LEARN = (
     "train longer (schedule) or on more images, warm up longer (edge.warmup_epochs), add less noise "
@@ -72,10 +72,8 @@ def not_learned(result: Result) -> dict[str, tuple[str, Score]]:
     """Tasks at which the cloud's interval reaches down to guessing, with the score of which it does."""
     found: dict[str, tuple[str, Score]] = {}
     for task, utility in result.utility.items():
-        cloud = utility.cloud
-        if no_better_than_guessing(cloud, len(utility.classes)):
-            by_auc = cloud.auc.low <= CHANCE
-            found[task] = ("AUC", cloud.auc) if by_auc else ("balanced accuracy", cloud.balanced_accuracy)
+        for name, (score, _) in at_guessing(utility.cloud, len(utility.classes)).items():
+            found.setdefault(task, (name, score))
     return found
 
 

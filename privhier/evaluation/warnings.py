@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from privhier.evaluation.result import TaskScores, TaskUtility
+from privhier.evaluation.result import Score, TaskScores, TaskUtility
 
 CHANCE = 0.5
 """AUC of guessing, a macro mean of one-vs-rest AUCs included."""
@@ -77,12 +77,23 @@ def brief(warning: str) -> str:
     return ": ".join(warning.split(": ")[:2])
 
 
-def no_better_than_guessing(scores: TaskScores, classes: int) -> bool:
-    """Whether a score of one place does not exclude guessing: its interval reaches down to chance.
+def unquotable(warnings: Sequence[str]) -> list[str]:
+    """Why no number of a run may be quoted, briefly: its loud warnings; empty where all may.
 
-    Chance is an AUC of 0.5 and a balanced accuracy of one over the number of classes.
+    Example:
+        >>> unquotable(["3 files were skipped", "NOT LEARNED: task a does no better than guessing: AUC ..."])
+        ['NOT LEARNED: task a does no better than guessing']
     """
-    return scores.auc.low <= CHANCE or scores.balanced_accuracy.low <= 1 / classes
+    return [brief(warning) for warning in loud(warnings)]
+
+
+def at_guessing(scores: TaskScores, classes: int) -> dict[str, tuple[Score, float]]:
+    """Scores of one place that do not exclude guessing, their interval reaching down to it, and what it has.
+
+    Guessing has an AUC of 0.5 and a balanced accuracy of one over the number of classes.
+    """
+    known = {"AUC": (scores.auc, CHANCE), "balanced accuracy": (scores.balanced_accuracy, 1 / classes)}
+    return {name: (score, guess) for name, (score, guess) in known.items() if score.low <= guess}
 
 
 def _guessing(utility: Mapping[str, TaskUtility]) -> Iterator[str]:
@@ -97,13 +108,10 @@ def _guessing(utility: Mapping[str, TaskUtility]) -> Iterator[str]:
 def _failing(utility: Mapping[str, TaskUtility]) -> Iterator[tuple[str, str]]:
     """A task at a place, and its scores that reach down to guessing."""
     for task, scores in utility.items():
-        blind = 1 / len(scores.classes)
         for place, at in {"cloud": scores.cloud, "edge exit": scores.edge_exit}.items():
-            known = {"AUC": (at.auc, CHANCE), "balanced accuracy": (at.balanced_accuracy, blind)}
             told = [
                 f"{name} {_interval(score.low, score.high)} where guessing has {guess:.3f}"
-                for name, (score, guess) in known.items()
-                if score.low <= guess
+                for name, (score, guess) in at_guessing(at, len(scores.classes)).items()
             ]
             if told:
                 yield f"task {task} at the {place}", " and ".join(told)

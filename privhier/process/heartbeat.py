@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event, Lock, Thread
+
+SILENCE = 60.0
+"""Seconds without a line where no terminal is, at most: what takes long then says that it goes on."""
+
+
+class SilenceBreaker(ABC):
+    """What writes lines as work goes on, and one each minute in which there was nothing to write.
+
+    Args:
+        write: Takes a line.
+        clock: Seconds from any moment on.
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._write, self._clock = write, clock
+        self._began = self._said = clock()
+        self._lock = Lock()
+        """Held by whoever writes: the work, or the thread that breaks the silence."""
+
+    def beat(self) -> float:
+        """Say that work goes on, where a minute was silent.
+
+        Returns:
+            Seconds until the next minute of silence is over.
+        """
+        with self._lock:
+            now = self._clock()
+            silent = now - self._said
+            if silent < SILENCE:
+                return SILENCE - silent
+            text = self._still(now)
+            if text is not None:
+                self._said = now
+                self._write(text)
+            return SILENCE
+
+    @abstractmethod
+    def _still(self, now: float) -> str | None:
+        """What goes on; None: nothing was reported yet."""
 
 
 @contextmanager

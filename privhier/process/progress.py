@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Lock
 from typing import Any
 
 from rich.console import Console
 
-from privhier.process.heartbeat import heartbeat
+from privhier.process.heartbeat import SilenceBreaker, heartbeat
 
 Report = Callable[[str, int, int], None]
 """Called with a description, steps done and steps in all."""
@@ -24,8 +23,6 @@ _PATIENCE = 5.0
 """Seconds before the first line: what is over by then needs none."""
 _QUIET = 30.0
 """Seconds between two lines on the same work where no terminal is: a redirected run is read afterwards."""
-SILENCE = 60.0
-"""Seconds without a line where no terminal is, at most: what takes long then says that it goes on."""
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def shown_progress(console: Console | None = None, *, lines: bool = False) -> It
         yield update
 
 
-class Lines:
+class Lines(SilenceBreaker):
     """Reports as lines: one when other work begins, one every half minute of the same, none at first.
 
     Args:
@@ -85,35 +82,23 @@ class Lines:
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._clock = write, clock
-        self._began = clock()
-        self._said = self._began
+        super().__init__(write, clock)
         self._seen: set[str] = set()
         self._starts: dict[tuple[str, int], tuple[int, float]] = {}
         self._now: tuple[str, int, int, float] | None = None
-        self._lock = Lock()
 
     def __call__(self, text: str, done: int, total: int) -> None:
         """See ``Report``."""
         with self._lock:
             self._report(text, done, total)
 
-    def beat(self) -> float:
-        """Say that the last thing reported goes on, where a minute was silent.
-
-        Returns:
-            Seconds until the next minute of silence is over.
-        """
-        with self._lock:
-            now = self._clock()
-            silent = now - self._said
-            if silent < SILENCE or self._now is None:
-                return SILENCE - silent if silent < SILENCE else SILENCE
-            text, done, total, since = self._now
-            what = text.removeprefix("attack: ") if done < total else f"what follows {text}"
-            self._said = now
-            self._write(f"{_clock_time(now - self._began)} still: {what}, {_minutes(now - since)}")
-            return SILENCE
+    def _still(self, now: float) -> str | None:
+        """The last thing reported."""
+        if self._now is None:
+            return None
+        text, done, total, since = self._now
+        what = text.removeprefix("attack: ") if done < total else f"what follows {text}"
+        return f"{_clock_time(now - self._began)} still: {what}, {_minutes(now - since)}"
 
     def _report(self, text: str, done: int, total: int) -> None:
         now = self._clock()

@@ -11,7 +11,7 @@ from privhier.config import RunConfig
 from privhier.evaluation.flat import flatten, result_metrics, with_interval
 from privhier.evaluation.headline import ceiling_value, certified_value, headline
 from privhier.evaluation.result import Result
-from privhier.evaluation.warnings import brief, loud
+from privhier.evaluation.warnings import unquotable
 from privhier.privacy.guarantees import OWN_RELEASES
 from privhier.privacy.shown import TWO_PROMISES, mixed_promises
 
@@ -53,8 +53,8 @@ def comparison(
         row: dict[str, Any] = {key: _number(settings.get(key)) for key in differing}
         if any(one.additions for _, one in runs):
             row["additions"] = "; ".join(one.described for one in result.additions)
-        if any(loud(one.warnings) for _, one in runs):
-            row["warning"] = "; ".join(map(brief, loud(result.warnings)))
+        if any(unquotable(one.warnings) for _, one in runs):
+            row["warning"] = "; ".join(unquotable(result.warnings))
         rows.append(row | _headline(result) | (dict(result_metrics(result)) if every else {}))
     table = pd.DataFrame(rows, index=pd.Index(labels, name="run"))
     if mixed_promises(row["delta"] for row in rows if row["epsilon"] > 0):

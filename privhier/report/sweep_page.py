@@ -20,7 +20,7 @@ from privhier.evaluation.frontier import DRAW_METHOD, Candidate, Frontier, front
 from privhier.evaluation.headline import telling
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, Progress, load_points, varying_keys
 from privhier.evaluation.ranking import RANK_METHOD, TOLERATED, Ranking, rank_families
-from privhier.evaluation.warnings import brief, loud
+from privhier.evaluation.warnings import unquotable
 from privhier.privacy.shown import TWO_PROMISES, allowance, mixed_promises
 from privhier.report import sweep_plot
 from privhier.report.figures import reference_title
@@ -94,7 +94,7 @@ def write_sweep_report(sweep: Path, *, progress: Progress | None = None) -> Path
     write_atomic(sweep / "points.parquet", as_parquet(rows))
     write_atomic(sweep / "ranking.csv", as_csv(ranking_rows(fronts)))
     write_atomic(sweep / "breakers.csv", as_csv(breaker_rows(fronts)))
-    told = frontier_json(fronts, name=name, sweep_hash=sweep_hash) | {"unquotable": unquotable(points)}
+    told = frontier_json(fronts, name=name, sweep_hash=sweep_hash) | {"unquotable": _unquotable(points)}
     write_json(sweep / "frontier.json", told)
     slugs = _slugs(fronts)
     for count, (front, slug) in enumerate(zip(fronts, slugs, strict=True), 1):
@@ -165,7 +165,7 @@ def render(
         if mixed_promises(c.delta for f in fronts for c in f.candidates if c.epsilon)
         else "",
         added=_unequal_additions(points),
-        unquotable=unquotable(points),
+        unquotable=_unquotable(points),
         simulated=any(p.result.release.get("noise_source") == "seeded" for p in points if p.result),
         seeds=sorted({point.seed for point in points}),
         interval_method=INTERVAL_METHOD,
@@ -176,9 +176,9 @@ def render(
     )
 
 
-def unquotable(points: Sequence[Point]) -> dict[str, list[str]]:
+def _unquotable(points: Sequence[Point]) -> dict[str, list[str]]:
     """Point to why none of its numbers may be quoted (not learned, a collapsed code), for those there are."""
-    found = {p.id: [brief(text) for text in loud(p.result.warnings)] for p in points if p.result is not None}
+    found = {p.id: unquotable(p.result.warnings) for p in points if p.result is not None}
     return {name: texts for name, texts in found.items() if texts}
 
 

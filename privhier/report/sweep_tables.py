@@ -15,7 +15,7 @@ from privhier.evaluation.headline import chance, counted, headline
 from privhier.evaluation.points import INTERVAL_METHOD, Estimate, Point, estimate
 from privhier.evaluation.ranking import TOLERATED, rank_families
 from privhier.evaluation.result import GroupScores, Score
-from privhier.evaluation.warnings import brief, loud
+from privhier.evaluation.warnings import unquotable
 
 SCHEMA = "privhier.frontier/1"
 Cell = bool | int | float | str | None
@@ -82,7 +82,7 @@ def ranking_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
 
 
 def _unquotable(point: Point) -> bool:
-    return point.result is not None and bool(loud(point.result.warnings))
+    return point.result is not None and bool(unquotable(point.result.warnings))
 
 
 def breaker_rows(fronts: Sequence[Frontier]) -> list[dict[str, Cell]]:
@@ -206,7 +206,7 @@ def _row(point: Point, winners: Mapping[tuple[str, str], bool]) -> dict[str, Cel
     if point.result is None:
         return row
     row |= {"bench": point.bench, "unprotected": point.unprotected}
-    row["warning"] = "; ".join(map(brief, loud(point.result.warnings))) or None
+    row["warning"] = "; ".join(unquotable(point.result.warnings)) or None
     for name in ("auc", "balanced_accuracy"):
         row |= with_interval(f"utility/{name}", getattr(point.result.utility_mean, name))
     if point.result.utility_mean.cloud_gain is not None:

@@ -6,15 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from privhier.process.heartbeat import heartbeat
-
-SILENCE = 60.0
-"""Seconds without a line where no terminal is, at most."""
+from privhier.process.heartbeat import SilenceBreaker, heartbeat
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def show_standing(console: Console) -> Iterator[Show]:
         yield show
 
 
-class StandingLines:
+class StandingLines(SilenceBreaker):
     """A sweep's standing as lines: one at first, one whenever a point has ended, one each silent minute.
 
     Args:
@@ -71,10 +67,8 @@ class StandingLines:
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._clock = write, clock
-        self._began = self._said = clock()
+        super().__init__(write, clock)
         self._standing: Standing | None = None
-        self._lock = Lock()
 
     def __call__(self, standing: Standing) -> None:
         """Take the present standing."""
@@ -84,16 +78,11 @@ class StandingLines:
                 self._said = self._clock()
                 self._write(str(standing))
 
-    def beat(self) -> float:
-        """Say where a silent minute has passed that it goes on; returns seconds until the next is over."""
-        with self._lock:
-            now = self._clock()
-            silent = now - self._said
-            if silent < SILENCE or self._standing is None:
-                return SILENCE - silent if silent < SILENCE else SILENCE
-            self._said = now
-            self._write(f"still: {self._standing}, {_span(now - self._began)} so far")
-            return SILENCE
+    def _still(self, now: float) -> str | None:
+        """The last standing."""
+        if self._standing is None:
+            return None
+        return f"still: {self._standing}, {_span(now - self._began)} so far"
 
 
 def _span(seconds: float) -> str:

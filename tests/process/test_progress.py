@@ -10,8 +10,8 @@ from itertools import count
 
 from rich.console import Console
 
-from privhier.process.heartbeat import heartbeat
-from privhier.process.progress import BATCHES, SILENCE, Lines, shown_progress
+from privhier.process.heartbeat import SILENCE, heartbeat
+from privhier.process.progress import BATCHES, Lines, shown_progress
 
 
 def test_work_that_is_over_at_once_writes_nothing():
@@ -76,7 +76,7 @@ def beating():
 
 def test_the_heartbeat_is_for_files_alone_and_ends_with_the_block(monkeypatch):
     monkeypatch.setattr("privhier.process.progress._PATIENCE", 0.0)
-    monkeypatch.setattr("privhier.process.progress.SILENCE", 0.02)
+    monkeypatch.setattr("privhier.process.heartbeat.SILENCE", 0.02)
     stream = io.StringIO()
     with suppress(KeyError), shown_progress(Console(file=stream), lines=True) as report:
         report("attack: decoder on reconstruction", 0, 1)

@@ -63,16 +63,6 @@ def added(with_neighbors, tmp_path) -> Path:
     return Path(shutil.copytree(with_neighbors, tmp_path / "moved" / "added"))
 
 
-def told(capsys, *arguments: str | Path) -> str:
-    """What a command that ends well prints."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(one) for one in arguments])
-    said = capsys.readouterr()
-    assert ended.value.code in (0, None), said.err
-    return said.out
-
-
 def refused(capsys, *arguments: str | Path) -> str:
     with pytest.raises(SystemExit) as ended:
         main([str(one) for one in arguments])
@@ -90,9 +80,9 @@ def contents(run: Path) -> dict[str, bytes]:
     }
 
 
-def test_an_addition_is_recorded_and_joined_into_the_leakage(run, capsys):
+def test_an_addition_is_recorded_and_joined_into_the_leakage(run, told):
     before, files = Result.read(run / "result.json"), contents(run)
-    said = told(capsys, "attack", run, "--add", "nearest_neighbors,neighbors=[3,9]")
+    said = told("attack", run, "--add", "nearest_neighbors,neighbors=[3,9]")
     assert "added: nearest_neighbors (attribute, neighbors=[3, 9])" in said
     after = ph.open_run(run).result
     jsonschema.Draft202012Validator(json_schema()).validate(json.loads((run / "result.json").read_text()))
@@ -137,22 +127,20 @@ def test_the_statement_says_that_the_strongest_was_added(result):
     assert "added on" not in may_say(result)[1]
 
 
-def test_the_same_addition_twice_is_a_no_op_that_says_so(added, capsys):
+def test_the_same_addition_twice_is_a_no_op_that_says_so(added, told):
     run, before = added, contents(added)
-    again = told(capsys, "attack", run, "--add", "nearest_neighbors,neighbors=[5,15,45,135]")  # the defaults
+    again = told("attack", run, "--add", "nearest_neighbors,neighbors=[5,15,45,135]")  # the defaults
     assert "nothing to do" in again
     assert "was added on" in again
-    configured = told(capsys, "attack", run, "--add", "logistic_regression,trials=0")
+    configured = told("attack", run, "--add", "logistic_regression,trials=0")
     assert "nothing to do" in configured
     assert "configured" in configured
     assert contents(run) == before
 
 
 @pytest.mark.slow
-def test_several_at_once_and_another_of_a_name_gets_a_number(run, capsys):
-    told(
-        capsys,
-        "attack", run, "--add", "logistic_regression,trials=1", "--add", "nearest_neighbors",
+def test_several_at_once_and_another_of_a_name_gets_a_number(run, told):
+    told("attack", run, "--add", "logistic_regression,trials=1", "--add", "nearest_neighbors",
         "--add", "nearest_neighbors",
     )  # fmt: skip
     result = Result.read(run / "result.json")
@@ -165,15 +153,15 @@ def test_several_at_once_and_another_of_a_name_gets_a_number(run, capsys):
 
 
 @pytest.mark.slow
-def test_attack_and_report_keep_what_was_added(added, capsys):
+def test_attack_and_report_keep_what_was_added(added, told):
     run = added
     (run / "report.html").unlink()
     before = json.loads((run / "result.json").read_text())
-    told(capsys, "attack", run)
+    told("attack", run)
     after = json.loads((run / "result.json").read_text())
     for name in ("additions", "leakage", "references"):
         assert after[name] == before[name]
-    told(capsys, "report", run)
+    told("report", run)
     assert 'id="additions"' in (run / "report.html").read_text()
 
 
@@ -252,11 +240,11 @@ def test_an_addition_may_not_lower_what_leaks(run, put):
 
 
 @pytest.mark.slow
-def test_between_its_two_files_a_kill_loses_nothing(added, put, capsys):
+def test_between_its_two_files_a_kill_loses_nothing(added, put, told):
     run = added
     whole = json.loads((run / "result.json").read_text())
     put(run / "result.json", json.dumps(whole | {"additions": []}))  # as if it had not been written yet
-    assert "added: nearest_neighbors" in told(capsys, "attack", run, "--add", "nearest_neighbors")
+    assert "added: nearest_neighbors" in told("attack", run, "--add", "nearest_neighbors")
     assert json.loads((run / "result.json").read_text())["additions"] == whole["additions"]
 
 
@@ -271,9 +259,9 @@ def test_additions_that_were_removed_or_edited_are_missed(added, capsys):
 
 
 @pytest.mark.slow
-def test_pictures_and_who_needs_the_edges_weights(run, capsys):
+def test_pictures_and_who_needs_the_edges_weights(run, told):
     """Pictures are drawn, and listed among what is not covered; a white box brings its threat model."""
-    told(capsys, "attack", run, "--add", "decoder,epochs=1", "--add", "fine_tune,epochs=1")
+    told("attack", run, "--add", "decoder,epochs=1", "--add", "fine_tune,epochs=1")
     result = Result.read(run / "result.json")
     assert result.reconstruction["decoder"].ssim.n > 0
     assert any("pictures of test victims" in text for text in result.guarantees[0].does_not_cover)
@@ -306,7 +294,7 @@ def test_a_run_without_a_result_is_told_to_be_finished(repository, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_a_run_in_mlflow_hears_of_it(repository, empty_store, tmp_path, monkeypatch, capsys):
+def test_a_run_in_mlflow_hears_of_it(told, repository, empty_store, tmp_path, monkeypatch, capsys):
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -314,7 +302,7 @@ def test_a_run_in_mlflow_hears_of_it(repository, empty_store, tmp_path, monkeypa
     config = second(repository, f"attacks.attribute={LEAST}", "tracking.enabled=true")
     out = tmp_path / "run"
     job.run(job.open_session(config, out), command="privhier run")
-    told(capsys, "attack", out, "--add", "nearest_neighbors")
+    told("attack", out, "--add", "nearest_neighbors")
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     known = json.loads((out / "tracking.json").read_text())
     run = client.get_run(known["run_id"])
@@ -335,13 +323,13 @@ def test_a_run_in_mlflow_hears_of_it(repository, empty_store, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_membership_and_make_up_are_added_too(run, capsys):
-    told(capsys, "attack", run, "--add", "lira,shadows=4", "--add", "mixture")
+def test_membership_and_make_up_are_added_too(run, told):
+    told("attack", run, "--add", "lira,shadows=4", "--add", "mixture")
     result = Result.read(run / "result.json")
     assert result.membership.parts["tail"]["lira"].shadows == 4
     assert [row.attack for row in result.property_inference["male"]] == ["mixture"]
     assert [one.section for one in result.additions] == ["membership", "property"]
-    again = told(capsys, "attack", run, "--add", "lira,shadows=4")
+    again = told("attack", run, "--add", "lira,shadows=4")
     assert "nothing to do" in again
 
 

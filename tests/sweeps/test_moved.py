@@ -49,15 +49,6 @@ def point(finished, tmp_path) -> Path:
     return Path(shutil.copytree(source, tmp_path / "alone" / "point", symlinks=True))
 
 
-def well(capsys, *arguments: str | Path) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(one) for one in arguments])
-    said = capsys.readouterr()
-    assert ended.value.code in (0, None), said.err
-    return said.out
-
-
 def numbers(run: Path) -> dict[str, object]:
     result = json.loads((run / "result.json").read_text())
     return {name: value for name, value in result.items() if name not in ("timing", "git")}
@@ -72,18 +63,18 @@ def test_a_finished_point_has_files_of_its_own(finished):
         assert not (run / "references" / "open" / "checkpoint.pt").exists()
 
 
-def test_a_point_works_on_its_own(point, capsys):
+def test_a_point_works_on_its_own(point, told):
     before = numbers(point)
-    well(capsys, "report", point)
-    well(capsys, "attack", point)
+    told("report", point)
+    told("attack", point)
     assert numbers(point) == before
-    well(capsys, "attack", point, "--add", "nearest_neighbors")
+    told("attack", point, "--add", "nearest_neighbors")
     result = Result.read(point / "result.json")
     assert "nearest_neighbors" in {row.attack for row in result.references["open"].leakage["male"].attacks}
-    assert "leakage/male" in well(capsys, "compare", point)
+    assert "leakage/male" in told("compare", point)
     images = np.zeros((2, 3, 24, 24), dtype=np.uint8)
     assert set(ph.load_tail(point).predict(ph.load_edge(point)(images_tensor(images)))) == {"smiling"}
-    well(capsys, "audit", point, "--draws", "1000", "--canaries", "0")
+    told("audit", point, "--draws", "1000", "--canaries", "0")
 
 
 def images_tensor(images: np.ndarray) -> object:
@@ -93,10 +84,10 @@ def images_tensor(images: np.ndarray) -> object:
 
 
 @pytest.mark.slow
-def test_a_moved_sweep_is_reported_and_goes_on(spec, finished, write_sweep, tmp_path, capsys):
+def test_a_moved_sweep_is_reported_and_goes_on(spec, finished, write_sweep, tmp_path, told):
     moved = tmp_path / "far" / "sweep"
     shutil.copytree(finished, moved, symlinks=True)
-    well(capsys, "report", moved)
+    told("report", moved)
     for same in (spec, moved / "sweep.yaml"):
         summary = run_sweep(same, workers=1, out=moved)
         assert (summary.done, summary.before) == (1, 1)
@@ -109,35 +100,35 @@ def test_a_moved_sweep_is_reported_and_goes_on(spec, finished, write_sweep, tmp_
     assert len(list((moved / "shared" / "references").iterdir())) == 1, "the reference is trained once"
     assert max(path.stat().st_nlink for path in twins) > 1, "and takes its room once"
     point, other = sorted((moved / "points").iterdir())
-    assert f"privhier report {moved}" in well(capsys, "attack", point, "--add", "nearest_neighbors")
-    well(capsys, "report", moved)
+    assert f"privhier report {moved}" in told("attack", point, "--add", "nearest_neighbors")
+    told("report", moved)
     page = (moved / "report.html").read_text()
     assert "Not all points met the same attackers" in page
     assert f"<code>{point.name}</code>: nearest_neighbors (attribute)" in page
-    assert "nearest_neighbors (attribute)" in well(capsys, "compare", point, other)
-    well(capsys, "attack", other, "--add", "nearest_neighbors")
-    well(capsys, "report", moved)
+    assert "nearest_neighbors (attribute)" in told("compare", point, other)
+    told("attack", other, "--add", "nearest_neighbors")
+    told("report", moved)
     assert "Not all points met" not in (moved / "report.html").read_text()
     assert run_sweep(grown, workers=1, out=moved).before == 2, "an addition undoes no point"
 
 
 @pytest.mark.slow
-def test_links_that_lead_nowhere_are_no_traceback(point, capsys):
+def test_links_that_lead_nowhere_are_no_traceback(told, point, capsys):
     """As points of sweeps had them that an older version wrote: taken out, they hang in the air."""
     before = numbers(point)
     for place in (point / "attacks" / "raw_image", point / "references" / "open"):
         shutil.rmtree(place)
         place.symlink_to(Path("..") / ".." / ".." / "shared" / place.parent.name / "0123456789abcdef")
-    well(capsys, "report", point)
+    told("report", point)
     with pytest.raises(SystemExit) as ended:
         main(["attack", str(point)])
     assert ended.value.code == 2
     assert "holds no finished training" in capsys.readouterr().err
-    well(capsys, "run", point / "config.yaml", "--out", point, "--resume")
+    told("run", point / "config.yaml", "--out", point, "--resume")
     assert numbers(point) == before, "what is not there any more is made again"
 
 
-def test_links_into_a_sweep_become_files(finished, tmp_path, capsys):
+def test_links_into_a_sweep_become_files(finished, tmp_path, told):
     """The same in a sweep that is still whole."""
     moved = Path(shutil.copytree(finished, tmp_path / "sweep", symlinks=True))
     point = next((moved / "points").iterdir())
@@ -145,12 +136,12 @@ def test_links_into_a_sweep_become_files(finished, tmp_path, capsys):
     shutil.rmtree(place)
     place.symlink_to(Path("..") / ".." / ".." / "shared" / "references" / shared_by(moved))
     before = numbers(point)
-    well(capsys, "attack", point)
+    told("attack", point)
     assert not place.is_symlink()
     assert numbers(point) == before
     alone = Path(shutil.copytree(point, tmp_path / "alone", symlinks=True))
     shutil.rmtree(moved)
-    well(capsys, "attack", alone)
+    told("attack", alone)
     assert numbers(alone) == before
 
 
@@ -159,7 +150,7 @@ def shared_by(sweep: Path) -> str:
     return only.name
 
 
-def test_an_answer_that_was_damaged_is_asked_again(finished, tmp_path, capsys):
+def test_an_answer_that_was_damaged_is_asked_again(finished, tmp_path, told):
     moved = Path(shutil.copytree(finished, tmp_path / "sweep", symlinks=True))
     point = next((moved / "points").iterdir())
     before, place = numbers(point), point / "attacks" / "raw_image"
@@ -169,7 +160,7 @@ def test_an_answer_that_was_damaged_is_asked_again(finished, tmp_path, capsys):
     path = next(there.rglob("*.npz"))
     path.unlink()
     path.write_bytes(b"damaged")
-    well(capsys, "attack", point)
+    told("attack", point)
     assert numbers(point) == before
     assert not place.is_symlink()
 
@@ -191,7 +182,7 @@ def test_an_edited_file_is_not_taken_over(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_both_halves_are_joined_where_they_are_now(repository, tmp_path, capsys):
+def test_both_halves_are_joined_where_they_are_now(repository, tmp_path, told):
     folders = runpy.run_path(str(HERE.parent / "corruption" / "folders.py"))
     config = folders["tiny"](
         repository, "attacks.attribute=[{name: logistic_regression, options: {trials: 0}}]"
@@ -205,8 +196,8 @@ def test_both_halves_are_joined_where_they_are_now(repository, tmp_path, capsys)
     assert session.folder.training.is_file()
     moved = there / "elsewhere"
     (there / "joined").rename(moved)
-    well(capsys, "attack", moved)
-    well(capsys, "attack", moved, "--add", "nearest_neighbors")
+    told("attack", moved)
+    told("attack", moved, "--add", "nearest_neighbors")
     assert ph.load_edge(there / "my-edge").image_size == 24
 
 
