@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from privhier.cli.console import say
+from privhier.cli.console import say, say_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,8 @@ def compare(
         write_atomic(csv, table.to_csv(lineterminator="\n"))
         say(f"compared: {csv}")
         return
-    say(drawn(table), *([table.attrs["note"]] if "note" in table.attrs else []))
+    say_table(drawn(table))
+    say(*([table.attrs["note"]] if "note" in table.attrs else []))
 
 
 def drawn(table: pd.DataFrame) -> object:

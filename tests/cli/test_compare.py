@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 
 from privhier.cli.compare import drawn
+from privhier.cli.console import say_table
 from privhier.report.comparison import comparison
 
 
@@ -31,3 +32,13 @@ def test_a_run_that_may_not_be_quoted_says_so(config, result):
     text = io.StringIO()
     Console(file=text, width=200).print(drawn(table))
     assert said in text.getvalue()
+
+
+def test_what_is_redirected_is_not_folded(config, result, capsys):
+    longer = config.model_copy(update={"attacks": config.attacks.model_copy(update={"draws": 5})})
+    table = comparison([(config, result), (longer, result)], ["a" * 60, "b" * 60])
+    table["attacks.reconstruction_victims"] = "what each of them has here " * 4
+    say_table(drawn(table))
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if line.startswith("attacks.reconstruction_victims")]
+    assert row.count("what each of them has here") == 8
