@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -85,12 +88,22 @@ def rendered(figure: Figure, *formats: Literal["svg", "png", "pdf"]) -> list[byt
     if any(map(has_escapes, [*texts, *_tick_labels(figure)])):
         _explain_escapes(figure)
     thin_labels(figure)
-    files = []
-    for kind in formats:
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=150 if kind == "png" else "figure", metadata=_METADATA[kind])
-        files.append(stream.getvalue())
-    return files
+    figure.set_layout_engine("none")  # it is laid out: each format would do it again, in as long as it draws
+    return [_file(figure, kind) for kind in formats]
+
+
+def _file(figure: Figure, kind: Literal["svg", "png", "pdf"]) -> bytes:
+    """One format; ``savefig`` gives the same bytes, but draws once more before it, for the layout."""
+    stream, own = io.BytesIO(), figure.dpi
+    if kind == "svg":
+        FigureCanvasSVG(figure).print_svg(stream, metadata=_METADATA[kind])
+    elif kind == "pdf":
+        FigureCanvasPdf(figure).print_pdf(stream, metadata=_METADATA[kind])
+    else:
+        figure.dpi = 150
+        FigureCanvasAgg(figure).print_png(stream, metadata=_METADATA[kind])
+    figure.dpi = own
+    return stream.getvalue()
 
 
 def _explain_escapes(figure: Figure) -> None:

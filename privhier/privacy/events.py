@@ -131,8 +131,7 @@ def release_event(
 
 def terms_of(event: AnyRelease) -> dict[str, Any]:
     """How a charge says that its releases are made, as ``Mechanism.terms`` says it."""
-    data = asdict(event)
-    return {name: data[name] for name in data.keys() - _WHERE}
+    return {field.name: getattr(event, field.name) for field in fields(event) if field.name not in _WHERE}
 
 
 def strength_of(event: AnyRelease) -> float:

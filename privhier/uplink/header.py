@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ MAX_INT = 2**31 - 1
 MAX_AXES = 6
 """Of a payload, the records' included."""
 
+_CHECKSUM = b'"checksum":""'
+"""Stands in a header once: within a word, JSON escapes the quotation marks."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -71,6 +74,17 @@ class Layout(NamedTuple):
 
 def write_header(layout: Layout, body: bytes | memoryview) -> bytes:
     """Length and JSON, padded to eight bytes; the checksum covers all other fields and the body."""
+    covered, before, after = _texts(layout)
+    digest = hashlib.blake2b(covered, digest_size=16)
+    digest.update(body)
+    text = before + digest.hexdigest().encode() + after
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+@lru_cache(maxsize=4)  # who sends a message, its uplink and who receives it ask for the same
+def _texts(layout: Layout) -> tuple[bytes, bytes, bytes]:
+    """What the checksum covers of a header, and the header's JSON before and after the checksum."""
     meta = {
         "schema": SCHEMA,
         "run_id": layout.run_id,
@@ -90,12 +104,10 @@ def write_header(layout: Layout, body: bytes | memoryview) -> bytes:
         end = start + DTYPES[code].itemsize * math.prod(dims)
         head[name] = {"dtype": code, "shape": dims, "data_offsets": [start, end]}
         start = end
-    digest = hashlib.blake2b(json.dumps(head).encode(), digest_size=16)
-    digest.update(body)
-    meta["checksum"] = digest.hexdigest()
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    covered = json.dumps(head).encode()
+    meta["checksum"] = ""
+    before, field, after = json.dumps(head, separators=(",", ":")).encode().partition(_CHECKSUM)
+    return covered, before + field[:-1], field[-1:] + after
 
 
 def read_header(text: bytes) -> Layout:

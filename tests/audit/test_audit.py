@@ -28,6 +28,8 @@ from privhier.training.folder import RunFolder
 from privhier.training.release import Releaser
 
 DRAWS = 20_000
+FEW = 2_000
+"""Where it is not the audit's sharpness that is tested."""
 SMALL = [
     "dataset.options.images=200",
     "dataset.options.identities=50",
@@ -73,9 +75,6 @@ def test_a_sound_run_passes_and_leaves_its_files(finished, capsys):
     assert 0.85 <= training.lower_95 / training.claimed_epsilon <= 1.05
     assert (finished / "audit.svg").read_bytes().startswith(b"<?xml")
     assert (finished / "audit.png").stat().st_size > 1000
-    first = (finished / "audit.json").read_bytes()
-    audit_run(finished, draws=DRAWS)
-    assert (finished / "audit.json").read_bytes() == first
 
 
 def test_a_claim_that_is_too_small_exits_with_1(finished, put, tmp_path, capsys):
@@ -83,17 +82,20 @@ def test_a_claim_that_is_too_small_exits_with_1(finished, put, tmp_path, capsys)
     result = json.loads((run / "result.json").read_text())
     result["guarantees"][0]["epsilon"] /= 2
     put(run / "result.json", json.dumps(result))
-    assert exit_code("audit", run, "--draws", DRAWS) == 1
+    assert exit_code("audit", run, "--draws", 8_000) == 1
     assert "REFUTED training: releases" in capsys.readouterr().out
     assert AuditReport.read(run).refuted
 
 
 def test_a_limit_that_is_broken_exits_with_1_after_the_audit(finished, capsys):
+    written = set()
     for most, code in ((1, 0), (0.01, 1)):
-        assert exit_code("audit", finished, "--draws", DRAWS, "--fail-above", f"male:{most}") == code
+        assert exit_code("audit", finished, "--draws", FEW, "--fail-above", f"male:{most}") == code
         lines = capsys.readouterr().out.splitlines()
         assert any(line.startswith("claimed: epsilon") for line in lines)
         assert lines[-2].startswith("limit male: ")
+        written.add((finished / "audit.json").read_bytes())
+    assert len(written) == 1  # the same audit, the same bytes
 
 
 def test_what_is_no_finished_run_exits_with_2(tmp_path, capsys):
@@ -148,7 +150,7 @@ def test_further_parts_are_appended(finished):
     def more(context):
         return [AuditRow(name="more", what="x", adjacency="y", refuted=context.claim is None)]
 
-    report = audit_run(finished, draws=2000, more=(more,))
+    report = audit_run(finished, draws=FEW, more=(more,))
     assert report.rows[-1].name == "more"
 
 

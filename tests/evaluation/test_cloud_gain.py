@@ -13,7 +13,7 @@ from privhier.evaluation.flat import result_metrics
 from privhier.evaluation.points import estimate
 from privhier.evaluation.result import Result, Score
 from privhier.evaluation.scores import Sample, auc_curve, gain
-from privhier.report.page import write_report
+from privhier.report.page import render
 from privhier.report.summary import show_gain, summarize
 from privhier.report.sweep_page import write_sweep_report
 
@@ -88,10 +88,8 @@ def config() -> RunConfig:
     return parse_config(base | {"schedule": {"cloud_epochs": 1}})
 
 
-def test_report_command_line_and_metrics_say_it(result, config, tmp_path):
-    page = write_report(
-        tmp_path, result, config, history=[], reconstructions=[], command="privhier run"
-    ).read_text(encoding="utf-8")
+def test_report_command_line_and_metrics_say_it(result, config):
+    page = render(result, config, drawings={}, reconstructions=[], command="privhier run")
     assert page.count("+0.012 [+0.004, +0.020]") == 2  # the card, the sentence
     assert "+0.010 [" in page
     assert "+0.030 [" in page
@@ -103,11 +101,9 @@ def test_report_command_line_and_metrics_say_it(result, config, tmp_path):
     assert metrics["utility/gender/cloud_gain"] == 0.01
 
 
-def test_a_result_from_before_has_none_and_is_still_shown(config, tmp_path):
+def test_a_result_from_before_has_none_and_is_still_shown(config):
     old = Result.read(Path(__file__).parents[1] / "made_up" / "example_result.json")
-    page = write_report(
-        tmp_path, old, config, history=[], reconstructions=[], command="privhier run"
-    ).read_text(encoding="utf-8")
+    page = render(old, config, drawings={}, reconstructions=[], command="privhier run")
     assert 'id="cloud-gain"' not in page
     assert not any(line.startswith("cloud gain") for line in summarize(old))
 

@@ -28,6 +28,7 @@ from privhier.evaluation.result import (
     Score,
     WorstAttack,
 )
+from privhier.figures import style
 from privhier.figures.axes import log_ticks, percent, plain
 from privhier.figures.text import NOTE, fitted, printable, width
 from privhier.report.bench_figures import draw_bench
@@ -263,12 +264,12 @@ def figures(monkeypatch) -> list[Figure]:
     """Finished figures as they were laid out last; not rendered, which takes most of the time."""
     seen: list[Figure] = []
 
-    def keep(figure: Figure, stream: Any, **_: Any) -> None:
+    def keep(figure: Figure, _: str) -> bytes:
         if figure not in seen:
             seen.append(figure)
-        stream.write(b"")
+        return b""
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(style, "_file", keep)
     return seen
 
 

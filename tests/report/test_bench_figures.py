@@ -14,7 +14,7 @@ from privhier.evaluation.result import (
     WorstAttack,
 )
 from privhier.report.bench_figures import attack_seconds, draw_bench
-from privhier.report.page import write_report
+from privhier.report.page import render
 from privhier.report.summary import summarize
 
 
@@ -57,8 +57,8 @@ def test_the_curve_is_drawn_only_where_there_are_sizes(result, benched):
     assert drawn["auxiliary_0"].svg == draw_bench(benched)["auxiliary_0"].svg
 
 
-def test_the_page_says_what_the_bench_found(tmp_path, benched, config):
-    page = write_report(tmp_path, benched, config, history=[], reconstructions=[], command="x").read_text()
+def test_the_page_says_what_the_bench_found(benched, config):
+    page = render(benched, config, drawings={}, reconstructions=[], command="x")
     assert "0.770 [0.750, 0.790]" in page
     assert "no ceiling binds this score" in page
     assert "0.031 [0.011, 0.051]" in page
