@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from privhier.attacks.parts.selection import OwnSplit, own_split
 from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.metrics.classification import auc
 
 _PER_PERSON = 10
 """Most validation photos a person: one with hundreds would decide the selection alone."""
@@ -18,7 +18,7 @@ def verification_auc(embeddings: FloatArray, people: IntArray) -> float:
     unit = unit_rows(embeddings)
     upper = np.triu_indices(len(people), k=1)
     same = (people[:, None] == people[None, :])[upper]
-    return float(roc_auc_score(same, (unit @ unit.T)[upper])) if 0 < same.sum() < len(same) else 0.5
+    return auc((unit @ unit.T)[upper], same) if 0 < same.sum() < len(same) else 0.5
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from privhier.attacks.base import AttackResult
 from privhier.attacks.view import FloatArray, IntArray, View
+from privhier.metrics.classification import auc
 from privhier.seeding import numpy_stream
 
 VALIDATION_SHARE = 0.2
@@ -64,7 +64,7 @@ def auc_score(probabilities: FloatArray, labels: IntArray) -> float:
     n_classes = probabilities.shape[1]
     columns = (1,) if n_classes == 2 else range(n_classes)
     values = [
-        float(roc_auc_score(labels == k, probabilities[:, k]))
+        auc(probabilities[:, k], labels == k)
         for k in columns
         if 0 < int((labels == k).sum()) < len(labels)
     ]

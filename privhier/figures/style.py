@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -98,6 +97,8 @@ def _file(figure: Figure, kind: Literal["svg", "png", "pdf"]) -> bytes:
     if kind == "svg":
         FigureCanvasSVG(figure).print_svg(stream, metadata=_METADATA[kind])
     elif kind == "pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf  # sweeps alone have these
+
         FigureCanvasPdf(figure).print_pdf(stream, metadata=_METADATA[kind])
     else:
         figure.dpi = 150

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -100,18 +99,24 @@ def ms_ssim(predictions: Array, target: Array, *, data_range: float) -> FloatArr
 
 def _inner_ssim(first: torch.Tensor, second: torch.Tensor, data_range: float) -> torch.Tensor:
     """Mean structural similarity (N,) over channels and the windows wholly inside."""
-    _, full = structural_similarity_index_measure(
-        first, second, data_range=data_range, sigma=1.5, reduction="none", return_full_image=True
-    )
-    return torch.as_tensor(full)[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER].mean(dim=(1, 2, 3))
+    full = _similarity(first, second, data_range, return_full_image=True)
+    return full[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER].mean(dim=(1, 2, 3))
 
 
 def _contrast(first: torch.Tensor, second: torch.Tensor, data_range: float) -> torch.Tensor:
     """Mean contrast and structure term (N,) over the same windows; torchmetrics cuts the border off here."""
-    _, contrast = structural_similarity_index_measure(
-        first, second, data_range=data_range, sigma=1.5, reduction="none", return_contrast_sensitivity=True
+    contrast = _similarity(first, second, data_range, return_contrast_sensitivity=True)
+    return contrast.reshape(-1)
+
+
+def _similarity(first: torch.Tensor, second: torch.Tensor, data_range: float, **more: bool) -> torch.Tensor:
+    """What ``more`` asks of torchmetrics' structural similarity."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # not at every start
+
+    _, told = structural_similarity_index_measure(
+        first, second, data_range=data_range, sigma=1.5, reduction="none", **more
     )
-    return torch.as_tensor(contrast).reshape(-1)
+    return torch.as_tensor(told)
 
 
 def psnr(predictions: Array, target: Array, *, data_range: float) -> FloatArray:
@@ -126,6 +131,8 @@ def psnr(predictions: Array, target: Array, *, data_range: float) -> FloatArray:
     Returns:
         float64 ``(N,)``; ``inf`` for an exact copy.
     """
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # not at every start
+
     values = [
         peak_signal_noise_ratio(first, second, data_range=data_range, dim=(1, 2, 3), reduction="none").numpy()
         for first, second in _pairs(predictions, target, data_range)

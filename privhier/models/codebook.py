@@ -18,8 +18,6 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -265,6 +263,9 @@ def _medians(values: FloatArray, letters: int) -> FloatArray:
 
 def _means(rows: FloatArray, letters: int, seed: int, group: int) -> FloatArray:
     """Distinct k-means centers, ``(at most K, d)``."""
+    from sklearn.cluster import KMeans  # here: a start of every process would wait for it
+    from sklearn.exceptions import ConvergenceWarning
+
     if len(rows) > _MOST_ROWS:
         chosen = numpy_stream(seed, "codebook", group, "rows").choice(len(rows), _MOST_ROWS, replace=False)
         rows = rows[np.sort(chosen)]
