@@ -16,7 +16,7 @@ from privhier.training.deploy import ReleasingEdge
 
 WIRES = ["float32", "float16", "int8", "int4"]
 KINDS = ["gaussian", "laplace"]
-SIZE = 24
+SIZE = 8
 
 
 @pytest.fixture(scope="module")
