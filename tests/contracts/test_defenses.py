@@ -73,14 +73,14 @@ that train their outlet alone against the secret."""
 LABEL_FREE = frozenset({"gain", "reconstruction", "vib"})
 """Those whose term is about images or features, not about labels: it applies to records without any."""
 ANSWERS = ReleaseMechanism("randomized_response", letters=5, groups=3, epsilon=6.0)
-BATCH = 64
+BATCH, SIZE = 64, 16
 
 
 def make_edge(release: str) -> EdgeSegment:
     config = ModelConfig(bottleneck=BOTTLENECKS[release], exit_hidden=8)
     edge, _ = build_network(
         config,
-        image_size=32,
+        image_size=SIZE,
         task_classes={"a": 2, "bin(age, 20, 40)": 3},
         sensitive_classes={"race==0": 2, "race": 5},
         seed=0,
@@ -90,7 +90,7 @@ def make_edge(release: str) -> EdgeSegment:
 
 def make_batch(edge: EdgeSegment, *, unknown: slice | None = None) -> DefenseBatch:
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(BATCH, 3, 32, 32, generator=generator)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
     labels = [torch.randint(0, k, (BATCH,), generator=generator) for k in (2, 3, 2, 5)]
     if unknown is not None:
         for column in labels:
@@ -123,7 +123,7 @@ def make_data(edge: EdgeSegment) -> DefenseData:
         task_classes=[2, 3],
         sensitive_classes=[2, 5],
         persons=torch.arange(n) // 4,
-        mean_image=lambda: torch.zeros(3, 32, 32),
+        mean_image=lambda: torch.zeros(3, SIZE, SIZE),
         seed=0,
         features=lambda: z.view(n, *edge.feature_shape),
     )
