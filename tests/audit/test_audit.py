@@ -31,6 +31,7 @@ DRAWS = 20_000
 FEW = 2_000
 """Where it is not the audit's sharpness that is tested."""
 SMALL = [
+    "dataset.image_size=16",
     "dataset.options.images=200",
     "dataset.options.identities=50",
     "attacks.reconstruction=[]",
@@ -179,7 +180,7 @@ def scale_of(finished):
 def reload_row(finished, monkeypatch, change):
     """The row of a reload that ``change`` tampers with: it gets a loaded edge and gives one back."""
     monkeypatch.setattr(reload_module, "load_edge", lambda run: change(load_edge(run)))
-    return audit_reload(finished, kind="gaussian", scale=scale_of(finished), image_size=32)
+    return audit_reload(finished, kind="gaussian", scale=scale_of(finished), image_size=16)
 
 
 def test_a_sound_reload_passes(finished, monkeypatch):
