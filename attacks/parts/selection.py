@@ -64,9 +64,7 @@ def auc_score(probabilities: FloatArray, labels: IntArray) -> float:
     n_classes = probabilities.shape[1]
     columns = (1,) if n_classes == 2 else range(n_classes)
     values = [
-        auc(probabilities[:, k], labels == k)
-        for k in columns
-        if 0 < int((labels == k).sum()) < len(labels)
+        auc(probabilities[:, k], labels == k) for k in columns if 0 < int((labels == k).sum()) < len(labels)
     ]
     return float(np.mean(values)) if values else 0.5
 
