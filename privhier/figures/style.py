@@ -94,15 +94,16 @@ def rendered(figure: Figure, *formats: Literal["svg", "png", "pdf"]) -> list[byt
 def _file(figure: Figure, kind: Literal["svg", "png", "pdf"]) -> bytes:
     """One format; ``savefig`` gives the same bytes, but draws once more before it, for the layout."""
     stream, own = io.BytesIO(), figure.dpi
+    canvas: Any  # whose methods have no types
     if kind == "svg":
-        FigureCanvasSVG(figure).print_svg(stream, metadata=_METADATA[kind])
+        canvas = FigureCanvasSVG(figure)
     elif kind == "pdf":
         from matplotlib.backends.backend_pdf import FigureCanvasPdf  # sweeps alone have these
 
-        FigureCanvasPdf(figure).print_pdf(stream, metadata=_METADATA[kind])
+        canvas = FigureCanvasPdf(figure)
     else:
-        figure.dpi = 150
-        FigureCanvasAgg(figure).print_png(stream, metadata=_METADATA[kind])
+        canvas, figure.dpi = FigureCanvasAgg(figure), 150
+    getattr(canvas, f"print_{kind}")(stream, metadata=_METADATA[kind])
     figure.dpi = own
     return stream.getvalue()
 
