@@ -306,6 +306,12 @@ import privhier.planner.plan, privhier.planner.profile, privhier.planner.leakage
 assert "matplotlib" not in sys.modules
 import privhier.session, privhier.training.trainer, privhier.attacks.build, privhier.tracking.tracker
 assert "mlflow" not in sys.modules
+import privhier.sweeps.job
+assert not {"ray", "optuna", "mlflow"} & set(sys.modules)
+import privhier.attacks.build, privhier.attacks.embedders.build as embedders
+from privhier.config import Choice
+embedders.build_embedder(Choice(name="inception_resnet_v1", options={"weights": "random"}))
+assert not {"onnxruntime", "facenet_pytorch"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-P", "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

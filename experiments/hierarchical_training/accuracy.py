@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from itertools import product
@@ -104,8 +105,9 @@ def score(probabilities: npt.NDArray[np.float32], session: Session) -> dict[str,
 def run_cell(network: str, regime: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one cell and score it."""
     config = cell_config(network, regime, seed, options)
-    work = options.out / "work" / f"{network}_{regime}_{seed}"
-    shutil.rmtree(work, ignore_errors=True)
+    (options.out / "work").mkdir(parents=True, exist_ok=True)
+    # Its own: of two processes that begin the same cell, neither may empty the other's folder.
+    work = Path(tempfile.mkdtemp(prefix=f"{network}_{regime}_{seed}_", dir=options.out / "work"))
     session, began = open_session(config, work), time.perf_counter()
     exits: dict[str, float] = {}
     if regime.startswith("cloud"):

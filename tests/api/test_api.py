@@ -69,20 +69,10 @@ def test_every_name_is_there_documented_and_no_room_hides_it(repository):
         ph.swep  # noqa: B018
 
 
-def test_a_run_is_the_command_lines(done, tmp_path):
+def test_a_run_is_the_command_lines(done, tmp_path, told):
     config = tmp_path / "small.json"  # YAML holds JSON
     config.write_text(json.dumps(SMALL))
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "privhier.cli.main",
-        "run",
-        str(config),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    told("run", config, "--out", tmp_path / "run")
     own, other = (
         json.loads((folder / "result.json").read_text()) for folder in (done.folder, tmp_path / "run")
     )
