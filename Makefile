@@ -11,7 +11,7 @@ demo: $(STAMP)  ## Train, attack, account and report on synthetic faces
 	rm -rf runs/demo
 	$(BIN)/privhier run configs/quickstart.yaml --out runs/demo
 
-test: $(STAMP)  ## Everything but the slow tests: about thirteen minutes on two cores; two processes where memory allows
+test: $(STAMP)  ## Everything but the slow tests: about ten minutes on two cores; two processes where memory allows
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## Minutes and gigabytes
