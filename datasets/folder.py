@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import ClassVar
@@ -61,16 +62,7 @@ class Folder(Source):
         names = [name for name in table.names() if name not in special]
         if self.columns is not None:
             names = self.columns
-        meant = ["image names each row's picture"] * (self.image not in table.header)
-        if self.identity is not None and self.identity not in table.header:
-            meant.append("identity says who it shows")
-        meant += ["columns lists the attributes"] * bool(set(names) - set(table.header))
-        remedy = f"Say which columns are meant: of dataset.options, {', '.join(meant)}"
-        if table.names():
-            remedy += (
-                f", for instance dataset.options.{meant[0].split()[0]}={table.names()[0]}" if meant else ""
-            )
-        table.require([*special, *names], remedy)
+        table.require([*special, *names], self._which_are_meant(table, names))
         nothing = None if self.missing is None else frozenset(cell.strip().lower() for cell in self.missing)
         cells = table.column(self.image)
         named = [row for row, cell in enumerate(cells) if not is_missing(cell, nothing)]
@@ -97,6 +89,20 @@ class Folder(Source):
             layout=f"labels in {self.csv}, separated by {DELIMITERS.get(table.delimiter, table.delimiter)}"
             + ("" if self.near_doubles else "; near-doubles are not looked for"),
         )
+
+    def _which_are_meant(self, table: Table, names: Sequence[str]) -> str:
+        """How to name the columns that the table lacks."""
+        asked = {
+            "image": ("names each row's picture", [self.image]),
+            "identity": ("says who it shows", [] if self.identity is None else [self.identity]),
+            "columns": ("lists the attributes", names),
+        }
+        meant = {key: role for key, (role, wanted) in asked.items() if set(wanted) - set(table.header)}
+        remedy = "Say which columns are meant: of dataset.options, "
+        remedy += ", ".join(f"{key} {role}" for key, role in meant.items())
+        if meant and table.names():
+            remedy += f", for instance dataset.options.{next(iter(meant))}={table.names()[0]}"
+        return remedy
 
     def _people(
         self,

@@ -305,10 +305,9 @@ assert "torch" not in sys.modules
 import privhier.planner.plan, privhier.planner.profile, privhier.planner.leakage_by_cut
 assert "matplotlib" not in sys.modules
 import privhier.session, privhier.training.trainer, privhier.attacks.build, privhier.tracking.tracker
-assert "mlflow" not in sys.modules
 import privhier.sweeps.job
 assert not {"ray", "optuna", "mlflow"} & set(sys.modules)
-import privhier.attacks.build, privhier.attacks.embedders.build as embedders
+import privhier.attacks.embedders.build as embedders
 from privhier.config import Choice
 embedders.build_embedder(Choice(name="inception_resnet_v1", options={"weights": "random"}))
 assert not {"onnxruntime", "facenet_pytorch"} & set(sys.modules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from privhier.attacks.base import AttackResult
 from privhier.attacks.view import FloatArray, IntArray, View
-from privhier.metrics.classification import auc
+from privhier.metrics.classification import macro_auc
 from privhier.seeding import numpy_stream
 
 VALIDATION_SHARE = 0.2
@@ -61,12 +62,8 @@ def own_split(
 
 def auc_score(probabilities: FloatArray, labels: IntArray) -> float:
     """AUC in [0, 1]: binary, or the macro one-vs-rest mean over the classes that occur; 0.5 if none can."""
-    n_classes = probabilities.shape[1]
-    columns = (1,) if n_classes == 2 else range(n_classes)
-    values = [
-        auc(probabilities[:, k], labels == k) for k in columns if 0 < int((labels == k).sum()) < len(labels)
-    ]
-    return float(np.mean(values)) if values else 0.5
+    value = macro_auc(probabilities, labels)
+    return 0.5 if math.isnan(value) else value
 
 
 def is_inverted(probabilities: FloatArray, labels: IntArray, groups: IntArray | None = None) -> bool:

@@ -17,7 +17,6 @@ import argparse
 import csv
 import io
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -102,12 +101,9 @@ def score(probabilities: npt.NDArray[np.float32], session: Session) -> dict[str,
     return {"balanced_accuracy": accuracy, "auc": macro_auc(probabilities, truth)}
 
 
-def run_cell(network: str, regime: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train one cell and score it."""
+def run_cell(network: str, regime: str, seed: int, options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Train one cell in the empty folder ``work`` and score it."""
     config = cell_config(network, regime, seed, options)
-    (options.out / "work").mkdir(parents=True, exist_ok=True)
-    # Its own: of two processes that begin the same cell, neither may empty the other's folder.
-    work = Path(tempfile.mkdtemp(prefix=f"{network}_{regime}_{seed}_", dir=options.out / "work"))
     session, began = open_session(config, work), time.perf_counter()
     exits: dict[str, float] = {}
     if regime.startswith("cloud"):
@@ -121,7 +117,6 @@ def run_cell(network: str, regime: str, seed: int, options: argparse.Namespace) 
         exit_logits = edge_exit_logits(trained.edge, torch.from_numpy(np.array(releases)), device=cpu)[0]
         exits = score(torch.softmax(exit_logits.float(), 1).numpy(), session)
     splits = session.prepared.data.splits
-    shutil.rmtree(work)
     return {
         "network": network,
         "cut": config.model.cut,
@@ -216,12 +211,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=HERE, help="where; default: beside this file")
     options = parser.parse_args()
     cells, common = [], list(options.set)
+    options.out.mkdir(parents=True, exist_ok=True)
     for network, cut, regime, seed in product(options.networks, options.cuts, options.regimes, options.seeds):
         options.set = common if cut is None else [*common, f"model.cut={cut}"]
         path = cell_path(network, regime, seed, options)
         if not path.exists():
             print(f"{network} {cut or ''} {regime} seed {seed}", flush=True)
-            write_json(path, run_cell(network, regime, seed, options))
+            # A folder of its own: of two processes that begin the same cell neither may empty the other's.
+            with tempfile.TemporaryDirectory(prefix=f"{path.stem}_", dir=options.out) as work:
+                write_json(path, run_cell(network, regime, seed, options, Path(work)))
         cells.append(json.loads(path.read_text()))
     rows = summary(cells)
     show(rows)
